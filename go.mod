@@ -1,0 +1,3 @@
+module github.com/mpool-go/mpool
+
+go 1.26
