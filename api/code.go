@@ -1,0 +1,35 @@
+package api
+
+import (
+	"context"
+	"errors"
+)
+
+// CodeOf returns the code of an error: its own, a context's as [ETIMEDOUT] or
+// [ECANCELED], 0 for nil, and [EIO] for anything else.
+func CodeOf(err error) Code {
+	if err == nil {
+		return 0
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	var c Code
+	if errors.As(err, &c) {
+		return c
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return ETIMEDOUT
+	case errors.Is(err, context.Canceled):
+		return ECANCELED
+	}
+	return EIO
+}
+
+// ContextError makes the error of an operation that was not done because its
+// context ended.
+func ContextError(op string, cause error) *Error {
+	return &Error{Code: CodeOf(cause), Op: op, Err: cause}
+}
