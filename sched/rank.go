@@ -11,10 +11,11 @@ const (
 	RankSession                 // the daemon's table of sessions
 	RankHandle                  // one session's handle table
 	RankAdmin                   // roots, owners and properties; held across their metadata commit
-	RankMDC                     // a metadata container's switch between its two logs
-	RankObject                  // one object's state: an mblock being written, a log being erased
-	RankLayout                  // the layout table and the table of objects in use
 	RankMeta                    // the order of metadata transactions
+	RankApply                   // transactions that are sent and not yet durable; held while one is applied
+	RankObject                  // one object's state: an mblock being written, a log being opened
+	RankLayout                  // the layout table and the table of objects in use
+	RankMDC                     // a metadata container's switch between its two logs
 	RankLog                     // one log's append state
 	RankSpace                   // one drive's space map
 	RankCache                   // the cache of checksum pages
@@ -24,8 +25,8 @@ const (
 
 func (r Rank) String() string {
 	names := [...]string{
-		"none", "pool", "drives", "session", "handle", "admin", "mdc", "object",
-		"layout", "meta", "log", "space", "cache", "drive", "queue",
+		"none", "pool", "drives", "session", "handle", "admin", "meta", "apply", "object",
+		"layout", "mdc", "log", "space", "cache", "drive", "queue",
 	}
 	if int(r) < len(names) {
 		return names[r]
