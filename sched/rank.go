@@ -14,7 +14,8 @@ const (
 	RankMeta                    // the order of metadata transactions
 	RankApply                   // transactions that are sent and not yet durable; held while one is applied
 	RankObject                  // one object's state: an mblock being written, a log being opened
-	RankLayout                  // the layout table and the table of objects in use
+	RankUses                    // the objects in use and their references
+	RankLayout                  // the layout table
 	RankMDC                     // a metadata container's switch between its two logs
 	RankLog                     // one log's append state
 	RankSpace                   // one drive's space map
@@ -26,7 +27,7 @@ const (
 func (r Rank) String() string {
 	names := [...]string{
 		"none", "pool", "drives", "session", "handle", "admin", "meta", "apply", "object",
-		"layout", "mdc", "log", "space", "cache", "drive", "queue",
+		"uses", "layout", "mdc", "log", "space", "cache", "drive", "queue",
 	}
 	if int(r) < len(names) {
 		return names[r]

@@ -1,0 +1,384 @@
+package omf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/mpool-go/mpool/layout"
+)
+
+// OpType is the type of an operation. The numbers are part of the format.
+type OpType uint8
+
+// The operations.
+const (
+	OpCreate   OpType = 1
+	OpDelete   OpType = 2
+	OpErase    OpType = 3
+	OpUpdate   OpType = 4
+	OpRelocate OpType = 5
+	OpRoot     OpType = 6
+	OpOwner    OpType = 7
+	OpDrive    OpType = 8
+	OpProperty OpType = 9
+	OpCounter  OpType = 10
+)
+
+// Property is the key of a pool's property.
+type Property uint16
+
+// The properties. Values: numbers are 4 bytes, the label is its bytes.
+const (
+	PropUID        Property = 1
+	PropGID        Property = 2
+	PropMode       Property = 3
+	PropLabel      Property = 4
+	PropReadVerify Property = 5 // 0 or 1
+	PropSpare      Property = 6 // percent
+)
+
+// Sizes in bytes.
+const (
+	recordHeader = 4
+	opHeader     = 4
+	createBody   = 88
+	// MaxRecordOps bounds the operations of one record.
+	MaxRecordOps = 4096
+	// DeleteBytes is the size of a record that deletes one object.
+	DeleteBytes = recordHeader + opHeader + 16
+)
+
+// CreateBytes returns the size of the create operation of an object with n
+// inline checksums.
+func CreateBytes(n int) int64 { return opHeader + createBody + 4*int64(n) }
+
+// ErrBadRecord is returned for a metadata record that breaks the format.
+var ErrBadRecord = errors.New("malformed metadata record")
+
+// Record is a transaction being built. The zero value is an empty one.
+type Record struct {
+	b     []byte
+	count int
+}
+
+// Bytes returns the encoded record, valid until the next call.
+func (r *Record) Bytes() []byte {
+	if len(r.b) == 0 {
+		r.b = append(r.b, 0, 0, 0, 0)
+	}
+	r.b[0] = Version
+	le.PutUint16(r.b[2:], uint16(r.count))
+	return r.b
+}
+
+// Len returns the encoded size so far, in bytes.
+func (r *Record) Len() int { return max(len(r.b), recordHeader) }
+
+// Count returns how many operations the record has.
+func (r *Record) Count() int { return r.count }
+
+// Reset empties the record and keeps its memory.
+func (r *Record) Reset() { r.b, r.count = r.b[:0], 0 }
+
+// op appends an operation's header and n zero bytes of body, which it returns.
+func (r *Record) op(t OpType, n int) []byte {
+	if len(r.b) == 0 {
+		r.b = append(r.b, 0, 0, 0, 0)
+	}
+	at := len(r.b)
+	r.b = append(r.b, make([]byte, opHeader+n)...)
+	r.b[at] = uint8(t)
+	le.PutUint16(r.b[at+2:], uint16(n))
+	r.count++
+	return r.b[at+opHeader:]
+}
+
+// Create adds an object.
+func (r *Record) Create(o *layout.Object) {
+	e := r.op(OpCreate, createBody+4*len(o.Sums))
+	le.PutUint64(e, uint64(o.ID))
+	le.PutUint64(e[8:], uint64(o.Birth))
+	le.PutUint16(e[16:], o.Extent.Drive)
+	le.PutUint16(e[18:], uint16(len(o.Sums)))
+	le.PutUint32(e[20:], o.Extent.Blocks)
+	le.PutUint64(e[24:], o.Extent.Start)
+	le.PutUint64(e[32:], o.Written)
+	le.PutUint64(e[40:], o.Capacity)
+	le.PutUint32(e[48:], o.Owner)
+	le.PutUint64(e[56:], o.Tag)
+	le.PutUint64(e[64:], o.Created)
+	le.PutUint64(e[72:], o.Generation)
+	le.PutUint64(e[80:], uint64(o.Partner))
+	for i, s := range o.Sums {
+		le.PutUint32(e[createBody+4*i:], s)
+	}
+}
+
+// Delete removes an object.
+func (r *Record) Delete(id layout.ObjectID, birth layout.BirthStamp) {
+	e := r.op(OpDelete, 16)
+	le.PutUint64(e, uint64(id))
+	le.PutUint64(e[8:], uint64(birth))
+}
+
+// Erase raises a log's generation.
+func (r *Record) Erase(id layout.ObjectID, birth layout.BirthStamp, generation uint64) {
+	e := r.op(OpErase, 24)
+	le.PutUint64(e, uint64(id))
+	le.PutUint64(e[8:], uint64(birth))
+	le.PutUint64(e[16:], generation)
+}
+
+// Update changes an object's owner and tag.
+func (r *Record) Update(id layout.ObjectID, birth layout.BirthStamp, owner uint32, tag uint64) {
+	e := r.op(OpUpdate, 32)
+	le.PutUint64(e, uint64(id))
+	le.PutUint64(e[8:], uint64(birth))
+	le.PutUint32(e[16:], owner)
+	le.PutUint64(e[24:], tag)
+}
+
+// Relocate moves an object to another extent.
+func (r *Record) Relocate(id layout.ObjectID, birth layout.BirthStamp, to layout.Extent) {
+	e := r.op(OpRelocate, 32)
+	le.PutUint64(e, uint64(id))
+	le.PutUint64(e[8:], uint64(birth))
+	le.PutUint16(e[16:], to.Drive)
+	le.PutUint32(e[20:], to.Blocks)
+	le.PutUint64(e[24:], to.Start)
+}
+
+// Root sets a named root, or unsets it when id is 0.
+func (r *Record) Root(name string, id layout.ObjectID) {
+	e := r.op(OpRoot, 8+len(name))
+	le.PutUint64(e, uint64(id))
+	copy(e[8:], name)
+}
+
+// Owner adds an entry of the owner table.
+func (r *Record) Owner(index, parent uint32, name string) {
+	e := r.op(OpOwner, 8+len(name))
+	le.PutUint32(e, index)
+	le.PutUint32(e[4:], parent)
+	copy(e[8:], name)
+}
+
+// Drive adds or changes a drive. The superblock's table is what counts; the
+// record says when.
+func (r *Record) Drive(d *Drive) {
+	e := r.op(OpDrive, 32)
+	le.PutUint16(e, d.Slot)
+	e[2], e[3], e[4], e[5] = d.Class, uint8(d.State), d.ZoneLog2, d.SectorLog2
+	copy(e[8:], d.UUID[:])
+	le.PutUint64(e[24:], uint64(d.Size))
+}
+
+// PropertyNumber sets a property that is a number.
+func (r *Record) PropertyNumber(key Property, value uint32) {
+	e := r.op(OpProperty, 6)
+	le.PutUint16(e, uint16(key))
+	le.PutUint32(e[2:], value)
+}
+
+// PropertyText sets a property that is text.
+func (r *Record) PropertyText(key Property, value string) {
+	e := r.op(OpProperty, 2+len(value))
+	le.PutUint16(e, uint16(key))
+	copy(e[2:], value)
+}
+
+// Counter promises that ids and birth stamps from these on are not given yet.
+func (r *Record) Counter(nextID uint64, nextBirth layout.BirthStamp) {
+	e := r.op(OpCounter, 16)
+	le.PutUint64(e, nextID)
+	le.PutUint64(e[8:], uint64(nextBirth))
+}
+
+// Op is one decoded operation. Which fields count depends on Type.
+type Op struct {
+	Type     OpType
+	Object   layout.Object // create whole; delete, erase, update, relocate: ID, Birth and what changes
+	Name     string        // root, owner; property: the label
+	Index    uint32        // owner
+	Parent   uint32        // owner
+	Drive    Drive         // drive; without EndCopy
+	Property Property
+	Value    uint32            // property that is a number
+	NextID   uint64            // counter
+	Birth    layout.BirthStamp // counter
+}
+
+// DecodeRecord calls f for each operation of a record, in order. The Op and its
+// Object.Sums are valid during the call only; names are copies. An error of f
+// ends it and is returned.
+func DecodeRecord(b []byte, f func(*Op) error) error {
+	if len(b) < recordHeader {
+		return fmt.Errorf("%w: %d bytes", ErrBadRecord, len(b))
+	}
+	if b[0] != Version || b[1] != 0 {
+		return fmt.Errorf("%w: version %d.%d", ErrBadRecord, b[0], b[1])
+	}
+	n := int(le.Uint16(b[2:]))
+	b = b[recordHeader:]
+	var op Op
+	var sums [layout.MaxInlineSums]uint32
+	for i := range n {
+		if len(b) < opHeader || b[1] != 0 {
+			return fmt.Errorf("%w: operation %d of %d has a bad header", ErrBadRecord, i, n)
+		}
+		size := int(le.Uint16(b[2:]))
+		if len(b) < opHeader+size {
+			return fmt.Errorf("%w: operation %d of %d is cut off", ErrBadRecord, i, n)
+		}
+		op = Op{Type: OpType(b[0])}
+		if err := op.decode(b[opHeader:opHeader+size], &sums); err != nil {
+			return fmt.Errorf("%w: operation %d of %d: %w", ErrBadRecord, i, n, err)
+		}
+		if err := f(&op); err != nil {
+			return err
+		}
+		b = b[opHeader+size:]
+	}
+	if len(b) != 0 {
+		return fmt.Errorf("%w: %d bytes behind the last operation", ErrBadRecord, len(b))
+	}
+	return nil
+}
+
+var errBody = errors.New("body of a wrong size or with bytes that must be zero")
+
+func (op *Op) decode(e []byte, sums *[layout.MaxInlineSums]uint32) error {
+	o := &op.Object
+	switch op.Type {
+	case OpCreate:
+		return op.decodeCreate(e, sums)
+	case OpDelete, OpErase, OpUpdate, OpRelocate:
+		if len(e) != changeBody(op.Type) {
+			return errBody
+		}
+		o.ID, o.Birth = layout.ObjectID(le.Uint64(e)), layout.BirthStamp(le.Uint64(e[8:]))
+		if !o.ID.Valid() || o.Birth == 0 {
+			return fmt.Errorf("no such object id %v", o.ID)
+		}
+		return op.decodeChange(e)
+	case OpRoot:
+		if len(e) < 8+1 || len(e) > 8+64 {
+			return errBody
+		}
+		o.ID, op.Name = layout.ObjectID(le.Uint64(e)), string(e[8:])
+	case OpOwner:
+		if len(e) < 8+1 || len(e) > 8+63 {
+			return errBody
+		}
+		op.Index, op.Parent, op.Name = le.Uint32(e), le.Uint32(e[4:]), string(e[8:])
+	case OpDrive:
+		if len(e) != 32 || !zero(e[6:8]) {
+			return errBody
+		}
+		op.Drive = Drive{
+			Slot: le.Uint16(e), Class: e[2], State: DriveState(e[3]), ZoneLog2: e[4], SectorLog2: e[5],
+			UUID: uuid.UUID(e[8:24]), Size: int64(le.Uint64(e[24:])),
+		}
+	case OpProperty:
+		return op.decodeProperty(e)
+	case OpCounter:
+		if len(e) != 16 {
+			return errBody
+		}
+		op.NextID, op.Birth = le.Uint64(e), layout.BirthStamp(le.Uint64(e[8:]))
+	default:
+		return fmt.Errorf("unknown type %d", op.Type)
+	}
+	return nil
+}
+
+// changeBody returns the size of the body of an operation on one object.
+func changeBody(t OpType) int {
+	switch t { //nolint:exhaustive // the others have no fixed body
+	case OpDelete:
+		return 16
+	case OpErase:
+		return 24
+	default:
+		return 32
+	}
+}
+
+func (op *Op) decodeCreate(e []byte, sums *[layout.MaxInlineSums]uint32) error {
+	if len(e) < createBody || le.Uint32(e[52:]) != 0 {
+		return errBody
+	}
+	n := int(le.Uint16(e[18:]))
+	if n > layout.MaxInlineSums || len(e) != createBody+4*n {
+		return errBody
+	}
+	o := &op.Object
+	o.ID, o.Birth = layout.ObjectID(le.Uint64(e)), layout.BirthStamp(le.Uint64(e[8:]))
+	o.Extent = layout.Extent{Drive: le.Uint16(e[16:]), Blocks: le.Uint32(e[20:]), Start: le.Uint64(e[24:])}
+	o.Written, o.Capacity = le.Uint64(e[32:]), le.Uint64(e[40:])
+	o.Owner, o.Tag, o.Created = le.Uint32(e[48:]), le.Uint64(e[56:]), le.Uint64(e[64:])
+	o.Generation, o.Partner = le.Uint64(e[72:]), layout.ObjectID(le.Uint64(e[80:]))
+	for i := range n {
+		sums[i] = le.Uint32(e[createBody+4*i:])
+	}
+	o.Sums = sums[:n]
+	if !o.ID.Valid() || o.Birth == 0 || o.Extent.Blocks == 0 || o.Extent.Start > 1<<51 {
+		return fmt.Errorf("object %v with an extent of %d blocks at %d", o.ID, o.Extent.Blocks, o.Extent.Start)
+	}
+	if o.ID.Kind() == layout.KindMblock {
+		blocks := (o.Written + layout.BlockSize - 1) / layout.BlockSize
+		inline := blocks <= layout.MaxInlineSums
+		if o.Written > 1<<30 || blocks > uint64(o.Extent.Blocks) || inline && uint64(n) != blocks || !inline && n != 0 {
+			return fmt.Errorf("mblock %v of %d bytes with %d checksums in %d blocks", o.ID, o.Written, n, o.Extent.Blocks)
+		}
+	} else if n != 0 || o.Written != 0 || o.Generation == 0 {
+		return fmt.Errorf("mlog %v with %d checksums, %d bytes, generation %d", o.ID, n, o.Written, o.Generation)
+	}
+	return nil
+}
+
+func (op *Op) decodeChange(e []byte) error {
+	o := &op.Object
+	switch op.Type { //nolint:exhaustive // the others are decoded elsewhere
+	case OpErase:
+		o.Generation = le.Uint64(e[16:])
+	case OpUpdate:
+		if le.Uint32(e[20:]) != 0 {
+			return errBody
+		}
+		o.Owner, o.Tag = le.Uint32(e[16:]), le.Uint64(e[24:])
+	case OpRelocate:
+		if le.Uint16(e[18:]) != 0 {
+			return errBody
+		}
+		o.Extent = layout.Extent{Drive: le.Uint16(e[16:]), Blocks: le.Uint32(e[20:]), Start: le.Uint64(e[24:])}
+		if o.Extent.Blocks == 0 || o.Extent.Start > 1<<51 {
+			return errBody
+		}
+	}
+	return nil
+}
+
+func (op *Op) decodeProperty(e []byte) error {
+	if len(e) < 2 {
+		return errBody
+	}
+	op.Property = Property(le.Uint16(e))
+	switch op.Property {
+	case PropLabel:
+		if len(e) > 2+63 {
+			return errBody
+		}
+		op.Name = string(e[2:])
+	case PropUID, PropGID, PropMode, PropReadVerify, PropSpare:
+		if len(e) != 6 {
+			return errBody
+		}
+		op.Value = le.Uint32(e[2:])
+	default:
+		return fmt.Errorf("unknown property %d", op.Property)
+	}
+	return nil
+}
