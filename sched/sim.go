@@ -121,6 +121,11 @@ func (s *Sched) Cut() {
 	}
 }
 
+// Cutting says whether the run has been cut, or its tasks are being unwound:
+// what runs now are defers of tasks that are dead. It stays true until the
+// next Run. Simulated devices take no more I/O then. False in the real world.
+func (s *Sched) Cutting() bool { return s != nil && (s.sim.cut || s.sim.cutting) }
+
 // Run runs main and every task it starts until all have ended, and returns
 // nil; or until a cut or a deadlock. A panic of a task is Run's. After Run the
 // simulation may run again (the clock and the dice go on), with no task left
