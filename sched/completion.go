@@ -2,6 +2,7 @@ package sched
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 )
 
@@ -9,8 +10,12 @@ import (
 const (
 	completionIdle uint32 = iota
 	completionWaited
+	completionPoked
 	completionDone
 )
+
+// ErrPoked is returned by [Completion.Wait] when [Completion.Poke] ended it.
+var ErrPoked = errors.New("sched: woken before completion")
 
 // Completion is an event that happens once and that one task waits for. Init
 // it before use; Reset makes it ready for the next use without allocating.
@@ -48,6 +53,26 @@ func (c *Completion) Done() {
 	}
 }
 
+// Poke makes the Wait under way, or else the next one, return [ErrPoked],
+// unless Done comes first. It never blocks. Real world only.
+func (c *Completion) Poke() {
+	for {
+		switch c.state.Load() {
+		case completionIdle:
+			if c.state.CompareAndSwap(completionIdle, completionPoked) {
+				return
+			}
+		case completionWaited:
+			if c.state.CompareAndSwap(completionWaited, completionIdle) {
+				c.ch <- struct{}{}
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
 // IsDone says whether Done was called since the last Reset.
 func (c *Completion) IsDone() bool {
 	if c.sim != nil {
@@ -57,7 +82,8 @@ func (c *Completion) IsDone() bool {
 }
 
 // Wait returns when Done was called, or with the context's error when that
-// ends first. At most one task may wait at a time; it may wait again.
+// ends first, or [ErrPoked]. At most one task may wait at a time; it may wait
+// again.
 func (c *Completion) Wait(ctx context.Context) error {
 	if c.sim != nil {
 		return c.sim.completionWait(ctx, c)
@@ -66,16 +92,25 @@ func (c *Completion) Wait(ctx context.Context) error {
 		c.ch = make(chan struct{}, 1)
 	}
 	if !c.state.CompareAndSwap(completionIdle, completionWaited) {
+		if c.state.CompareAndSwap(completionPoked, completionIdle) {
+			return ErrPoked
+		}
 		return nil // done already
 	}
-	select {
-	case <-c.ch:
-		return nil
-	case <-ctx.Done():
-		if c.state.CompareAndSwap(completionWaited, completionIdle) {
-			return context.Cause(ctx)
+	if end := ctx.Done(); end == nil {
+		<-c.ch
+	} else {
+		select {
+		case <-c.ch:
+		case <-end:
+			if c.state.CompareAndSwap(completionWaited, completionIdle) {
+				return context.Cause(ctx)
+			}
+			<-c.ch // Done or Poke came at the same moment
 		}
-		<-c.ch // Done came at the same moment
-		return nil
 	}
+	if c.state.Load() != completionDone {
+		return ErrPoked
+	}
+	return nil
 }

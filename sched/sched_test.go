@@ -214,3 +214,30 @@ func BenchmarkMutex(b *testing.B) {
 		}
 	})
 }
+
+// A poke ends one Wait, is kept for the next, and never eats a Done.
+func TestCompletionPoke(t *testing.T) {
+	var c Completion
+	c.Init(nil)
+	c.Poke()
+	if err := c.Wait(context.Background()); !errors.Is(err, ErrPoked) {
+		t.Fatalf("Wait = %v", err)
+	}
+	for range 1000 {
+		c := new(Completion)
+		go c.Poke()
+		go c.Done()
+		for {
+			err := c.Wait(context.Background())
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, ErrPoked) {
+				t.Fatalf("Wait = %v", err)
+			}
+		}
+		if !c.IsDone() {
+			t.Fatal("Wait returned nil before Done")
+		}
+	}
+}
