@@ -95,6 +95,34 @@ func TestCutUnwindsAndDefersDoNothing(t *testing.T) {
 	}
 }
 
+// The task that makes the cut is unwound like the others: its defers, which may
+// stand between an Unlock and a Lock, do nothing.
+func TestCutterIsUnwoundToo(t *testing.T) {
+	s := New(1)
+	var mu Mutex
+	mu.Init(s, RankLog)
+	var c Completion
+	c.Init(s)
+	err := s.Run(func() {
+		mu.Lock()
+		defer mu.Unlock()
+		defer s.Go("never", func() { t.Error("a task started after the cut") })
+		defer func() {
+			if !s.Cutting() || c.Wait(context.Background()) == nil {
+				t.Error("a defer after the cut waits")
+			}
+		}()
+		mu.Unlock()
+		s.Cut()
+	})
+	if !errors.Is(err, ErrCut) || !s.Cutting() {
+		t.Fatalf("Run = %v", err)
+	}
+	if err := s.Run(func() { s.Go("other", func() {}) }); err != nil || s.Cutting() {
+		t.Fatalf("Run after a cut = %v", err)
+	}
+}
+
 func TestDeadlockIsReported(t *testing.T) {
 	s := New(1)
 	var c Completion

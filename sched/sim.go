@@ -116,6 +116,7 @@ func (s *Sched) Post(d time.Duration, fn func()) { s.sim.post(d, fn) }
 // Simulation only.
 func (s *Sched) Cut() {
 	s.sim.cut = true
+	s.sim.cutting = true // from here on: the defers of the calling task run first
 	if s.sim.cur != nil {
 		panic(cutPanic{})
 	}
@@ -132,7 +133,7 @@ func (s *Sched) Cutting() bool { return s != nil && (s.sim.cut || s.sim.cutting)
 // over from before. Simulation only.
 func (s *Sched) Run(main func()) error {
 	m := s.sim
-	m.cut = false
+	m.cut, m.cutting = false, false
 	m.spawn("main", main)
 	err := m.loop()
 	m.unwind()
@@ -161,6 +162,9 @@ func (m *sim) loop() error {
 			continue
 		}
 		m.resume(m.runnable[m.rng.IntN(len(m.runnable))])
+	}
+	if m.cut {
+		return ErrCut // the last task made the cut
 	}
 	return nil
 }
