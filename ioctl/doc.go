@@ -1,0 +1,137 @@
+// Package ioctl is the numbered command set between a client and the daemon:
+// the operations' numbers, the form of every message, and errors on the wire.
+// It does no I/O and knows neither side.
+//
+// Messages travel over a Unix socket of type SOCK_SEQPACKET, which keeps their
+// borders: one message is one send and one receive, at most [MaxMessage] bytes.
+// The client sends requests, each with a tag of its own choice that is not in
+// use; the daemon works on them concurrently and answers each with one message
+// that has the same number and tag. The first request is [OpHello].
+//
+// # Form
+//
+// All numbers are little-endian. Every message begins with
+//
+//	 0        4    6     8                 16       20   22   24
+//	+--------+----+-----+-----------------+--------+----+----+
+//	|  size  | op |flags|       tag       |deadline|ver |zero|
+//	+--------+----+-----+-----------------+--------+----+----+
+//
+// where size counts the whole message in bytes, flags are [FlagReply] and
+// [FlagError], deadline is in milliseconds from receipt (0: none) and ver is
+// [Version]. A body follows: a fixed part, then its strings and lists in order.
+//
+//	string   length u16, bytes
+//	list     entries u16, entries
+//	window   arena u16, zero u16, offset u32, length u32
+//	payload  window; if its arena is 0 its bytes end the message
+//	flag     one bit of a byte; unknown bits are an error
+//
+// Bytes called zero are written zero and refused if they are not. A body that
+// is too short, too long or out of bounds is [ErrMalformed] as a whole, and
+// whoever sent it is not listened to any more. An operation that the daemon
+// does not know is answered ENOTSUP and does no harm.
+//
+// # Data
+//
+// Up to [MaxInline] bytes travel within a message. More goes through an arena,
+// a memory file that the daemon makes ([OpArena]), whose descriptor comes with
+// the reply, and that both map. A window names bytes in it at an offset that is
+// a multiple of [ArenaAlign]. The client must leave them alone from request to
+// reply; what happens to them meanwhile harms nobody but its own object.
+//
+// # Errors
+//
+// A reply with [FlagError] has an [Error] for a body, whatever the operation:
+//
+//	code u16, zero 6, object u64, offset i64, want i64, have i64, longest i64,
+//	op, device, detail, cause: strings; list of {pid i32, references u32}
+//
+// # Operations
+//
+// "h" is a handle (u64), "id" an object's id (u64). Where no reply is named it
+// has an empty body.
+//
+//	 1 hello               min, max version u16, zero 4, features u64
+//	                    →  version u16, zero 2, requests u32, features u64, handles u32,
+//	                       arenas u32, default arena u64, all arenas u64
+//	 2 cancel              tag u64; never answered
+//	 3 arena create        size u64  →  arena u16, zero 6, size u64, with a descriptor
+//	 4 arena mapped        arena u16, zero 6
+//	 5 close               h: gives up a handle of any kind
+//	 6 version             →  protocol u16, zero 2, pid i32, daemon, go: strings
+//	 7 stat                first op u16, zero 2, first drive u32, pool string
+//	                    →  uptime ns, reaped u64, sessions, handles, next drive u32,
+//	                       next op u16, zero 2, list of operations {op u16, zero 6, count,
+//	                       errors, bytes, total ns u64, 28 buckets u64}, list of drives
+//	                       {reads, writes, flushes, discards, read bytes, write bytes,
+//	                       errors, failed flushes, in flight u64, path}
+//
+//	10 pool create         zone size i64, uid, gid, mode u32, flags (force, dry run, no
+//	                       activation), zero 3, name, label: strings, devices, staging: lists
+//	                    →  zone size, overhead, usable i64, name, uuid: strings, drives
+//	11 pool activate       flags (force, resize), zero 7, name or UUID, devices  →  as 17
+//	12 pool deactivate     name
+//	13 pool destroy        name
+//	14 pool rename         name, new name
+//	15 pool set            which u8 (uid, gid, mode, label, read verify, spare), verify u8,
+//	                       spare u8, zero, uid, gid, mode u32, name, label: strings
+//	16 pool list           name to go on after
+//	                    →  flag (more), zero 7, list of names
+//	17 pool show           h or 0, first drive u32, zero 4, name
+//	                    →  space 8 × i64 in api.Space's order, zone size, stored, mblocks,
+//	                       mlogs i64, epoch u64, uid, gid, mode u32, spare u8, flags (verify,
+//	                       more drives), zero 10, name, uuid, label, state, health, drives:
+//	                       list of {slot u16, class u8, zero, sector u32, size, free i64,
+//	                       path, uuid, state, engine}
+//	18 pool open           name  →  h, zero u64
+//
+//	30 object info         h  →  object: id, length, capacity, used i64, tag u64, created ns
+//	                       (0: unknown), generation, records u64, partner id, owner, refs
+//	                       u32, kind, state, class u8, zero 5
+//	31 object get          h  →  h, id
+//	32 object commit       h
+//	33 object abort        h
+//	34 object delete       h
+//	35 commit many         h of the pool, payload of roots (as 40), list of h
+//	36 object list         h, tag u64, owner u32, kind, state u8, which u8 (owner, tag), zero
+//	                    →  h, zero u64
+//	37 object list next    h  →  flag (more), zero 7, list of objects as in 30
+//
+//	40 root set            h, payload: list of {id (0: unset), name}
+//	41 root list           h, name to go on after  →  flag (more), zero 7, list of {id, name}
+//	42 owner add           h, parent u32, zero 4, name  →  index u32, zero 4
+//	43 owner list          h, first index u32, zero 4
+//	                    →  flag (more), zero 7, list of {index, parent u32, name}
+//
+//	50 mblock alloc        h, id (0: a new one), capacity i64, tag u64, owner u32, class u8,
+//	                       flags (fallback, spare), zero 2  →  h, id
+//	51 mblock find         h, id  →  h, id
+//	52 mblock write        h, total u64, payload  →  written u32, zero 4
+//	53 mblock read         h, offset i64, window
+//	                    →  read u32, flags (end, data), zero 3, data unless in the arena
+//
+//	60 mlog alloc          as 50
+//	61 mlog find           as 51
+//	62 mlog open           h  →  h, records u64, bytes i64
+//	63 mlog open for read  h  →  h, id
+//	64 mlog erase          h, least generation u64
+//	65 mlog append         h, flag (sync), zero 7, payload  →  record, records u64, bytes i64
+//	66 mlog sync           h
+//	67 mlog read           h, flag (rewind first), zero 7, window
+//	                    →  length u32, flags (end, data), zero 3, next record u64, data
+//	                       unless in the arena; also of an MDC's reader
+//	68 mlog seek           h, record u64
+//
+//	80 mdc create          as 50  →  id
+//	81 mdc open            h, id  →  h, id
+//	82 mdc delete          h, id
+//	83 mdc append          as 65 without its reply
+//	84 mdc sync            h
+//	85 mdc open for read   h  →  h, zero u64
+//	86 mdc compact start   h
+//	87 mdc compact append  as 83
+//	88 mdc compact end     h
+//	89 mdc compact abort   h
+//	90 mdc usage           h  →  used, capacity i64
+package ioctl
