@@ -107,3 +107,16 @@ func (m *sim) onEnd(ctx context.Context, t *task) func() {
 		}
 	}
 }
+
+// CanEnd says whether a wait with ctx may end before what it waits for. Where it
+// cannot, a device may be given the caller's own memory.
+func (s *Sched) CanEnd(ctx context.Context) bool {
+	if ctx.Done() != nil {
+		return true
+	}
+	if s == nil {
+		return false
+	}
+	_, simulated := ctx.Value(simCtxKey{}).(*simCtx)
+	return simulated
+}
