@@ -140,7 +140,7 @@ func (s *Superblock) Encode(b []byte) error {
 		le.PutUint64(e[24:], uint64(d.Size))
 		le.PutUint64(e[32:], uint64(d.EndCopy))
 	}
-	le.PutUint32(b[crcOffset:], crc32.Checksum(b[:crcOffset], castagnoli))
+	le.PutUint32(b[crcOffset:], crcOf(b))
 	return nil
 }
 
@@ -150,7 +150,7 @@ func Decode(b []byte) (*Superblock, error) {
 	if len(b) != SuperblockSize || !bytes.Equal(b[:8], magic[:]) {
 		return nil, ErrNoSuperblock
 	}
-	if got, want := crc32.Checksum(b[:crcOffset], castagnoli), le.Uint32(b[crcOffset:]); got != want {
+	if got, want := crcOf(b), le.Uint32(b[crcOffset:]); got != want {
 		return nil, fmt.Errorf("%w: checksum %08x, recorded %08x", ErrBadSuperblock, got, want)
 	}
 	if v := le.Uint32(b[8:]); v != Version {
@@ -260,6 +260,9 @@ func (s *Superblock) validate() error {
 	}
 	return nil
 }
+
+// crcOf returns the checksum of a superblock's bytes.
+func crcOf(b []byte) uint32 { return crc32.Checksum(b[:crcOffset], castagnoli) }
 
 func zero(b []byte) bool {
 	for _, c := range b {

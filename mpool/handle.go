@@ -1,0 +1,316 @@
+package mpool
+
+import (
+	"context"
+	"io"
+	"iter"
+	"sort"
+	"sync/atomic"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/mblock"
+)
+
+// handle is what Mblock and Mlog have in common: one reference on an object.
+type handle struct {
+	obj   *object
+	ended atomic.Bool
+}
+
+func (h *handle) base() *handle { return h }
+
+// live returns the object, or EBADF after the handle has ended.
+func (h *handle) live(op string) (*object, error) {
+	if h.ended.Load() {
+		return nil, &api.Error{Code: api.EBADF, Op: op, Object: h.obj.id, Detail: "the handle was put, aborted or deleted"}
+	}
+	return h.obj, nil
+}
+
+// ID returns the object's id; it may be called on an ended handle.
+func (h *handle) ID() layout.ObjectID { return h.obj.id }
+
+// Info implements [api.Object].
+func (h *handle) Info(context.Context) (api.ObjectInfo, error) {
+	o, err := h.live("object show")
+	if err != nil {
+		return api.ObjectInfo{}, err
+	}
+	return o.info(), nil
+}
+
+// Put implements [api.Object].
+func (h *handle) Put() error {
+	if h.ended.Swap(true) {
+		return &api.Error{Code: api.EBADF, Op: "put", Object: h.obj.id, Detail: "the handle was put, aborted or deleted"}
+	}
+	h.obj.unref()
+	return nil
+}
+
+// Commit implements [api.Object].
+func (h *handle) Commit(ctx context.Context) error {
+	op := h.obj.id.Kind().String() + " commit"
+	o, err := h.live(op)
+	if err != nil {
+		return err
+	}
+	return o.pool.commit(ctx, op, []*object{o}, nil)
+}
+
+// Abort implements [api.Object].
+func (h *handle) Abort(context.Context) error {
+	op := h.obj.id.Kind().String() + " abort"
+	return h.end(op, func(o *object) error { return o.abort(op) })
+}
+
+// Delete implements [api.Object].
+func (h *handle) Delete(ctx context.Context) error {
+	op := h.obj.id.Kind().String() + " delete"
+	return h.end(op, func(o *object) error {
+		if _, desc := o.snapshot(); desc.Partner != 0 {
+			return &api.Error{Code: api.ESTATE, Op: op, Object: o.id,
+				Detail: "the log belongs to a metadata container; delete that"}
+		}
+		return o.pool.remove(ctx, op, o)
+	})
+}
+
+// end ends the handle if f succeeds; while f runs nobody else can end it.
+func (h *handle) end(op string, f func(*object) error) error {
+	if h.ended.Swap(true) {
+		return &api.Error{Code: api.EBADF, Op: op, Object: h.obj.id, Detail: "the handle was put, aborted or deleted"}
+	}
+	err := f(h.obj)
+	if err != nil {
+		h.ended.Store(false)
+	}
+	return err
+}
+
+// handleEnd says once that an appender, a reader or a container is closed.
+type handleEnd struct {
+	ended atomic.Bool
+}
+
+func (e *handleEnd) check(op string, id layout.ObjectID) error {
+	if e.ended.Load() {
+		return &api.Error{Code: api.EBADF, Op: op, Object: id, Detail: "it was closed"}
+	}
+	return nil
+}
+
+func (e *handleEnd) end(op string, id layout.ObjectID) error {
+	if e.ended.Swap(true) {
+		return &api.Error{Code: api.EBADF, Op: op, Object: id, Detail: "it was closed"}
+	}
+	return nil
+}
+
+// Mblock is a handle on an mblock; it implements [api.Mblock].
+type Mblock struct {
+	handle
+}
+
+// AllocMblock implements [api.Pool].
+func (p *Pool) AllocMblock(ctx context.Context, o api.AllocOptions) (api.Mblock, error) {
+	return p.allocMblock(ctx, "mblock alloc", 0, o)
+}
+
+// ReallocMblock implements [api.Pool].
+func (p *Pool) ReallocMblock(ctx context.Context, id layout.ObjectID, o api.AllocOptions) (api.Mblock, error) {
+	const op = "mblock realloc"
+	if id.Kind() != layout.KindMblock || !id.Valid() {
+		return nil, &api.Error{Code: api.EINVAL, Op: op, Object: id, Detail: "not an mblock's id"}
+	}
+	if id.Counter() > layout.MaxCounter-2*counterStep {
+		return nil, &api.Error{Code: api.EINVAL, Op: op, Object: id, Detail: "the id is too high: no ids would be left above it"}
+	}
+	return p.allocMblock(ctx, op, id, o)
+}
+
+func (p *Pool) allocMblock(ctx context.Context, op string, id layout.ObjectID, o api.AllocOptions) (api.Mblock, error) {
+	if o.Capacity < 0 || o.Capacity > api.MaxMblockCapacity {
+		return nil, api.Errorf(api.EINVAL, op, "capacity %d: want 0 to %d bytes", o.Capacity, api.MaxMblockCapacity)
+	}
+	obj, err := p.alloc(ctx, op, layout.KindMblock, id, o, mblock.BlocksFor(o.Capacity))
+	if err != nil {
+		return nil, err
+	}
+	return &Mblock{handle{obj: obj}}, nil
+}
+
+// Mblock implements [api.Pool].
+func (p *Pool) Mblock(_ context.Context, id layout.ObjectID) (api.Mblock, error) {
+	const op = "mblock find"
+	if err := p.alive(op); err != nil {
+		return nil, err
+	}
+	if id.Kind() != layout.KindMblock || !id.Valid() {
+		return nil, &api.Error{Code: api.EINVAL, Op: op, Object: id, Detail: "not an mblock's id"}
+	}
+	o, err := p.find(op, id)
+	if err != nil {
+		return nil, err
+	}
+	return &Mblock{handle{obj: o}}, nil
+}
+
+// Get implements [api.Object].
+func (m *Mblock) Get(context.Context) (api.Object, error) {
+	o, err := m.live("mblock get")
+	if err != nil {
+		return nil, err
+	}
+	if err := o.ref("mblock get"); err != nil {
+		return nil, err
+	}
+	return &Mblock{handle{obj: o}}, nil
+}
+
+// Write implements [api.Mblock].
+func (m *Mblock) Write(ctx context.Context, p []byte) (int, error) {
+	const op = "mblock write"
+	o, err := m.live(op)
+	if err != nil {
+		return 0, err
+	}
+	if st, _ := o.snapshot(); st != uncommitted {
+		return 0, &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "the mblock is committed or being committed: it is immutable"}
+	}
+	n, err := o.writer.Write(ctx, p)
+	return n, ioError(op, o.drive.dev, err)
+}
+
+// ReadAt implements io.ReaderAt.
+func (m *Mblock) ReadAt(p []byte, off int64) (int, error) {
+	return m.ReadAtContext(context.Background(), p, off)
+}
+
+// ReadAtContext implements [api.Mblock].
+func (m *Mblock) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	const op = "mblock read"
+	o, err := m.live(op)
+	if err != nil {
+		return 0, err
+	}
+	var n int
+	if st, _ := o.snapshot(); st < committed {
+		n, err = o.writer.ReadAt(ctx, p, off)
+	} else {
+		n, err = o.reader.ReadAt(ctx, p, off)
+	}
+	if err == io.EOF { //nolint:errorlint // io.ReaderAt returns it bare
+		return n, err
+	}
+	return n, ioError(op, o.drive.dev, err)
+}
+
+// Reader returns the reader of a committed mblock, for callers that drive I/O
+// queues themselves. It is valid while the handle is. Errors: ESTATE, EBADF.
+func (m *Mblock) Reader() (*mblock.Reader, error) {
+	const op = "mblock read"
+	o, err := m.live(op)
+	if err != nil {
+		return nil, err
+	}
+	if st, _ := o.snapshot(); st != committed {
+		return nil, &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "the mblock is not committed"}
+	}
+	return o.reader, nil
+}
+
+// copyChunk is the unit of WriteTo, in bytes.
+const copyChunk = 1 << 20
+
+// WriteTo implements io.WriterTo.
+func (m *Mblock) WriteTo(w io.Writer) (int64, error) {
+	buf := make([]byte, copyChunk)
+	var done int64
+	for {
+		n, err := m.ReadAt(buf, done)
+		if n > 0 {
+			k, werr := w.Write(buf[:n])
+			done += int64(k)
+			if werr != nil {
+				return done, werr
+			}
+		}
+		if err == io.EOF { //nolint:errorlint // io.ReaderAt returns it bare
+			return done, nil
+		}
+		if err != nil {
+			return done, err
+		}
+	}
+}
+
+// Objects implements [api.Pool].
+func (p *Pool) Objects(ctx context.Context, f api.Filter) iter.Seq2[api.ObjectInfo, error] {
+	return func(yield func(api.ObjectInfo, error) bool) {
+		if err := p.alive("object list"); err != nil {
+			yield(api.ObjectInfo{}, err)
+			return
+		}
+		if f.State != api.StateCommitted && !p.yieldInUse(f, yield) {
+			return
+		}
+		if f.State != 0 && f.State != api.StateCommitted {
+			return
+		}
+		const chunk = 256
+		list := make([]layout.Object, 0, chunk)
+		for cursor := uint64(0); ; {
+			list = list[:0]
+			cursor = p.table.Scan(cursor, chunk, func(o layout.Object) { list = append(list, o) })
+			for i := range list {
+				info := p.describe(&list[i])
+				info.Refs = p.refsOf(info.ID)
+				if chosen(f, &info) && !yield(info, nil) {
+					return
+				}
+			}
+			if cursor == 0 {
+				return
+			}
+			if err := ctx.Err(); err != nil {
+				yield(api.ObjectInfo{}, api.ContextError("object list", err))
+				return
+			}
+		}
+	}
+}
+
+// yieldInUse visits the uncommitted objects. It returns false when the visitor
+// has had enough.
+func (p *Pool) yieldInUse(f api.Filter, yield func(api.ObjectInfo, error) bool) bool {
+	p.usesMu.Lock()
+	list := make([]*object, 0, len(p.uses))
+	for _, o := range p.uses { // order does not matter: sorted below
+		list = append(list, o)
+	}
+	p.usesMu.Unlock()
+	sort.Slice(list, func(i, j int) bool { return list[i].id < list[j].id })
+	for _, o := range list {
+		info := o.info()
+		if info.State != api.StateCommitted && chosen(f, &info) && !yield(info, nil) {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *Pool) refsOf(id layout.ObjectID) uint32 {
+	p.usesMu.Lock()
+	defer p.usesMu.Unlock()
+	if o := p.uses[id]; o != nil {
+		return o.use.Refs()
+	}
+	return 0
+}
+
+func chosen(f api.Filter, i *api.ObjectInfo) bool {
+	return (f.Kind == 0 || f.Kind == i.Kind) && (f.Owner == nil || *f.Owner == i.Owner) &&
+		(f.Tag == nil || *f.Tag == i.Tag) && (f.State == 0 || f.State == i.State)
+}

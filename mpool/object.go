@@ -1,0 +1,274 @@
+package mpool
+
+import (
+	"context"
+	"errors"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/mblock"
+	"github.com/mpool-go/mpool/sched"
+	"github.com/mpool-go/mpool/space"
+)
+
+// objectState is where an object in use is in its life.
+type objectState uint8
+
+const (
+	uncommitted objectState = iota
+	committing              // its commit is under way
+	committed
+	deleting // its delete is under way
+	gone     // aborted or deleted
+)
+
+// object is an object that somebody uses. All handles on it share it.
+type object struct {
+	pool  *Pool
+	drive *drive
+	id    layout.ObjectID
+	run   space.Run // its zones; of a committed mblock those it kept
+
+	use layout.Use // references under Pool.usesMu; pins atomic
+
+	mu   sched.Mutex
+	cond sched.Cond // log.busy has ended
+	// +checklocks:mu
+	state objectState
+	// +checklocks:mu
+	desc layout.Object
+	// +checklocks:mu
+	log openLog // mlog
+
+	writer *mblock.Writer // mblock that is or was uncommitted
+	reader *mblock.Reader // mblock that is committed; set before state is
+}
+
+func (p *Pool) newObject(d *drive, desc layout.Object, st objectState) *object {
+	o := &object{pool: p, drive: d, id: desc.ID, run: d.run(desc.Extent), desc: desc, state: st}
+	o.mu.Init(p.sched, sched.RankObject)
+	o.cond.Init(p.sched, &o.mu)
+	cfg := o.mblockConfig(desc)
+	switch {
+	case desc.ID.Kind() != layout.KindMblock:
+	case st == uncommitted:
+		o.writer = mblock.NewWriter(cfg)
+	default:
+		o.reader = mblock.NewReader(cfg, desc, p.sums, p.props.Load().verify)
+	}
+	return o
+}
+
+func (o *object) mblockConfig(desc layout.Object) mblock.Config {
+	return mblock.Config{
+		Sched: o.pool.sched, Drive: o.drive.dev, Extent: desc.Extent, ID: desc.ID, Birth: desc.Birth,
+		Capacity: int64(desc.Capacity), Pin: o.use.Pin, Unpin: o.use.Unpin,
+	}
+}
+
+// snapshot returns the object's state and description.
+func (o *object) snapshot() (objectState, layout.Object) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.state, o.desc
+}
+
+// find returns an object with one more reference: one in use, or a committed
+// one that nobody uses yet. The table is asked under usesMu, so that a delete,
+// which holds the last reference until it is applied, is either seen or over.
+func (p *Pool) find(op string, id layout.ObjectID) (*object, error) {
+	p.usesMu.Lock()
+	defer p.usesMu.Unlock()
+	o := p.uses[id]
+	if o == nil {
+		desc, ok := p.table.Lookup(id)
+		if !ok {
+			return nil, noSuch(op, id)
+		}
+		o = p.newObject(p.byslot[desc.Extent.Drive], desc, committed)
+		p.uses[id] = o
+	}
+	if err := refLocked(op, o); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// ref takes another reference on an object that the caller has one on.
+func (o *object) ref(op string) error {
+	o.pool.usesMu.Lock()
+	defer o.pool.usesMu.Unlock()
+	return refLocked(op, o)
+}
+
+func refLocked(op string, o *object) error {
+	if o.use.Deleting() {
+		return noSuch(op, o.id)
+	}
+	if !o.use.Ref() {
+		return &api.Error{Code: api.EOVERFLOW, Op: op, Object: o.id, Detail: "the object has as many references as can be counted"}
+	}
+	return nil
+}
+
+// unref gives a reference back. A committed object that nobody uses any more is
+// in the table only; an uncommitted one stays until it is aborted.
+func (o *object) unref() {
+	state, _ := o.snapshot()
+	p := o.pool
+	p.usesMu.Lock()
+	defer p.usesMu.Unlock()
+	if o.use.Unref() == 0 && state == committed {
+		delete(p.uses, o.id)
+	}
+}
+
+func noSuch(op string, id layout.ObjectID) error {
+	return &api.Error{Code: api.ENOENT, Op: op, Object: id, Detail: "no such object"}
+}
+
+// info describes an object in use.
+func (o *object) info() api.ObjectInfo {
+	o.mu.Lock()
+	st, desc := o.state, o.desc
+	var records uint64
+	var length int64
+	if o.log.log != nil {
+		records, length = o.log.log.Durable()
+	}
+	o.mu.Unlock()
+	p := o.pool
+	p.usesMu.Lock()
+	refs := o.use.Refs()
+	p.usesMu.Unlock()
+	i := p.describe(&desc)
+	i.Refs = refs
+	i.Records = records
+	switch {
+	case desc.ID.Kind() == layout.KindMlog:
+		i.Length = length
+	case o.writer != nil && st < committed:
+		i.Length = o.writer.Written()
+	}
+	switch st {
+	case uncommitted, committing:
+		i.State = api.StateUncommitted
+	case deleting, gone:
+		i.State = api.StateDeleting
+	case committed:
+		i.State = api.StateCommitted
+	}
+	return i
+}
+
+// describe describes a committed object.
+func (p *Pool) describe(o *layout.Object) api.ObjectInfo {
+	i := api.ObjectInfo{
+		ID: o.ID, Kind: o.ID.Kind(), State: api.StateCommitted, Length: int64(o.Written), Capacity: int64(o.Capacity),
+		Used: o.Extent.Size(), Owner: o.Owner, Tag: o.Tag, Created: unixMilli(o.Created),
+		Generation: o.Generation, Partner: o.Partner,
+	}
+	if d := p.byslot[o.Extent.Drive]; d != nil {
+		i.Class = api.Class(d.entry.Class)
+	}
+	return i
+}
+
+// alloc makes an uncommitted object with one reference. want is the id to use,
+// or 0.
+func (p *Pool) alloc(ctx context.Context, op string, kind layout.Kind, want layout.ObjectID, o api.AllocOptions, blocks uint32) (*object, error) {
+	if err := p.alive(op); err != nil {
+		return nil, err
+	}
+	if err := p.meta.failure(); err != nil {
+		return nil, &api.Error{Code: api.EROFS, Op: op, Err: err, Detail: "the pool is read-only"}
+	}
+	if !p.names.ownerExists(o.Owner) {
+		return nil, api.Errorf(api.ENOENT, op, "no owner of index %d", o.Owner)
+	}
+	d, err := p.pick(op, o)
+	if err != nil {
+		return nil, err
+	}
+	counter, birth, err := p.ids.take(ctx, op, want.Counter())
+	if err != nil {
+		return nil, err
+	}
+	run, err := d.allocate(ctx, op, d.geo.zonesFor(blocks), o.UseSpare)
+	if err != nil {
+		return nil, err
+	}
+	desc := layout.Object{
+		ID: layout.NewObjectID(kind, counter), Birth: birth, Extent: d.extent(run), Capacity: uint64(o.Capacity),
+		Owner: o.Owner, Tag: o.Tag, Created: uint64(p.sched.Now().UnixMilli()),
+	}
+	if kind == layout.KindMlog {
+		desc.Generation = 1
+	}
+	obj := p.newObject(d, desc, uncommitted)
+	p.usesMu.Lock()
+	defer p.usesMu.Unlock()
+	if want != 0 {
+		_, lives := p.table.Lookup(want)
+		if lives || p.uses[want] != nil {
+			d.zones.Drain(run, space.Uncommitted)
+			d.drain.add(run)
+			return nil, &api.Error{Code: api.EEXIST, Op: op, Object: want, Detail: "an object of this id lives"}
+		}
+	}
+	if !obj.use.Ref() {
+		panic("mpool: a new object refuses a reference")
+	}
+	p.uses[desc.ID] = obj
+	return obj, nil
+}
+
+// pick chooses the drive for an allocation.
+func (p *Pool) pick(op string, o api.AllocOptions) (*drive, error) {
+	var best *drive
+	for _, d := range p.drives {
+		if api.Class(d.entry.Class) == o.Class && (best == nil || d.zones.Usage().Free > best.zones.Usage().Free) {
+			best = d
+		}
+	}
+	if best == nil && o.Fallback {
+		o.Class, o.Fallback = api.ClassCapacity, false
+		return p.pick(op, o)
+	}
+	if best == nil {
+		return nil, api.Errorf(api.ENOENT, op, "the pool has no drive of class %v", o.Class)
+	}
+	return best, nil
+}
+
+// allocate takes zones. While zones are on their way to being free it waits
+// for them rather than saying that there are none.
+func (d *drive) allocate(ctx context.Context, op string, zones uint32, spare bool) (space.Run, error) {
+	for {
+		was := d.drain.progress()
+		run, err := d.zones.Alloc(zones, spare)
+		if err == nil {
+			return run, nil
+		}
+		u := d.zones.Usage()
+		if u.Draining == 0 || uint64(u.Free)+uint64(u.Draining) < uint64(zones) {
+			return run, d.noSpace(op, zones)
+		}
+		if err := d.drain.wait(ctx, was); err != nil {
+			if errors.Is(err, errDeactivated) {
+				return run, err
+			}
+			return run, api.ContextError(op, err)
+		}
+	}
+}
+
+func (d *drive) noSpace(op string, zones uint32) error {
+	u := d.zones.Usage()
+	e := api.Errorf(api.ENOSPC, op, "no free run of %d zones of %d bytes; %d bytes are free, the longest run has %d",
+		zones, d.geo.zone, int64(u.Free)*d.geo.zone, int64(d.zones.Longest())*d.geo.zone)
+	e.Device = d.dev.Path()
+	e.Want, e.Have = int64(zones)*d.geo.zone, int64(u.Free)*d.geo.zone
+	e.Longest = int64(d.zones.Longest()) * d.geo.zone
+	return e
+}

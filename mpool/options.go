@@ -1,0 +1,54 @@
+package mpool
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+
+	"github.com/google/uuid"
+
+	"github.com/mpool-go/mpool/bdev"
+	"github.com/mpool-go/mpool/sched"
+)
+
+// Options are what a pool runs on. The zero value is the real world with
+// defaults.
+type Options struct {
+	// Sched is nil in the real world, else the simulation the pool runs in.
+	Sched *sched.Sched
+	// Open opens a drive; nil: bdev.Open.
+	Open func(ctx context.Context, path string, readOnly bool) (*bdev.Drive, error)
+	// Rand gives UUIDs their bits; nil: crypto/rand.
+	Rand io.Reader
+	// MetadataBytes is the size of each of the two metadata logs at creation;
+	// 0: by the formula of docs/format.md.
+	MetadataBytes int64
+	// NoDiscard leaves freed zones as they are.
+	NoDiscard bool
+	// SumCacheBytes bounds the cache of checksum pages; 0: 64 MiB.
+	SumCacheBytes int64
+	// Admit is asked before each background step (compaction, discard) and
+	// may wait; nil: always.
+	Admit func(ctx context.Context) error
+}
+
+func (o Options) withDefaults() Options {
+	if o.Open == nil {
+		s := o.Sched
+		o.Open = func(ctx context.Context, path string, readOnly bool) (*bdev.Drive, error) {
+			return bdev.Open(ctx, s, path, bdev.OpenOptions{ReadOnly: readOnly})
+		}
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.SumCacheBytes == 0 {
+		o.SumCacheBytes = 64 << 20
+	}
+	if o.Admit == nil {
+		o.Admit = func(context.Context) error { return nil }
+	}
+	return o
+}
+
+func (o Options) newUUID() (uuid.UUID, error) { return uuid.NewRandomFromReader(o.Rand) }

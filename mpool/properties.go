@@ -1,0 +1,117 @@
+package mpool
+
+import (
+	"context"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/mpool/omf"
+)
+
+// properties are a pool's settings, as its metadata holds them.
+type properties struct {
+	uid, gid, mode uint32
+	label          string
+	verify         bool // reads verify checksums
+	spare          uint8
+}
+
+func (p *properties) encode(r *omf.Record) {
+	r.PropertyNumber(omf.PropUID, p.uid)
+	r.PropertyNumber(omf.PropGID, p.gid)
+	r.PropertyNumber(omf.PropMode, p.mode)
+	r.PropertyText(omf.PropLabel, p.label)
+	verify := uint32(0)
+	if p.verify {
+		verify = 1
+	}
+	r.PropertyNumber(omf.PropReadVerify, verify)
+	r.PropertyNumber(omf.PropSpare, uint32(p.spare))
+}
+
+// replay takes a property operation of the metadata log.
+func (p *properties) replay(op *omf.Op) {
+	switch op.Property {
+	case omf.PropUID:
+		p.uid = op.Value
+	case omf.PropGID:
+		p.gid = op.Value
+	case omf.PropMode:
+		p.mode = op.Value
+	case omf.PropLabel:
+		p.label = op.Name
+	case omf.PropReadVerify:
+		p.verify = op.Value != 0
+	case omf.PropSpare:
+		p.spare = uint8(min(op.Value, maxSpare))
+	}
+}
+
+// maxSpare bounds the spare share, in percent.
+const maxSpare = 50
+
+// change returns the properties after a change.
+func (p properties) change(s api.PoolSettings) (properties, error) {
+	const op = "pool set"
+	if s.UID != nil {
+		p.uid = *s.UID
+	}
+	if s.GID != nil {
+		p.gid = *s.GID
+	}
+	if s.Mode != nil {
+		if *s.Mode&^0o777 != 0 {
+			return p, api.Errorf(api.EINVAL, op, "mode %o has more than permission bits", *s.Mode)
+		}
+		p.mode = *s.Mode
+	}
+	if s.Label != nil {
+		if len(*s.Label) > api.MaxLabel || !printable(*s.Label) {
+			return p, api.Errorf(api.EINVAL, op, "label: want at most %d bytes of printable UTF-8", api.MaxLabel)
+		}
+		p.label = *s.Label
+	}
+	if s.ReadVerify != nil {
+		p.verify = *s.ReadVerify
+	}
+	if s.SparePercent != nil {
+		if *s.SparePercent > maxSpare {
+			return p, api.Errorf(api.EINVAL, op, "spare_percent %d: at most %d", *s.SparePercent, maxSpare)
+		}
+		p.spare = *s.SparePercent
+	}
+	return p, nil
+}
+
+// printable says whether s is UTF-8 that can be shown on one line.
+func printable(s string) bool {
+	if !utf8.ValidString(s) {
+		return false
+	}
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// Set changes the pool's properties in one transaction. Errors: EINVAL, EROFS.
+func (p *Pool) Set(ctx context.Context, s api.PoolSettings) error {
+	p.admin.Lock()
+	defer p.admin.Unlock()
+	next, err := p.props.Load().change(s)
+	if err != nil {
+		return err
+	}
+	t := &txn{op: "pool set", ids: []layout.ObjectID{namesID}, apply: func() {
+		p.props.Store(&next)
+		for _, d := range p.drives {
+			d.zones.SetSpare(next.spare)
+		}
+	}}
+	next.encode(&t.rec)
+	return p.meta.commit(ctx, t)
+}
