@@ -1,0 +1,221 @@
+package uhandle
+
+import (
+	"errors"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+const (
+	kindA Kind = 1
+	kindB Kind = 2
+)
+
+// A handle is refused once it is stale, of another kind, another table's, or
+// was never given.
+//
+// proves S31
+func TestBadHandles(t *testing.T) {
+	a, b := New[string](100, 1000), New[string](100, 2000)
+	h, err := a.Add(kindA, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := a.Use(h, kindB, kindA)
+	if err != nil || e.Value != "x" {
+		t.Fatalf("%v, %v", e, err)
+	}
+	if _, err := a.Use(h, kindB); !errors.Is(err, ErrBad) {
+		t.Errorf("of another kind: %v", err)
+	}
+	if _, err := a.Use(h); !errors.Is(err, ErrBad) {
+		t.Errorf("of no kind: %v", err)
+	}
+	if _, err := b.Add(kindA, "y"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Use(h, kindA); !errors.Is(err, ErrBad) {
+		t.Errorf("of another table: %v", err)
+	}
+	for _, never := range []Handle{0, 1, h + 1, h ^ 1<<24, h ^ 1<<32, ^Handle(0), h | slotMask} {
+		if _, err := a.Use(never, kindA, kindB, 0, 255); !errors.Is(err, ErrBad) {
+			t.Errorf("%#x, never given: %v", never, err)
+		}
+	}
+	if !a.End(e) || a.End(e) {
+		t.Error("did not end once")
+	}
+	if _, err := a.Use(h, kindA); !errors.Is(err, ErrBad) {
+		t.Errorf("stale while in use: %v", err)
+	}
+	if !a.Done(e) {
+		t.Error("the last user was not told to release")
+	}
+	// The slot comes back with another number.
+	for range 1000 {
+		again, err := a.Add(kindA, "z")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again == h {
+			t.Fatal("a number was given twice")
+		}
+		e, err := a.Use(again, kindA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.End(e)
+		a.Done(e)
+		if _, err := a.Use(h, kindA); !errors.Is(err, ErrBad) {
+			t.Fatalf("stale: %v", err)
+		}
+	}
+}
+
+func TestFullAndClosed(t *testing.T) {
+	tab := New[int](3, ^uint32(0)) // the first generation would be 0
+	for i := range 3 {
+		if h, err := tab.Add(kindA, i); err != nil || h>>32 == 0 {
+			t.Fatalf("%#x, %v", h, err)
+		}
+	}
+	if _, err := tab.Add(kindA, 3); !errors.Is(err, ErrFull) {
+		t.Errorf("a fourth of three: %v", err)
+	}
+	if n, idle := tab.Close(); n != 3 || len(idle) != 3 {
+		t.Errorf("closed %d, %d idle", n, len(idle))
+	}
+	if n, idle := tab.Close(); n != 0 || len(idle) != 0 {
+		t.Errorf("closed again: %d, %d idle", n, len(idle))
+	}
+	if _, err := tab.Add(kindA, 3); !errors.Is(err, ErrClosed) {
+		t.Errorf("after close: %v", err)
+	}
+}
+
+// Each value is released exactly once, whoever ends it.
+//
+// proves S33
+func TestReleasedOnce(t *testing.T) {
+	for range 50 {
+		tab := New[int](1000, 7)
+		const n = 20
+		var mu sync.Mutex
+		released := map[int]int{}
+		release := func(v int) {
+			mu.Lock()
+			released[v]++
+			mu.Unlock()
+		}
+		handles := make([]Handle, n)
+		for i := range handles {
+			h, err := tab.Add(kindA, i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			handles[i] = h
+		}
+		var wg sync.WaitGroup
+		for g := range 4 {
+			wg.Go(func() {
+				for _, h := range handles {
+					e, err := tab.Use(h, kindA)
+					if err != nil {
+						continue
+					}
+					if g%2 == 0 {
+						tab.End(e)
+					}
+					if tab.Done(e) {
+						release(e.Value)
+					}
+				}
+			})
+		}
+		wg.Go(func() {
+			_, idle := tab.Close()
+			for _, v := range idle {
+				release(v)
+			}
+		})
+		wg.Wait()
+		for i := range n {
+			if released[i] != 1 {
+				t.Fatalf("value %d was released %d times", i, released[i])
+			}
+		}
+	}
+}
+
+// The table behaves as a map from numbers that are never given twice.
+//
+// proves S31
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		limit := rapid.IntRange(1, 100).Draw(t, "limit")
+		tab := New[int](limit, rapid.Uint32().Draw(t, "first"))
+		type held struct {
+			kind Kind
+			v    int
+		}
+		live := map[Handle]held{}
+		var given []Handle
+		t.Repeat(map[string]func(*rapid.T){
+			"add": func(t *rapid.T) {
+				k := Kind(rapid.IntRange(1, 255).Draw(t, "kind"))
+				h, err := tab.Add(k, len(given))
+				if full := len(live) == limit; full != errors.Is(err, ErrFull) {
+					t.Fatalf("%d of %d: %v", len(live), limit, err)
+				}
+				if err != nil {
+					return
+				}
+				for _, g := range given {
+					if g == h {
+						t.Fatalf("%#x given twice", h)
+					}
+				}
+				live[h] = held{k, len(given)}
+				given = append(given, h)
+			},
+			"end": func(t *rapid.T) {
+				if len(given) == 0 {
+					t.Skip()
+				}
+				h := rapid.SampledFrom(given).Draw(t, "handle")
+				want, ok := live[h]
+				e, err := tab.Use(h, h.Kind())
+				if ok != (err == nil) {
+					t.Fatalf("live %v, %v", ok, err)
+				}
+				if !ok {
+					return
+				}
+				if e.Value != want.v || h.Kind() != want.kind {
+					t.Fatalf("%#x stands for %v, want %v", h, e.Value, want)
+				}
+				if !tab.End(e) || !tab.Done(e) {
+					t.Fatal("did not end")
+				}
+				delete(live, h)
+			},
+			"": func(t *rapid.T) {
+				if tab.Len() != len(live) {
+					t.Fatalf("%d handles, want %d", tab.Len(), len(live))
+				}
+				n := 0
+				tab.Each(func(h Handle, v int) {
+					n++
+					if live[h].v != v {
+						t.Fatalf("%#x is %d, want %v", h, v, live[h])
+					}
+				})
+				if n != len(live) {
+					t.Fatalf("each saw %d of %d", n, len(live))
+				}
+			},
+		})
+	})
+}
