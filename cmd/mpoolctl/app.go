@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mpool-go/mpool/api"
+)
+
+// The exit codes.
+const (
+	exitDone     = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNoDaemon = 3
+)
+
+// daemon is what the verbs need of a connection to mpoold.
+type daemon interface {
+	api.Manager
+	// OpenPool returns a handle on an active pool.
+	OpenPool(ctx context.Context, name string) (api.Pool, error)
+	Close() error
+}
+
+// app is what a verb works with. It is made once per process (in tests: once
+// per command line) and not shared.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	// dial connects to the daemon. An error that is errNoDaemon means there is
+	// none.
+	dial func(ctx context.Context, socket string) (daemon, error)
+	// terminal says whether a stream is one.
+	terminal func(stream any) bool
+
+	// The options that every verb takes.
+	socket string
+	json   bool
+	quiet  bool
+	yes    bool
+}
+
+// execute runs one command line, reports its error and returns the exit code.
+func (a *app) execute(ctx context.Context, args []string) int {
+	root := newRootCommand(a)
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	path := strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), root.Name()), " ")
+	var failed *verbError
+	if !errors.As(err, &failed) || errors.As(err, new(usageError)) {
+		a.reportUsage(path, cmd, err)
+		return exitUsage
+	}
+	a.reportFailure(path, failed.err)
+	if errors.Is(err, errNoDaemon) {
+		return exitNoDaemon
+	}
+	return exitFailed
+}
+
+// verb makes a cobra run function. It marks the errors of run as the
+// operation's own: what cobra finds wrong before is a matter of usage.
+func (a *app) verb(run func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := run(cmd.Context(), args); err != nil {
+			return &verbError{err: err}
+		}
+		return nil
+	}
+}
+
+// withDaemon connects, calls f and closes the connection.
+func (a *app) withDaemon(ctx context.Context, f func(d daemon) error) error {
+	d, err := a.dial(ctx, a.socket)
+	if err != nil {
+		return err
+	}
+	err = f(d)
+	if closeErr := d.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// withPool is withDaemon with a handle on a pool.
+func (a *app) withPool(ctx context.Context, name string, f func(p api.Pool) error) error {
+	return a.withDaemon(ctx, func(d daemon) error {
+		p, err := d.OpenPool(ctx, name)
+		if err != nil {
+			return err
+		}
+		err = f(p)
+		if closeErr := p.Close(); err == nil {
+			err = closeErr
+		}
+		return err
+	})
+}
+
+// interactive says whether a person may be asked and shown progress.
+func (a *app) interactive() bool {
+	return a.terminal(a.stdin) && a.terminal(a.stderr)
+}
+
+// timeoutForCleanup bounds what a verb does after its context has ended.
+const timeoutForCleanup = 30 * time.Second

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// newRootCommand declares the whole command line.
+func newRootCommand(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "mpoolctl",
+		Short: "Manage storage pools and their objects",
+		Long: `mpoolctl manages the pools of a running mpoold and what is in them: mblocks
+(write-once extents), mlogs (append-only logs) and named roots.
+
+An object id is up to 16 hex digits, with or without 0x; @NAME stands for the
+object that the root NAME names. A size is a number of bytes or has a unit:
+KiB MiB GiB TiB (powers of two), KB MB GB TB (powers of ten).
+
+Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          needsVerb("noun"),
+		Args:          cobra.ArbitraryArgs,
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	f := root.PersistentFlags()
+	f.StringVar(&a.socket, "socket", "", "the daemon's `PATH` (default $MPOOL_SOCKET, else the system's or the user's)")
+	f.BoolVar(&a.json, "json", false, "print JSON")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print names and ids only; no headings, notes or progress")
+	f.BoolVarP(&a.yes, "yes", "y", false, "do not ask before destroying something")
+	root.AddCommand(
+		noun("pool", "Pools of drives",
+			newPoolCreate(a), newPoolActivate(a), newPoolDeactivate(a), newPoolDestroy(a), newPoolRename(a),
+			newPoolSet(a), newPoolList(a), newPoolShow(a)),
+		noun("root", "Named roots: where an application finds its first object",
+			newRootSet(a), newRootList(a), newRootUnset(a)),
+		noun("mblock", "Write-once extents",
+			newMblockPut(a), newMblockGet(a), newMblockList(a), newMblockShow(a), newMblockDelete(a)),
+		noun("mlog", "Append-only logs of records",
+			newMlogCreate(a), newMlogAppend(a), newMlogRead(a), newMlogList(a), newMlogShow(a),
+			newMlogErase(a), newMlogDelete(a)),
+	)
+	return root
+}
+
+// noun groups the verbs of one kind of thing.
+func noun(name, short string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use:   name,
+		Short: short,
+		RunE:  needsVerb("verb"),
+		Args:  cobra.ArbitraryArgs,
+	}
+	c.AddCommand(verbs...)
+	return c
+}
+
+// needsVerb is what a command does that is not complete: it says so. Its errors
+// are not marked as a verb's and so are errors of usage.
+func needsVerb(what string) func(*cobra.Command, []string) error {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("unknown %s %q", what, args[0])
+		}
+		return fmt.Errorf("a %s is missing", what)
+	}
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mpool-go/mpool/api"
+)
+
+// errNoDaemon is returned by app.dial when nothing accepts on the socket.
+var errNoDaemon = errors.New("no daemon")
+
+// errReported is returned when the verb has already printed, as its result,
+// what is wrong; only the sentence on stderr is missing.
+var errReported = errors.New("reported")
+
+// verbError marks an error of a verb's run function.
+type verbError struct{ err error }
+
+func (e *verbError) Error() string { return e.err.Error() }
+func (e *verbError) Unwrap() error { return e.err }
+
+// usageError is a mistake in the command line that only run can see.
+type usageError struct{ text string }
+
+func (e usageError) Error() string { return e.text }
+
+// usagef makes a usageError.
+func usagef(format string, args ...any) error {
+	return usageError{text: fmt.Sprintf(format, args...)}
+}
+
+// failureView is an error as --json shows it.
+type failureView struct {
+	Code    string       `json:"code"`
+	Message string       `json:"message"`
+	Op      string       `json:"op,omitempty"`
+	Object  string       `json:"object,omitempty"`
+	Device  string       `json:"device,omitempty"`
+	Offset  *int64       `json:"offset,omitempty"`
+	Want    int64        `json:"want,omitempty"`
+	Have    *int64       `json:"have,omitempty"`
+	Longest *int64       `json:"longest,omitempty"`
+	Holders []holderView `json:"holders,omitempty"`
+}
+
+type holderView struct {
+	PID        int32  `json:"pid"`
+	References uint32 `json:"references"`
+}
+
+// codeOf is api.CodeOf that also knows the errors of local files.
+func codeOf(err error) api.Code {
+	var e *api.Error
+	var c api.Code
+	switch {
+	case errors.As(err, &e), errors.As(err, &c):
+		return api.CodeOf(err)
+	case errors.Is(err, errNoDaemon):
+		return api.ECONNRESET
+	case errors.Is(err, fs.ErrNotExist):
+		return api.ENOENT
+	case errors.Is(err, fs.ErrExist):
+		return api.EEXIST
+	case errors.Is(err, fs.ErrPermission):
+		return api.EPERM
+	case errors.Is(err, syscall.ENOSPC):
+		return api.ENOSPC
+	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR):
+		return api.EINVAL
+	}
+	return api.CodeOf(err)
+}
+
+// failureOf describes err. verb is the noun and verb that failed; an operation
+// of the same name at the beginning of the message would say it twice.
+func failureOf(verb string, err error) failureView {
+	code := codeOf(err)
+	v := failureView{Code: code.Error()}
+	v.Message = strings.TrimSuffix(err.Error(), fmt.Sprintf(" (%v)", code))
+	v.Message = strings.TrimPrefix(v.Message, verb+": ")
+	var e *api.Error
+	if !errors.As(err, &e) {
+		return v
+	}
+	v.Op, v.Device, v.Want = e.Op, e.Device, e.Want
+	if e.Object != 0 {
+		v.Object = e.Object.String()
+	}
+	if e.Device != "" {
+		v.Offset = &e.Offset
+	}
+	if e.Code == api.ENOSPC && e.Want != 0 {
+		v.Have, v.Longest = &e.Have, &e.Longest
+	}
+	for _, h := range e.Holders {
+		v.Holders = append(v.Holders, holderView(h))
+	}
+	return v
+}
+
+// reportFailure prints the error of an operation: the sentence on stderr and,
+// with --json, the document on stdout. The streams are the last resort: what
+// cannot be written to them cannot be said.
+func (a *app) reportFailure(verb string, err error) {
+	v := failureOf(verb, err)
+	fmt.Fprintf(a.stderr, "mpoolctl: %s: %s (%s)\n", verb, v.Message, v.Code)
+	if !a.json || errors.Is(err, errReported) {
+		return
+	}
+	_ = json.NewEncoder(a.stdout).Encode(map[string]failureView{"error": v}) //nolint:errcheck // see above
+}
+
+// reportUsage prints what is wrong with the command line.
+func (a *app) reportUsage(verb string, cmd *cobra.Command, err error) {
+	if verb != "" {
+		verb += ": "
+	}
+	fmt.Fprintf(a.stderr, "mpoolctl: %s%v\n\nUsage: %s\nSee '%s --help'.\n",
+		verb, err, cmd.UseLine(), cmd.CommandPath())
+}

@@ -1,0 +1,496 @@
+package main
+
+import (
+	"context"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/layout"
+)
+
+// fakeDaemon is a daemon in memory: enough of one to run every verb, to fail
+// where a test wants it to, and to see what a verb leaves behind.
+type fakeDaemon struct {
+	mu    sync.Mutex
+	pools map[string]*fakePool
+	err   error // what every call returns, if set
+}
+
+func newFakeDaemon(pools ...string) *fakeDaemon {
+	d := &fakeDaemon{pools: make(map[string]*fakePool)}
+	for _, name := range pools {
+		d.pools[name] = newFakePool(name)
+	}
+	return d
+}
+
+func (d *fakeDaemon) Close() error { return nil }
+
+func (d *fakeDaemon) CreatePool(_ context.Context, name string, devices []string, o api.CreateOptions) (api.CreateResult, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pools[name] != nil {
+		return api.CreateResult{}, api.Errorf(api.EEXIST, "pool create", "pool %q is active already", name)
+	}
+	p := newFakePool(name)
+	p.info.Drives = nil
+	for _, dev := range devices {
+		p.info.Drives = append(p.info.Drives, api.DriveInfo{Path: dev, Size: 1 << 30, State: "online"})
+	}
+	for _, dev := range o.Staging {
+		p.info.Drives = append(p.info.Drives, api.DriveInfo{Path: dev, Size: 1 << 30, State: "online", Class: api.ClassStaging})
+	}
+	if !o.DryRun && !o.NoActivate {
+		d.pools[name] = p
+	}
+	return api.CreateResult{
+		Name: name, UUID: p.info.UUID, ZoneSize: 64 << 10, OverheadBytes: 8 << 20, UsableBytes: 1016 << 20,
+		Drives: p.info.Drives,
+	}, nil
+}
+
+func (d *fakeDaemon) ActivatePool(_ context.Context, name string, _ []string, _ api.ActivateOptions) (api.PoolInfo, error) {
+	return api.PoolInfo{}, api.Errorf(api.ENOENT, "pool activate", "no device carries pool %q", name)
+}
+
+func (d *fakeDaemon) DeactivatePool(ctx context.Context, name string) error {
+	return d.DestroyPool(ctx, name)
+}
+
+func (d *fakeDaemon) DestroyPool(_ context.Context, name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.pools, name)
+	return nil
+}
+
+func (d *fakeDaemon) RenamePool(_ context.Context, name, newName string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p, ok := d.pools[name]
+	if !ok {
+		return api.Errorf(api.ENOENT, "pool rename", "no active pool %q", name)
+	}
+	delete(d.pools, name)
+	p.info.Name = newName
+	d.pools[newName] = p
+	return nil
+}
+
+func (d *fakeDaemon) SetPool(_ context.Context, name string, s api.PoolSettings) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.pools[name]
+	if s.Label != nil {
+		p.info.Label = *s.Label
+	}
+	if s.Mode != nil {
+		p.info.Mode = *s.Mode
+	}
+	return nil
+}
+
+func (d *fakeDaemon) Pools(ctx context.Context) ([]api.PoolInfo, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err != nil {
+		return nil, d.err
+	}
+	var infos []api.PoolInfo
+	for _, name := range slices.Sorted(maps.Keys(d.pools)) {
+		info, _ := d.pools[name].Info(ctx)
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+func (d *fakeDaemon) OpenPool(_ context.Context, name string) (api.Pool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err != nil {
+		return nil, d.err
+	}
+	if p, ok := d.pools[name]; ok {
+		return p, nil
+	}
+	return nil, api.Errorf(api.ENOENT, "pool open", "there is no active pool %q", name)
+}
+
+// fakePool is a pool in memory. The parts of api.Pool that no verb uses panic.
+type fakePool struct {
+	api.Pool
+	mu      sync.Mutex
+	info    api.PoolInfo
+	next    uint64
+	objects map[layout.ObjectID]*fakeObject
+	roots   map[string]layout.ObjectID
+	owners  []api.Owner
+	commits []int // objects in each CommitMany
+
+	failWrite  error // what writes return once okWrites have been done
+	okWrites   int
+	failCommit error // the same for commits
+	okCommits  int
+	failDelete error
+}
+
+func newFakePool(name string) *fakePool {
+	return &fakePool{
+		info: api.PoolInfo{
+			Name: name, UUID: "6f1c2a6e-0d9b-4b0e-9a55-0f2f5e6f7a81", State: "active", Health: "optimal",
+			ZoneSize: 64 << 10, Mode: 0o660,
+			Space:  api.Space{Total: 1 << 30, Free: 1016 << 20, Overhead: 8 << 20},
+			Drives: []api.DriveInfo{{Path: "/dev/fake", UUID: "d", State: "online", Size: 1 << 30, Free: 1016 << 20}},
+		},
+		objects: make(map[layout.ObjectID]*fakeObject),
+		roots:   make(map[string]layout.ObjectID),
+		owners:  []api.Owner{{Index: 0, Name: "pool"}},
+	}
+}
+
+// fakeObject is the state of an mblock or mlog.
+type fakeObject struct {
+	info    api.ObjectInfo
+	data    []byte
+	records [][]byte
+	synced  int
+	refs    int
+}
+
+// count returns how many objects are committed and how many are not, and the
+// references that are held.
+func (p *fakePool) count() (committed, uncommitted, refs int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, o := range p.objects {
+		refs += o.refs
+		if o.info.State == api.StateCommitted {
+			committed++
+		} else {
+			uncommitted++
+		}
+	}
+	return committed, uncommitted, refs
+}
+
+func (p *fakePool) Close() error { return nil }
+
+func (p *fakePool) Info(context.Context) (api.PoolInfo, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	info := p.info
+	for _, o := range p.objects {
+		if o.info.Kind == layout.KindMblock {
+			info.Mblocks++
+		} else {
+			info.Mlogs++
+		}
+	}
+	return info, nil
+}
+
+func (p *fakePool) alloc(kind layout.Kind, o api.AllocOptions) *fakeHandle {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next++
+	id := layout.NewObjectID(kind, p.next)
+	obj := &fakeObject{refs: 1, info: api.ObjectInfo{
+		ID: id, Kind: kind, State: api.StateUncommitted, Class: o.Class, Capacity: o.Capacity, Owner: o.Owner,
+		Tag: o.Tag, Refs: 1, Created: time.Unix(1700000000, 0),
+	}}
+	if kind == layout.KindMlog {
+		obj.info.Generation = 1
+	}
+	p.objects[id] = obj
+	return &fakeHandle{pool: p, obj: obj}
+}
+
+func (p *fakePool) open(kind layout.Kind, id layout.ObjectID) (*fakeHandle, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	obj, ok := p.objects[id]
+	if !ok || id.Kind() != kind {
+		return nil, &api.Error{Code: api.ENOENT, Op: kind.String() + " find", Object: id, Detail: "there is no such object"}
+	}
+	obj.refs++
+	return &fakeHandle{pool: p, obj: obj}, nil
+}
+
+func (p *fakePool) AllocMblock(ctx context.Context, o api.AllocOptions) (api.Mblock, error) {
+	if ctx.Err() != nil {
+		return nil, api.ContextError("mblock alloc", context.Cause(ctx))
+	}
+	if o.Capacity > p.info.Space.Free {
+		return nil, &api.Error{Code: api.ENOSPC, Op: "mblock alloc", Want: o.Capacity, Have: p.info.Space.Free, Detail: "too large"}
+	}
+	return p.alloc(layout.KindMblock, o), nil
+}
+
+func (p *fakePool) Mblock(_ context.Context, id layout.ObjectID) (api.Mblock, error) {
+	h, err := p.open(layout.KindMblock, id)
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+func (p *fakePool) AllocMlog(_ context.Context, o api.AllocOptions) (api.Mlog, error) {
+	return &fakeLog{fakeHandle: p.alloc(layout.KindMlog, o)}, nil
+}
+
+func (p *fakePool) Mlog(_ context.Context, id layout.ObjectID) (api.Mlog, error) {
+	h, err := p.open(layout.KindMlog, id)
+	if err != nil {
+		return nil, err
+	}
+	return &fakeLog{fakeHandle: h}, nil
+}
+
+func (p *fakePool) CommitMany(_ context.Context, objects []api.Object, _ []api.Root) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failCommit != nil && p.okCommits == 0 {
+		return p.failCommit
+	}
+	p.okCommits--
+	p.commits = append(p.commits, len(objects))
+	for _, o := range objects {
+		p.objects[o.ID()].info.State = api.StateCommitted
+	}
+	return nil
+}
+
+func (p *fakePool) SetRoots(_ context.Context, roots []api.Root) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range roots {
+		if r.ID == 0 {
+			delete(p.roots, r.Name)
+		} else {
+			p.roots[r.Name] = r.ID
+		}
+	}
+	return nil
+}
+
+func (p *fakePool) Roots(context.Context) ([]api.Root, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var roots []api.Root
+	for _, name := range slices.Sorted(maps.Keys(p.roots)) {
+		roots = append(roots, api.Root{Name: name, ID: p.roots[name]})
+	}
+	return roots, nil
+}
+
+func (p *fakePool) Objects(_ context.Context, f api.Filter) iter.Seq2[api.ObjectInfo, error] {
+	return func(yield func(api.ObjectInfo, error) bool) {
+		p.mu.Lock()
+		var infos []api.ObjectInfo
+		for _, id := range slices.Sorted(maps.Keys(p.objects)) {
+			infos = append(infos, p.objects[id].info)
+		}
+		p.mu.Unlock()
+		for _, i := range infos {
+			switch {
+			case f.Kind != 0 && f.Kind != i.Kind, f.Owner != nil && *f.Owner != i.Owner, f.Tag != nil && *f.Tag != i.Tag:
+				continue
+			}
+			if !yield(i, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (p *fakePool) Owners(context.Context) ([]api.Owner, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.owners), nil
+}
+
+func (p *fakePool) AddOwner(_ context.Context, name string, parent uint32) (uint32, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := uint32(len(p.owners))
+	p.owners = append(p.owners, api.Owner{Index: i, Parent: parent, Name: name})
+	return i, nil
+}
+
+// fakeHandle is a handle on an object.
+type fakeHandle struct {
+	api.Mblock
+	pool *fakePool
+	obj  *fakeObject
+}
+
+func (h *fakeHandle) ID() layout.ObjectID { return h.obj.info.ID }
+
+func (h *fakeHandle) Info(context.Context) (api.ObjectInfo, error) {
+	h.pool.mu.Lock()
+	defer h.pool.mu.Unlock()
+	info := h.obj.info
+	info.Refs = uint32(h.obj.refs)
+	info.Records = uint64(len(h.obj.records))
+	return info, nil
+}
+
+func (h *fakeHandle) Put() error {
+	h.pool.mu.Lock()
+	defer h.pool.mu.Unlock()
+	h.obj.refs--
+	return nil
+}
+
+func (h *fakeHandle) Commit(context.Context) error {
+	h.pool.mu.Lock()
+	defer h.pool.mu.Unlock()
+	h.obj.info.State = api.StateCommitted
+	return nil
+}
+
+func (h *fakeHandle) Abort(context.Context) error {
+	h.pool.mu.Lock()
+	defer h.pool.mu.Unlock()
+	delete(h.pool.objects, h.obj.info.ID)
+	return nil
+}
+
+func (h *fakeHandle) Delete(context.Context) error {
+	h.pool.mu.Lock()
+	defer h.pool.mu.Unlock()
+	switch {
+	case h.pool.failDelete != nil:
+		return h.pool.failDelete
+	case h.obj.refs > 1:
+		return &api.Error{
+			Code: api.EBUSY, Op: "mblock delete", Object: h.obj.info.ID, Detail: "others hold references",
+			Holders: []api.Holder{{PID: 4711, References: uint32(h.obj.refs - 1)}},
+		}
+	}
+	delete(h.pool.objects, h.obj.info.ID)
+	return nil
+}
+
+func (h *fakeHandle) Write(ctx context.Context, p []byte) (int, error) {
+	h.pool.mu.Lock()
+	defer h.pool.mu.Unlock()
+	if ctx.Err() != nil {
+		return 0, api.ContextError("mblock write", context.Cause(ctx))
+	}
+	if h.pool.failWrite != nil && h.pool.okWrites == 0 {
+		return 0, h.pool.failWrite
+	}
+	h.pool.okWrites--
+	if int64(len(h.obj.data)+len(p)) > h.obj.info.Capacity {
+		return 0, api.Errorf(api.EFBIG, "mblock write", "past capacity")
+	}
+	if len(h.obj.data)%4096 != 0 {
+		return 0, api.Errorf(api.ESTATE, "mblock write", "the last write was no multiple of 4096")
+	}
+	h.obj.data = append(h.obj.data, p...)
+	h.obj.info.Length = int64(len(h.obj.data))
+	return len(p), nil
+}
+
+func (h *fakeHandle) ReadAtContext(_ context.Context, p []byte, off int64) (int, error) {
+	h.pool.mu.Lock()
+	defer h.pool.mu.Unlock()
+	if off >= int64(len(h.obj.data)) {
+		return 0, io.EOF
+	}
+	n := copy(p, h.obj.data[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// fakeLog is a handle on a log.
+type fakeLog struct {
+	*fakeHandle
+}
+
+func (l *fakeLog) Erase(_ context.Context, minGeneration uint64) error {
+	l.pool.mu.Lock()
+	defer l.pool.mu.Unlock()
+	l.obj.records = nil
+	l.obj.info.Generation = max(l.obj.info.Generation+1, minGeneration)
+	return nil
+}
+
+func (l *fakeLog) OpenAppend(context.Context) (api.Appender, error) {
+	return &fakeAppender{log: l}, nil
+}
+
+func (l *fakeLog) OpenRead(context.Context) (api.LogReader, error) { return &fakeReader{log: l}, nil }
+
+type fakeAppender struct {
+	api.Appender
+	log   *fakeLog
+	syncs int
+}
+
+func (a *fakeAppender) Append(_ context.Context, record []byte, _ bool) (uint64, error) {
+	a.log.pool.mu.Lock()
+	defer a.log.pool.mu.Unlock()
+	if a.log.pool.failWrite != nil && a.log.pool.okWrites == 0 {
+		return 0, a.log.pool.failWrite
+	}
+	a.log.pool.okWrites--
+	a.log.obj.records = append(a.log.obj.records, slices.Clone(record))
+	return uint64(len(a.log.obj.records) - 1), nil
+}
+
+func (a *fakeAppender) Sync(context.Context) error {
+	a.log.pool.mu.Lock()
+	defer a.log.pool.mu.Unlock()
+	a.syncs++
+	a.log.obj.synced = len(a.log.obj.records)
+	return nil
+}
+
+func (a *fakeAppender) Close(ctx context.Context) error { return a.Sync(ctx) }
+
+type fakeReader struct {
+	api.LogReader
+	log *fakeLog
+	at  uint64
+}
+
+func (r *fakeReader) Record() uint64 { return r.at }
+
+func (r *fakeReader) Close() error { return nil }
+
+func (r *fakeReader) Seek(_ context.Context, record uint64) error {
+	r.log.pool.mu.Lock()
+	defer r.log.pool.mu.Unlock()
+	if record > uint64(len(r.log.obj.records)) {
+		return api.Errorf(api.ENOENT, "mlog seek", "the log has %d records", len(r.log.obj.records))
+	}
+	r.at = record
+	return nil
+}
+
+func (r *fakeReader) Next(_ context.Context, p []byte) (int, error) {
+	r.log.pool.mu.Lock()
+	defer r.log.pool.mu.Unlock()
+	if r.at >= uint64(len(r.log.obj.records)) {
+		return 0, io.EOF
+	}
+	rec := r.log.obj.records[r.at]
+	if len(rec) > len(p) {
+		return 0, &api.Error{Code: api.EOVERFLOW, Op: "mlog read", Want: int64(len(rec)), Detail: "buffer too small"}
+	}
+	r.at++
+	return copy(p, rec), nil
+}
+
+func dialFake(d *fakeDaemon) func(context.Context, string) (daemon, error) {
+	return func(context.Context, string) (daemon, error) { return d, nil }
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mpool-go/mpool/api"
+)
+
+type mblockGetOptions struct {
+	output   string
+	offset   sizeValue
+	length   sizeValue
+	manifest string
+	toEnd    bool // --length was not given
+}
+
+func newMblockGet(a *app) *cobra.Command {
+	var o mblockGetOptions
+	c := &cobra.Command{
+		Use:   "get POOL ID...",
+		Short: "Read mblocks, or restore files from a manifest",
+		Long: `Read mblocks, one after the other, to standard output or to a file; --offset and
+--length count in all of them together.
+
+With --manifest, restore the files of a manifest below the directory -o DIR,
+which is made if it is missing; files that are there are overwritten.`,
+		Args: cobra.MinimumNArgs(1),
+	}
+	f := c.Flags()
+	f.StringVarP(&o.output, "output", "o", "-", "write to `FILE`; with --manifest below this directory")
+	f.Var(&o.offset, "offset", "begin at this byte")
+	f.Var(&o.length, "length", "read this much at most (default to the end)")
+	f.StringVar(&o.manifest, "manifest", "", "restore the files of the manifest `FILE` (- for standard input)")
+	c.RunE = a.verb(func(ctx context.Context, args []string) error {
+		o.toEnd = !f.Changed("length")
+		if o.manifest != "" {
+			return o.runRestore(ctx, a, args[0], args[1:])
+		}
+		return o.run(ctx, a, args[0], args[1:])
+	})
+	return c
+}
+
+func (o *mblockGetOptions) run(ctx context.Context, a *app, pool string, ids []string) error {
+	if len(ids) == 0 {
+		return usagef("which mblock? Give its ID, or --manifest")
+	}
+	if err := checkIDs(ids); err != nil {
+		return err
+	}
+	if o.output == "-" && a.terminal(a.stdout) && a.json {
+		return usagef("--json says nothing about data: give -o FILE")
+	}
+	return a.withPool(ctx, pool, func(p api.Pool) error {
+		out, err := openOutput(a, o.output)
+		if err != nil {
+			return err
+		}
+		err = o.copy(ctx, p, ids, out)
+		return errors.Join(err, out.close(err == nil))
+	})
+}
+
+// copy reads the part asked for of the ids' data.
+func (o *mblockGetOptions) copy(ctx context.Context, p api.Pool, ids []string, out io.Writer) error {
+	skip, left := int64(o.offset), int64(o.length)
+	buf := make([]byte, getBuffer)
+	for _, s := range ids {
+		if !o.toEnd && left == 0 {
+			return nil
+		}
+		id, err := objectID(ctx, p, s)
+		if err != nil {
+			return err
+		}
+		m, err := p.Mblock(ctx, id)
+		if err != nil {
+			return err
+		}
+		info, err := m.Info(ctx)
+		if err == nil {
+			begin := min(skip, info.Length)
+			skip -= begin
+			n := info.Length - begin
+			if !o.toEnd {
+				n = min(n, left)
+				left -= n
+			}
+			err = copyMblock(ctx, out, m, begin, n, buf)
+		}
+		if err := errors.Join(err, m.Put()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// getBuffer is how much is read at once, in bytes.
+const getBuffer = 1 << 20
+
+// copyMblock writes n bytes of m from begin to out.
+func copyMblock(ctx context.Context, out io.Writer, m api.Mblock, begin, n int64, buf []byte) error {
+	for end := begin + n; begin < end; {
+		b := buf[:min(int64(len(buf)), end-begin)]
+		got, err := m.ReadAtContext(ctx, b, begin)
+		if got < len(b) {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		if _, err := out.Write(b); err != nil {
+			return err
+		}
+		begin += int64(got)
+	}
+	return nil
+}
+
+// output is where data goes: standard output or a file. A new regular file
+// appears under its name when it is whole.
+type output struct {
+	io.Writer
+	file  *os.File
+	final string
+}
+
+func openOutput(a *app, path string) (*output, error) {
+	if path == "-" {
+		return &output{Writer: a.stdout}, nil
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		return &output{Writer: f, file: f}, err
+	}
+	f, err := os.OpenFile(path+".part", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	return &output{Writer: f, file: f, final: path}, err
+}
+
+func (o *output) close(whole bool) error {
+	if o.file == nil {
+		return nil
+	}
+	err := o.file.Close()
+	switch {
+	case o.final == "":
+		return err
+	case err == nil && whole:
+		return os.Rename(o.file.Name(), o.final)
+	default:
+		return errors.Join(err, os.Remove(o.file.Name()))
+	}
+}

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mpool-go/mpool/layout"
+)
+
+func newMblockList(a *app) *cobra.Command {
+	return newObjectList(a, layout.KindMblock)
+}
+
+// newObjectList declares the list verb of a kind of object.
+func newObjectList(a *app, kind layout.Kind) *cobra.Command {
+	o := listOptions{kind: kind}
+	c := &cobra.Command{
+		Use:   "list POOL",
+		Short: "List the " + kind.String() + "s of a pool, in no order; with --json one per line",
+		Args:  cobra.ExactArgs(1),
+		RunE:  a.verb(func(ctx context.Context, args []string) error { return o.run(ctx, a, args[0]) }),
+	}
+	f := c.Flags()
+	f.StringVar(&o.owner, "owner", "", "only those of the owner `NAME`")
+	f.Var(&o.tag, "tag", "only those with this tag")
+	f.StringVar(&o.state, "state", "", "only those in `STATE`: uncommitted, committed or deleting (default committed)")
+	return c
+}

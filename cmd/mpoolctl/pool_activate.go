@@ -1,0 +1,32 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mpool-go/mpool/api"
+)
+
+func newPoolActivate(a *app) *cobra.Command {
+	var o api.ActivateOptions
+	c := &cobra.Command{
+		Use:   "activate NAME|UUID [DEV...]",
+		Short: "Activate a pool from its devices",
+		Long: `Activate a pool from the devices given or, with none, from those among the
+host's block devices that belong to it. A pool in regular files needs them named.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: a.verb(func(ctx context.Context, args []string) error {
+			return a.withDaemon(ctx, func(d daemon) error {
+				info, err := d.ActivatePool(ctx, args[0], absolutePaths(args[1:]), o)
+				if err != nil {
+					return err
+				}
+				return a.print(newPoolView(info))
+			})
+		}),
+	}
+	c.Flags().BoolVar(&o.Force, "force", false, "activate read-only without the drives that are missing")
+	c.Flags().BoolVar(&o.Resize, "resize", false, "use devices that have grown")
+	return c
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+)
+
+func newPoolDestroy(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "destroy NAME",
+		Short: "Destroy an active pool and everything in it",
+		Args:  cobra.ExactArgs(1),
+		RunE: a.verb(func(ctx context.Context, args []string) error {
+			return a.withDaemon(ctx, func(d daemon) error {
+				info, err := findPool(ctx, d, args[0])
+				if err != nil {
+					return err
+				}
+				err = a.confirm("destroy pool %s with its %d mblocks and %d mlogs, %s",
+					info.Name, info.Mblocks, info.Mlogs, formatSize(info.Stored))
+				if err != nil {
+					return err
+				}
+				if err := d.DestroyPool(ctx, info.Name); err != nil {
+					return err
+				}
+				info.State = "destroyed"
+				return a.print(newPoolView(info))
+			})
+		}),
+	}
+}
