@@ -2,6 +2,7 @@ package sched
 
 import (
 	"context"
+	"runtime"
 	"time"
 )
 
@@ -51,6 +52,16 @@ func (s *Sched) Point() {
 	if s != nil {
 		s.sim.yield()
 	}
+}
+
+// Yield lets the other tasks that can run go first. A task that has woken many
+// uses it to find what they do next.
+func (s *Sched) Yield() {
+	if s != nil {
+		s.sim.yield()
+		return
+	}
+	runtime.Gosched()
 }
 
 // WithTimeout is context.WithTimeout on this clock.
