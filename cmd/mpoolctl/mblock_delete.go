@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"io"
+	"slices"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -33,26 +35,71 @@ func newObjectDelete(a *app, kind string, open objectOpener) *cobra.Command {
 	}
 }
 
-// deleteObjects deletes objects in turn and stops at the first that cannot be.
+// deleteWorkers is how many objects are deleted at once: deletions in flight
+// share their flushes.
+const deleteWorkers = 16
+
+// deleteObjects deletes objects and returns the first error. No deletion is
+// begun after one has failed.
 func deleteObjects(ctx context.Context, a *app, p api.Pool, ids []string, open objectOpener) error {
-	done := make(deletedViews, 0, len(ids))
-	for _, s := range ids {
-		obj, err := open(ctx, p, s)
-		if err == nil {
-			id := obj.ID().String()
-			if err = obj.Delete(ctx); err == nil {
-				done = append(done, deletedView{ID: id, Deleted: true})
-				continue
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	done := make(deletedViews, len(ids))
+	jobs := make(chan int)
+	var workers sync.WaitGroup
+	for range min(deleteWorkers, len(ids)) {
+		workers.Go(func() {
+			for i := range jobs {
+				id, err := deleteObject(ctx, p, ids[i], open)
+				if err != nil {
+					fail(err)
+					continue
+				}
+				done[i] = deletedView{ID: id, Deleted: true}
 			}
-			// The handle's end matters no more: why the deletion failed does.
-			_ = obj.Put() //nolint:errcheck // see above
-		}
+		})
+	}
+	feed(ctx, jobs, len(ids))
+	workers.Wait()
+	if err := context.Cause(ctx); err != nil {
+		done = slices.DeleteFunc(done, func(d deletedView) bool { return !d.Deleted })
 		if len(done) > 0 {
 			a.warn("%d of %d were deleted before the error", len(done), len(ids))
 		}
 		return err
 	}
 	return a.print(done)
+}
+
+// feed hands out the numbers from 0 to n-1 until the context ends, and closes
+// jobs.
+func feed(ctx context.Context, jobs chan<- int, n int) {
+	defer close(jobs)
+	for i := range n {
+		if ctx.Err() != nil {
+			return
+		}
+		select {
+		case jobs <- i:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// deleteObject deletes one object and returns its id.
+func deleteObject(ctx context.Context, p api.Pool, s string, open objectOpener) (string, error) {
+	obj, err := open(ctx, p, s)
+	if err != nil {
+		return "", err
+	}
+	id := obj.ID().String()
+	if err := obj.Delete(ctx); err != nil {
+		// The handle's end matters no more: why the deletion failed does.
+		_ = obj.Put() //nolint:errcheck // see above
+		return "", err
+	}
+	return id, nil
 }
 
 // deletedView is a deleted object as it is shown.

@@ -77,27 +77,19 @@ type restorer struct {
 func (r *restorer) run(ctx context.Context, entries []manifestEntry) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	jobs := make(chan manifestEntry)
+	jobs := make(chan int)
 	var workers sync.WaitGroup
 	for range min(restoreWorkers, len(entries)) {
 		workers.Go(func() {
 			buf := make([]byte, getBuffer)
-			for e := range jobs {
-				if err := r.restore(ctx, e, buf); err != nil {
-					fail(wrapPath(e.path, err))
+			for i := range jobs {
+				if err := r.restore(ctx, entries[i], buf); err != nil {
+					fail(wrapPath(entries[i].path, err))
 				}
 			}
 		})
 	}
-	for _, e := range entries {
-		select {
-		case jobs <- e:
-			continue
-		case <-ctx.Done():
-		}
-		break
-	}
-	close(jobs)
+	feed(ctx, jobs, len(entries))
 	workers.Wait()
 	return context.Cause(ctx)
 }

@@ -12,7 +12,7 @@ import (
 // fieldsOf returns the names of a JSON object's fields that are missing.
 func missingFields(object map[string]any, want string) []string {
 	var missing []string
-	for _, name := range strings.Fields(want) {
+	for name := range strings.FieldsSeq(want) {
 		if _, ok := object[name]; !ok {
 			missing = append(missing, name)
 		}

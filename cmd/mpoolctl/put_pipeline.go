@@ -34,7 +34,6 @@ type putter struct {
 	partial *partialManifest
 	bar     progress
 
-	jobs    chan putPart
 	written chan writtenPart
 	release chan api.Object
 
@@ -65,7 +64,6 @@ type storedPart struct {
 func newPutter(p api.Pool, plan *putPlan, alloc api.AllocOptions, split int64, partial *partialManifest, bar progress) *putter {
 	return &putter{
 		pool: p, plan: plan, alloc: alloc, split: split, partial: partial, bar: bar,
-		jobs:    make(chan putPart),
 		written: make(chan writtenPart, api.MaxCommitMany),
 		release: make(chan api.Object, api.MaxCommitMany),
 		parts:   make([][]storedPart, len(plan.files)),
@@ -76,19 +74,20 @@ func newPutter(p api.Pool, plan *putPlan, alloc api.AllocOptions, split int64, p
 // run stores everything. After an error nothing is left uncommitted, and undo
 // deletes what was committed.
 func (p *putter) run(ctx context.Context) error {
-	jobs, err := p.cut()
+	parts, err := p.cut()
 	if err != nil {
 		return err
 	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	jobs := make(chan int)
 	var workers, releasers sync.WaitGroup
-	workers.Go(func() { p.feed(ctx, jobs) })
-	for range min(putWorkers, len(jobs)) {
+	workers.Go(func() { feed(ctx, jobs, len(parts)) })
+	for range min(putWorkers, len(parts)) {
 		workers.Go(func() {
 			buf := make([]byte, putBuffer)
-			for part := range p.jobs {
-				if err := p.store(ctx, part, buf); err != nil {
+			for i := range jobs {
+				if err := p.store(ctx, parts[i], buf); err != nil {
 					fail(err)
 				}
 			}
@@ -123,18 +122,6 @@ func (p *putter) cut() ([]putPart, error) {
 		all = append(all, parts...)
 	}
 	return all, nil
-}
-
-// feed hands the parts out until all are or the put has failed.
-func (p *putter) feed(ctx context.Context, parts []putPart) {
-	defer close(p.jobs)
-	for _, part := range parts {
-		select {
-		case p.jobs <- part:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // commitAll commits what is written, in batches, until written is closed.
