@@ -92,9 +92,12 @@ func goList(t *testing.T, args ...string) []*pkg {
 // one of the module's packages.
 func ours(path string) (string, bool) { return strings.CutPrefix(path, module+"/") }
 
-// underTest says whether a package is under test/, where everything may be
-// imported and from where nothing is.
-func underTest(name string) bool { return name == "test" || strings.HasPrefix(name, "test/") }
+// outside says whether a package is none of the program's: under test/ and
+// scripts/ everything may be imported, and nothing is imported from there.
+func outside(name string) bool {
+	top, _, _ := strings.Cut(name, "/")
+	return top == "test" || top == "scripts"
+}
 
 // checkImports returns what packages import against the table.
 func checkImports(pkgs []*pkg, rules, closures map[string]rule) []string {
@@ -102,7 +105,7 @@ func checkImports(pkgs []*pkg, rules, closures map[string]rule) []string {
 	report := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	for _, p := range pkgs {
 		name, ok := ours(p.ImportPath)
-		if !ok || len(p.GoFiles) == 0 || underTest(name) {
+		if !ok || len(p.GoFiles) == 0 || outside(name) {
 			continue
 		}
 		r, known := rules[name]

@@ -75,4 +75,25 @@ var engine = []string{
 
 // exempt lists files of the engine that drive real devices, with what they
 // need of the real world and why. Only the named things are allowed in them.
-var exempt = map[string]exemption{}
+var exempt = map[string]exemption{
+	"bdev/buffer.go": {
+		[]string{"sync"},
+		"a memory allocator below everything: its lock is held for a few instructions and never across a call into sched, and which address a buffer has decides nothing",
+	},
+	"bdev/engine_uring.go": {
+		[]string{"go"},
+		"io_uring only: somebody must reap what nobody waits for",
+	},
+	"bdev/engine_uring_reap.go": {
+		[]string{"runtime.Gosched", "time.Sleep", "context.AfterFunc"},
+		"io_uring only: waits in the kernel, which a real context interrupts",
+	},
+	"bdev/queue_uring.go": {
+		[]string{"time.Sleep"},
+		"io_uring only: waits until the kernel has memory again",
+	},
+	"bdev/workers.go": {
+		[]string{"go"},
+		"pread and pwrite block a thread each",
+	},
+}
