@@ -14,8 +14,8 @@ type Use struct {
 	refs     uint32
 	deleting bool
 
-	// pins counts I/O under way, plus one for as long as the object is not
-	// retired; offset by one so that the zero value is alive.
+	// pins counts I/O under way; retiredBias is added when the object is
+	// retired, which makes it negative.
 	pins   atomic.Int64
 	onIdle func()
 }

@@ -196,6 +196,7 @@ func newPool(sb *omf.Superblock, d *bdev.Drive, opt Options) *Pool {
 	p.drives = []*drive{dr}
 	p.byslot = map[uint16]*drive{entry.Slot: dr}
 	p.meta = newMeta(p)
+	p.fence = newFence(p)
 	return p
 }
 

@@ -46,7 +46,7 @@ func (p *Pool) changeSuperblock(ctx context.Context, op string, change func(*omf
 		return err
 	}
 	if err := p.meta.failure(); err != nil {
-		return &api.Error{Code: api.EROFS, Op: op, Detail: "the pool is read-only", Err: err}
+		return readOnly(op, err)
 	}
 	next := *p.sb.Load()
 	change(&next)

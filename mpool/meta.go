@@ -77,8 +77,7 @@ func (m *meta) room(ctx context.Context, t *txn) error {
 			return api.Errorf(api.EBADF, t.op, "the pool is being deactivated")
 		}
 		if err := m.failure(); err != nil {
-			return &api.Error{Code: api.EROFS, Op: t.op, Err: err,
-				Detail: "the pool is read-only since its metadata could not be written; deactivate and activate it"}
+			return readOnly(t.op, err)
 		}
 		used, capacity := m.mdc.Usage()
 		kept := int64(layout.BlockSize) // the end mark of a compaction, and the last page's rest
@@ -117,6 +116,7 @@ func (m *meta) commit(ctx context.Context, t *txn) error {
 	}
 	m.maybeCompactLocked()
 	m.mu.Unlock()
+	m.pool.fence.touch()
 	if err := m.mdc.SyncTo(ctx, t.seq+1); err != nil {
 		return &api.Error{Code: api.EUNKNOWN, Op: t.op, Err: err,
 			Detail: "the change was sent and its outcome is unknown"}
@@ -171,6 +171,17 @@ func (m *meta) applyReadyLocked() {
 		rest := copy(m.pending, m.pending[done:])
 		clear(m.pending[rest:])
 		m.pending = m.pending[:rest]
+	}
+}
+
+// readOnly makes the error of a change that a failed pool refuses.
+func readOnly(op string, why error) error {
+	if errors.Is(why, api.ESTALE) {
+		return &api.Error{Code: api.ESTALE, Op: op, Err: why, Detail: "the pool was activated elsewhere and is read-only here"}
+	}
+	return &api.Error{
+		Code: api.EROFS, Op: op, Err: why,
+		Detail: "the pool is read-only since its metadata could not be written; deactivate and activate it",
 	}
 }
 

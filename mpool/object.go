@@ -148,7 +148,7 @@ func (o *object) info() api.ObjectInfo {
 	case desc.ID.Kind() == layout.KindMlog:
 		i.Length = length
 	case o.writer != nil && st < committed:
-		i.Length = o.writer.Written()
+		i.Length = o.writer.Len()
 	}
 	switch st {
 	case uncommitted, committing:
@@ -181,7 +181,7 @@ func (p *Pool) alloc(ctx context.Context, op string, kind layout.Kind, want layo
 		return nil, err
 	}
 	if err := p.meta.failure(); err != nil {
-		return nil, &api.Error{Code: api.EROFS, Op: op, Err: err, Detail: "the pool is read-only"}
+		return nil, readOnly(op, err)
 	}
 	if !p.names.ownerExists(o.Owner) {
 		return nil, api.Errorf(api.ENOENT, op, "no owner of index %d", o.Owner)

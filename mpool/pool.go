@@ -25,6 +25,7 @@ type Pool struct {
 	byslot map[uint16]*drive
 	meta   *meta
 	ids    counters
+	fence  *fence
 	props  atomic.Pointer[properties]
 
 	// life serializes changes of the pool as a whole; it is held across their
@@ -162,6 +163,7 @@ const opDeactivate = "pool deactivate"
 // which last is done before it is closed. The caller holds life.
 func (p *Pool) shut(ctx context.Context, last func(*drive) error) error {
 	p.closed.Store(true)
+	p.fence.close()
 	err := p.meta.close(ctx)
 	for _, d := range p.drives {
 		d.drain.close()

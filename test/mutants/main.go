@@ -1,0 +1,149 @@
+// Mutants breaks the engine's safety rules one at a time and runs the crash
+// tests against each: a crash test counts for something only if it can fail.
+//
+//	go run ./test/mutants [-for 30s] [-run NAME] [-list]
+//
+// A mutant replaces a piece of source text, which must be there exactly once,
+// through the go command's -overlay; the tree is not touched. It exits with 1
+// if a mutant survives or no longer applies.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// mutant is one broken rule.
+type mutant struct {
+	name string // what is broken
+	file string // relative to the module's root
+	old  string
+	new  string
+	test string // the test that must fail; default the crash tests
+}
+
+const crashTests = "^(TestCrashRandom|TestCrashEveryBoundary)$"
+
+func main() {
+	limit := flag.Duration("for", 30*time.Second, "how long each of the two crash tests may take to find a mutant")
+	only := flag.String("run", "", "run the mutants whose name contains this")
+	list := flag.Bool("list", false, "list the mutants and exit")
+	flag.Parse()
+	if err := run(os.Stdout, *limit, *only, *list); err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		os.Exit(1)
+	}
+}
+
+func run(out *os.File, limit time.Duration, only string, list bool) error {
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return fmt.Errorf("find the module: %w", err)
+	}
+	tmp, err := os.MkdirTemp("", "mutants")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(tmp) }() //nolint:errcheck // a leftover in the system's temporary folder
+	survived, n := 0, 0
+	for _, m := range mutants() {
+		if !strings.Contains(m.name, only) {
+			continue
+		}
+		n++
+		if list {
+			fmt.Fprintf(out, "%-48s %s\n", m.name, m.file)
+			continue
+		}
+		start := time.Now()
+		caught, err := try(m, strings.TrimSpace(string(root)), tmp, limit)
+		if err != nil {
+			return fmt.Errorf("mutant %q: %w", m.name, err)
+		}
+		verdict := "caught"
+		if caught == "" {
+			verdict = "SURVIVED"
+			survived++
+		}
+		fmt.Fprintf(out, "%-8s %6.1fs  %s\n", verdict, time.Since(start).Seconds(), m.name)
+		if caught != "" {
+			fmt.Fprintf(out, "                  %s\n", caught)
+		}
+	}
+	if !list {
+		fmt.Fprintf(out, "%d mutants, %d caught\n", n, n-survived)
+	}
+	if survived > 0 {
+		return fmt.Errorf("%d mutants survived", survived)
+	}
+	return nil
+}
+
+// try runs the tests over the mutant and returns the line that caught it, or "".
+func try(m mutant, root, tmp string, limit time.Duration) (string, error) {
+	overlay, err := plant(m, root, tmp)
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(tmp, "sim.test")
+	build := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", bin, "./test/sim")
+	build.Dir = root
+	if msg, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("it does not build: %w\n%s", err, msg)
+	}
+	test := m.test
+	if test == "" {
+		test = crashTests
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 4*limit+time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, "-test.run", test, "-test.failfast", "-sim.for", limit.String())
+	cmd.Dir = filepath.Join(root, "test", "sim")
+	msg, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return "", nil
+	case ctx.Err() != nil:
+		return "", errors.New("the tests hang")
+	case !errors.As(err, &exit):
+		return "", err
+	}
+	for line := range bytes.Lines(msg) {
+		if bytes.Contains(line, []byte("seed ")) || bytes.Contains(line, []byte("panic:")) {
+			return strings.TrimSpace(string(line)), nil
+		}
+	}
+	return strings.TrimSpace(string(msg[:min(len(msg), 200)])), nil
+}
+
+// plant writes the mutated file and an overlay that names it.
+func plant(m mutant, root, tmp string) (string, error) {
+	path := filepath.Join(root, m.file)
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if n := bytes.Count(src, []byte(m.old)); n != 1 {
+		return "", fmt.Errorf("its text is %d times in %s; bring the list up to date", n, m.file)
+	}
+	mutated := filepath.Join(tmp, "mutated.go")
+	if err := os.WriteFile(mutated, bytes.Replace(src, []byte(m.old), []byte(m.new), 1), 0o666); err != nil {
+		return "", err
+	}
+	overlay := filepath.Join(tmp, "overlay.json")
+	b, err := json.Marshal(map[string]map[string]string{"Replace": {path: mutated}})
+	if err != nil {
+		return "", err
+	}
+	return overlay, os.WriteFile(overlay, b, 0o666)
+}

@@ -1,0 +1,337 @@
+package sim
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
+	devsim "github.com/mpool-go/mpool/bdev/sim"
+	"github.com/mpool-go/mpool/mpool"
+	"github.com/mpool-go/mpool/sched"
+
+	"context"
+)
+
+var (
+	seedFlag  = flag.Uint64("sim.seed", 0, "run this seed only")
+	firstFlag = flag.Uint64("sim.first", 1, "first seed of a range")
+	forFlag   = flag.Duration("sim.for", 4*time.Second, "how long each simulation test runs")
+)
+
+const (
+	diskSize   = 12 << 20
+	workers    = 3
+	survivors  = 4 // media tried after each cut
+	cycles     = 4 // cuts of one seed's pool, one after another
+	metaBytes  = 96 << 10
+	opsPerTask = 30
+)
+
+// world is one seed's run.
+type world struct {
+	seed   uint64
+	rng    *rand.Rand
+	disk   *devsim.Disk
+	m      *model
+	states int // crash states that were verified
+}
+
+func newWorld(seed uint64) *world {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	o := devsim.DiskOptions{Discard: rng.IntN(3) > 0}
+	if rng.IntN(2) == 0 {
+		o.PhysicalSector = 4096
+		if rng.IntN(2) == 0 {
+			o.LogicalSector = 4096
+		}
+	}
+	return &world{seed: seed, rng: rng, disk: devsim.NewDisk(diskSize, o), m: newModel()}
+}
+
+// options are those of a pool on a disk in a simulation.
+func options(s *sched.Sched, d *devsim.Disk, o devsim.OpenOptions) mpool.Options {
+	return mpool.Options{
+		Sched: s, MetadataBytes: metaBytes, Rand: randReader{s.Rand()},
+		Open: func(context.Context, string, bool) (*bdev.Drive, error) { return devsim.Open(s, d, o) },
+	}
+}
+
+type randReader struct{ rng *rand.Rand }
+
+func (r randReader) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(r.rng.Uint32())
+	}
+	return len(p), nil
+}
+
+// inSim runs f in a simulation and turns what it panics with into an error.
+func inSim(s *sched.Sched, f func()) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v", r)
+		}
+	}()
+	var failed error
+	err = s.Run(func() {
+		defer func() {
+			if r := recover(); r != nil {
+				fe, ok := r.(fatal)
+				if !ok {
+					panic(r)
+				}
+				failed = fe.err
+			}
+		}()
+		f()
+	})
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
+// create makes the pool, undisturbed.
+func (w *world) create() error {
+	s := sched.New(w.rng.Uint64())
+	return inSim(s, func() {
+		_, err := mpool.Create(ctx, w.m.name, []string{"sim"}, api.CreateOptions{}, options(s, w.disk, devsim.OpenOptions{}))
+		must(err)
+	})
+}
+
+// work activates the pool and lets the workers run until the cut at the given
+// boundary (0: none; then the pool is closed cleanly).
+func (w *world) work(seed, at uint64, ops int) (seen uint64, cut bool, err error) {
+	s := sched.New(seed)
+	cutter := &devsim.Cutter{Sched: s, At: at}
+	var failed error
+	err = inSim(s, func() {
+		p, err := mpool.Activate(ctx, w.m.name, []string{"sim"}, api.ActivateOptions{}, options(s, w.disk, devsim.OpenOptions{OnIO: cutter.OnIO}))
+		must(err)
+		var done [workers]sched.Completion
+		for n := range workers {
+			done[n].Init(s)
+			s.Go("worker", func() {
+				defer done[n].Done()
+				defer func() {
+					if r := recover(); r != nil {
+						fe, ok := r.(fatal)
+						if !ok {
+							panic(r)
+						}
+						failed = fe.err
+					}
+				}()
+				wk := &worker{n: n, s: s, rng: s.Rand(), p: p, m: w.m}
+				wk.run(ops)
+			})
+		}
+		for n := range workers {
+			must(done[n].Wait(ctx))
+		}
+		must(failed)
+		must(p.Close())
+	})
+	if errors.Is(err, sched.ErrCut) && failed == nil {
+		return cutter.Seen(), true, nil
+	}
+	if err == nil {
+		err = failed
+	}
+	return cutter.Seen(), false, err
+}
+
+// check activates a medium and compares it with the model.
+func (w *world) check(d *devsim.Disk, settle bool) error {
+	w.states++
+	s := sched.New(w.rng.Uint64())
+	return inSim(s, func() {
+		p, err := mpool.Activate(ctx, w.m.name, []string{"sim"}, api.ActivateOptions{}, options(s, d, devsim.OpenOptions{Inline: true}))
+		if err != nil {
+			must(fmt.Errorf("activate: %w", err))
+		}
+		must(verify(p, w.m, settle))
+		must(p.Close())
+	})
+}
+
+// afterCut tries several media that the cut may leave, and goes on with one.
+func (w *world) afterCut(n int) error {
+	for i := range n {
+		d, cut := w.disk.Survivor(w.rng, devsim.CutOptions{})
+		if err := w.check(d.Clone(), false); err != nil {
+			return fmt.Errorf("survivor %d of a power cut (%v): %w", i, cut, err)
+		}
+	}
+	if w.rng.IntN(4) == 0 {
+		// The process died; the machine goes on, and loses power only later.
+		w.disk.Kill(w.rng)
+		if err := w.check(w.disk, true); err != nil {
+			return fmt.Errorf("after a kill: %w", err)
+		}
+		d, cut := w.disk.Survivor(w.rng, devsim.CutOptions{})
+		if err := w.check(d, false); err != nil {
+			return fmt.Errorf("power cut after a kill and a recovery (%v): %w", cut, err)
+		}
+		return nil
+	}
+	cut := w.disk.PowerCut(w.rng, devsim.CutOptions{})
+	if err := w.check(w.disk, true); err != nil {
+		return fmt.Errorf("power cut (%v): %w", cut, err)
+	}
+	return nil
+}
+
+// random runs one seed: some cycles of work, cut and verification.
+func random(seed uint64) (states int, err error) {
+	w := newWorld(seed)
+	if err := w.create(); err != nil {
+		return 0, fmt.Errorf("create: %w", err)
+	}
+	for cycle := range cycles {
+		at := uint64(1 + w.rng.IntN(1200))
+		_, cut, err := w.work(w.rng.Uint64(), at, opsPerTask)
+		if err != nil {
+			return w.states, fmt.Errorf("cycle %d: %w", cycle, err)
+		}
+		if cut {
+			err = w.afterCut(survivors)
+		} else {
+			err = w.check(w.disk, true)
+		}
+		if err != nil {
+			return w.states, fmt.Errorf("cycle %d, cut at boundary %d: %w", cycle, at, err)
+		}
+	}
+	return w.states, nil
+}
+
+// everyBoundary runs one seed's short workload once for each of its I/O
+// boundaries and cuts there.
+func everyBoundary(seed uint64, stop func() bool) (states int, err error) {
+	const ops = 4
+	fresh := func() (*world, uint64, error) {
+		w := newWorld(seed)
+		return w, w.rng.Uint64(), w.create()
+	}
+	w, workSeed, err := fresh()
+	if err != nil {
+		return 0, err
+	}
+	total, _, err := w.work(workSeed, 0, ops)
+	if err != nil {
+		return 0, err
+	}
+	for at := uint64(1); at <= total && !stop(); at++ {
+		w, workSeed, err := fresh()
+		if err != nil {
+			return states, err
+		}
+		if _, cut, err := w.work(workSeed, at, ops); err != nil || !cut {
+			return states, fmt.Errorf("boundary %d of %d: cut %v: %w", at, total, cut, err)
+		}
+		err = w.afterCut(survivors)
+		states += w.states
+		if err != nil {
+			return states, fmt.Errorf("cut at boundary %d of %d: %w", at, total, err)
+		}
+	}
+	return states, nil
+}
+
+// sweep runs seeds on all processors until the time is up.
+func sweep(t *testing.T, f func(seed uint64, stop func() bool) (int, error)) {
+	start := time.Now()
+	stop := func() bool { return *seedFlag == 0 && time.Since(start) > *forFlag }
+	if *seedFlag != 0 {
+		states, err := f(*seedFlag, stop)
+		if err != nil {
+			t.Fatalf("seed %d: %v", *seedFlag, err)
+		}
+		t.Logf("seed %d: %d crash states, no violation", *seedFlag, states)
+		return
+	}
+	var mu sync.Mutex
+	next, total, seeds := *firstFlag, 0, 0
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for !stop() && !t.Failed() {
+				mu.Lock()
+				seed := next
+				next++
+				mu.Unlock()
+				states, err := f(seed, stop)
+				mu.Lock()
+				total += states
+				seeds++
+				mu.Unlock()
+				if err != nil {
+					t.Errorf("seed %d: %v\nreplay: go test ./test/sim -run '^%s$' -sim.seed=%d", seed, err, t.Name(), seed)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d seeds from %d, %d crash states in %v", seeds, *firstFlag, total, time.Since(start).Round(time.Second))
+}
+
+// Random workloads of several tasks over several crashes, each at a random
+// place, each with several media that it may leave.
+//
+// proves S3 S5 S7 S8 S9 S10 S11 S12 S13 S14 S15 S20 S21 S22 S24 S25 S26 S27 S36
+func TestCrashRandom(t *testing.T) {
+	sweep(t, func(seed uint64, _ func() bool) (int, error) { return random(seed) })
+}
+
+// Short workloads with a cut at every I/O boundary.
+//
+// proves S5 S12 S15 S21 S22 S26
+func TestCrashEveryBoundary(t *testing.T) {
+	sweep(t, everyBoundary)
+}
+
+// A seed's run is the same twice.
+func TestReplay(t *testing.T) {
+	for seed := range uint64(3) {
+		var seen [2]uint64
+		var disks [2]*devsim.Disk
+		for i := range seen {
+			w := newWorld(seed)
+			if err := w.create(); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if seen[i], _, err = w.work(w.rng.Uint64(), 0, opsPerTask); err != nil {
+				t.Fatal(err)
+			}
+			disks[i] = w.disk
+		}
+		if seen[0] != seen[1] {
+			t.Fatalf("seed %d: %d and %d I/O boundaries", seed, seen[0], seen[1])
+		}
+		a, b := make([]byte, diskSize), make([]byte, diskSize)
+		for i, p := range [][]byte{a, b} {
+			if _, err := disks[i].ReadAt(p, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if string(a) != string(b) {
+			t.Fatalf("seed %d: two runs left different media", seed)
+		}
+	}
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(m.Run())
+}

@@ -1,0 +1,422 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sort"
+	"time"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/mpool"
+	"github.com/mpool-go/mpool/sched"
+)
+
+// worker is one task of a workload. Workers own different objects and roots, so
+// that the model knows what each answer means.
+type worker struct {
+	n   int
+	s   *sched.Sched
+	rng *rand.Rand
+	p   *mpool.Pool
+	m   *model
+}
+
+// fatal is an error that no fault explains.
+type fatal struct{ err error }
+
+// must turns an unexpected error into the end of the run.
+func must(err error) {
+	if err != nil {
+		panic(fatal{err})
+	}
+}
+
+var ctx = context.Background()
+
+// run does n operations.
+func (w *worker) run(n int) {
+	for range n {
+		switch w.rng.IntN(16) {
+		case 0, 1, 2, 3:
+			w.put()
+		case 4, 5:
+			w.putMany()
+		case 6:
+			w.deleteMblock()
+		case 7:
+			w.readBack()
+		case 8:
+			w.createLog()
+		case 9, 10, 11:
+			w.appendLog()
+		case 12:
+			w.eraseLog()
+		case 13:
+			w.setRoot()
+		case 14:
+			w.container()
+		case 15:
+			w.abortOrDeleteLog()
+		}
+	}
+}
+
+// size draws a length with the interesting ones more often than chance.
+func (w *worker) size() int {
+	switch w.rng.IntN(6) {
+	case 0:
+		return 0
+	case 1:
+		return 1 + w.rng.IntN(4096)
+	case 2:
+		return 4096 * (1 + w.rng.IntN(3))
+	case 3:
+		return 4096*16 + w.rng.IntN(3)*4096 - w.rng.IntN(2)*100
+	default:
+		return w.rng.IntN(90000)
+	}
+}
+
+// write allocates and writes an mblock that is not committed yet.
+func (w *worker) write() (api.Mblock, *mblockModel) {
+	data := pattern(w.rng, w.size())
+	tag := w.rng.Uint64()
+	b, err := w.p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(len(data)) + int64(w.rng.IntN(100000)), Tag: tag})
+	if errors.Is(err, api.ENOSPC) {
+		return nil, nil
+	}
+	must(err)
+	must(w.m.given(b.ID()))
+	for off := 0; off < len(data); {
+		n := min(4096*(1+w.rng.IntN(8)), len(data)-off)
+		_, err := b.Write(ctx, data[off:off+n])
+		must(err)
+		off += n
+	}
+	return b, &mblockModel{fate: creating, data: data, tag: tag}
+}
+
+func (w *worker) put() {
+	b, mm := w.write()
+	if b == nil {
+		return
+	}
+	if w.rng.IntN(8) == 0 {
+		must(b.Abort(ctx))
+		return
+	}
+	w.m.mblocks[b.ID()] = mm
+	err := b.Commit(ctx)
+	if errors.Is(err, api.ENOSPC) {
+		mm.fate = dead
+		must(b.Abort(ctx))
+		return
+	}
+	must(err)
+	mm.fate = live
+	w.m.acks++
+	must(b.Put())
+}
+
+// putMany commits several objects and a root in one transaction.
+func (w *worker) putMany() {
+	g := &group{root: fmt.Sprintf("w%d", w.n)}
+	var objects []api.Object
+	for range 1 + w.rng.IntN(4) {
+		if b, mm := w.write(); b != nil {
+			mm.with = g
+			w.m.mblocks[b.ID()] = mm
+			objects = append(objects, b)
+			g.objects = append(g.objects, b.ID())
+		}
+	}
+	if len(objects) == 0 {
+		return
+	}
+	g.id = g.objects[0]
+	w.m.rootMaybe[g.root] = append(w.m.rootMaybe[g.root], g.id)
+	err := w.p.CommitMany(ctx, objects, []api.Root{{Name: g.root, ID: g.id}})
+	ok := err == nil
+	if !errors.Is(err, api.ENOSPC) {
+		must(err)
+	}
+	w.m.rootMaybe[g.root] = nil
+	for _, o := range objects {
+		mm := w.m.mblocks[o.ID()]
+		mm.with = nil
+		if ok {
+			mm.fate = live
+			must(o.Put())
+		} else {
+			mm.fate = dead
+			must(o.Abort(ctx))
+		}
+	}
+	if ok {
+		w.m.roots[g.root] = g.id
+		w.m.acks++
+	}
+}
+
+// pick returns one of the worker's own live objects: ids are dealt by number.
+func pick[T any](w *worker, objects map[layout.ObjectID]T, ok func(T) bool) layout.ObjectID {
+	var ids []layout.ObjectID
+	for id, o := range objects { // order does not matter: sorted below
+		if int(id.Counter())%workers == w.n && ok(o) {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return 0
+	}
+	sort.Slice(ids, func(i, j int) bool { return ids[i] < ids[j] })
+	return ids[w.rng.IntN(len(ids))]
+}
+
+func (w *worker) deleteMblock() {
+	id := pick(w, w.m.mblocks, func(o *mblockModel) bool { return o.fate == live })
+	if id == 0 {
+		return
+	}
+	b, err := w.p.Mblock(ctx, id)
+	must(err)
+	mm := w.m.mblocks[id]
+	mm.fate = removing
+	must(w.deleteBusy(b))
+	mm.fate = dead
+	w.m.acks++
+}
+
+// deleteBusy deletes; a reader of the same object may hold it meanwhile.
+func (w *worker) deleteBusy(o api.Object) error {
+	for {
+		err := o.Delete(ctx)
+		if !errors.Is(err, api.EBUSY) {
+			return err
+		}
+		must(w.s.Sleep(ctx, time.Millisecond))
+	}
+}
+
+func (w *worker) readBack() {
+	id := pick(w, w.m.mblocks, func(o *mblockModel) bool { return o.fate == live })
+	if id == 0 {
+		return
+	}
+	b, err := w.p.Mblock(ctx, id)
+	must(err)
+	must(compare(b, w.m.mblocks[id].data))
+	must(b.Put())
+}
+
+// compare reads an mblock whole and in a part.
+func compare(b api.Mblock, want []byte) error {
+	got := make([]byte, len(want)+1)
+	n, err := b.ReadAtContext(ctx, got, 0)
+	if !errors.Is(err, io.EOF) || n != len(want) {
+		return fmt.Errorf("mblock %v: read %d of %d bytes: %w (S13)", b.ID(), n, len(want), err)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			return fmt.Errorf("mblock %v of %d bytes differs at byte %d: wrong bytes were returned (S14)", b.ID(), len(want), i)
+		}
+	}
+	return nil
+}
+
+func (w *worker) createLog() {
+	l, err := w.p.AllocMlog(ctx, api.AllocOptions{Capacity: int64(20000 + w.rng.IntN(60000))})
+	if errors.Is(err, api.ENOSPC) {
+		return
+	}
+	must(err)
+	must(w.m.given(l.ID()))
+	lm := &logModel{fate: creating, generation: 1, records: make(map[uint64]string), inflight: make(map[string]bool)}
+	w.m.logs[l.ID()] = lm
+	err = l.Commit(ctx)
+	if errors.Is(err, api.ENOSPC) {
+		lm.fate = dead
+		must(l.Abort(ctx))
+		return
+	}
+	must(err)
+	lm.fate = live
+	w.m.acks++
+	must(l.Put())
+}
+
+func (w *worker) openLog() (api.Mlog, *logModel) {
+	id := pick(w, w.m.logs, func(o *logModel) bool { return o.fate == live && !o.erasing })
+	if id == 0 {
+		return nil, nil
+	}
+	l, err := w.p.Mlog(ctx, id)
+	must(err)
+	return l, w.m.logs[id]
+}
+
+// appendLog appends from two tasks at once and then closes, or does not.
+func (w *worker) appendLog() {
+	l, lm := w.openLog()
+	if l == nil {
+		return
+	}
+	a, err := l.OpenAppend(ctx)
+	must(err)
+	var done sched.Completion
+	done.Init(w.s)
+	w.s.Go("second appender", func() {
+		defer done.Done()
+		w.appends(l.ID(), lm, a, "b")
+	})
+	w.appends(l.ID(), lm, a, "a")
+	must(done.Wait(ctx))
+	if w.rng.IntN(2) == 0 {
+		must(w.readLog(l, lm, true))
+	}
+	records, _ := a.Len()
+	must(a.Close(ctx))
+	lm.synced = max(lm.synced, records)
+	must(l.Put())
+}
+
+func (w *worker) appends(id layout.ObjectID, lm *logModel, a api.Appender, who string) {
+	for i := range 1 + w.rng.IntN(6) {
+		n := w.rng.IntN(400)
+		if w.rng.IntN(10) == 0 {
+			n = w.rng.IntN(9000)
+		}
+		rec := fmt.Sprintf("%v %s %d %x", id, who, i, pattern(w.rng, n/2))
+		sync := w.rng.IntN(3) == 0
+		lm.inflight[rec] = true
+		number, err := a.Append(ctx, []byte(rec), sync)
+		if errors.Is(err, api.EFBIG) {
+			delete(lm.inflight, rec)
+			return
+		}
+		must(err)
+		delete(lm.inflight, rec)
+		lm.records[number] = rec
+		if sync {
+			lm.synced = max(lm.synced, number+1)
+			w.m.acks++
+		}
+	}
+	if w.rng.IntN(3) == 0 {
+		records, _ := a.Len()
+		must(a.Sync(ctx))
+		lm.synced = max(lm.synced, records)
+	}
+}
+
+// readLog compares a log with the model. With all of it known (whole) every
+// record must be there.
+func (w *worker) readLog(l api.Mlog, lm *logModel, whole bool) error {
+	r, err := l.OpenRead(ctx)
+	if err != nil {
+		return err
+	}
+	got, err := readAll(r)
+	if err == nil {
+		err = r.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("mlog %v: %w", l.ID(), err)
+	}
+	if whole && len(got) != len(lm.records) {
+		return fmt.Errorf("mlog %v has %d records of %d (S25)", l.ID(), len(got), len(lm.records))
+	}
+	return lm.check(l.ID(), got)
+}
+
+func readAll(r api.LogReader) ([]string, error) {
+	var got []string
+	buf := make([]byte, 16)
+	for {
+		n, err := r.Next(ctx, buf)
+		var e *api.Error
+		switch {
+		case errors.Is(err, io.EOF):
+			return got, nil
+		case errors.As(err, &e) && e.Code == api.EOVERFLOW:
+			buf = make([]byte, e.Want)
+			continue
+		case err != nil:
+			return got, err
+		}
+		got = append(got, string(buf[:n]))
+	}
+}
+
+// check compares records that were read with those that were appended.
+func (lm *logModel) check(id layout.ObjectID, got []string) error {
+	if uint64(len(got)) < lm.synced {
+		return fmt.Errorf("mlog %v has %d records, %d were acknowledged (S22)", id, len(got), lm.synced)
+	}
+	seen := make(map[string]bool)
+	for i, rec := range got {
+		want, known := lm.records[uint64(i)]
+		if known && want != rec || !known && !lm.inflight[rec] || seen[rec] {
+			return fmt.Errorf("mlog %v: record %d is not what was appended (S20): known %v, in flight %v, twice %v",
+				id, i, known, lm.inflight[rec], seen[rec])
+		}
+		seen[rec] = true
+	}
+	return nil
+}
+
+func (w *worker) eraseLog() {
+	l, lm := w.openLog()
+	if l == nil {
+		return
+	}
+	lm.erasing = true
+	must(l.Erase(ctx, lm.generation+uint64(w.rng.IntN(3))))
+	info, err := l.Info(ctx)
+	must(err)
+	*lm = logModel{fate: live, generation: info.Generation, records: make(map[uint64]string), inflight: make(map[string]bool)}
+	w.m.acks++
+	must(l.Put())
+}
+
+func (w *worker) abortOrDeleteLog() {
+	if w.rng.IntN(2) == 0 {
+		l, err := w.p.AllocMlog(ctx, api.AllocOptions{Capacity: 30000})
+		if errors.Is(err, api.ENOSPC) {
+			return
+		}
+		must(err)
+		must(w.m.given(l.ID()))
+		must(l.Abort(ctx))
+		return
+	}
+	l, lm := w.openLog()
+	if l == nil {
+		return
+	}
+	lm.fate = removing
+	must(w.deleteBusy(l))
+	lm.fate = dead
+	w.m.acks++
+}
+
+func (w *worker) setRoot() {
+	name := fmt.Sprintf("w%d", w.n)
+	var id layout.ObjectID
+	if w.rng.IntN(3) > 0 {
+		if id = pick(w, w.m.mblocks, func(o *mblockModel) bool { return o.fate == live }); id == 0 {
+			return
+		}
+	} else if w.m.roots[name] == 0 {
+		return
+	}
+	w.m.rootMaybe[name] = []layout.ObjectID{id}
+	must(w.p.SetRoots(ctx, []api.Root{{Name: name, ID: id}}))
+	w.m.rootMaybe[name] = nil
+	w.m.roots[name] = id
+	w.m.acks++
+}
