@@ -1,0 +1,244 @@
+package server
+
+import (
+	"fmt"
+	"math"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
+)
+
+// arena is a memory file that a session shares with its client. The client can
+// change its bytes at any moment, but once it is sealed not its size, nor take
+// pages from it: an access never faults.
+type arena struct {
+	size int64
+
+	mu sync.Mutex
+	// +checklocks:mu
+	fd int // until it is sealed, else -1
+	// +checklocks:mu
+	mem []byte
+	// +checklocks:mu
+	sealed bool
+	// +checklocks:mu
+	users int // the session and requests; at 0 it is unmapped
+}
+
+func newArena(size int64) (*arena, error) {
+	fd, err := unix.MemfdCreate("mpool-arena", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
+	if err == unix.EINVAL { //nolint:errorlint // a bare errno; a kernel before 6.3
+		fd, err = unix.MemfdCreate("mpool-arena", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make memory file: %w", err)
+	}
+	a := &arena{size: size, fd: fd, users: 1}
+	if err := unix.Ftruncate(fd, size); err != nil {
+		a.unuse()
+		return nil, fmt.Errorf("size memory file: %w", err)
+	}
+	mem, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		a.unuse()
+		return nil, fmt.Errorf("map memory file: %w", err)
+	}
+	a.mem = mem
+	return a, nil
+}
+
+// dup returns another descriptor of a new arena's memory file.
+func (a *arena) dup() (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return unix.FcntlInt(uintptr(a.fd), unix.F_DUPFD_CLOEXEC, 0)
+}
+
+// seal makes the arena safe to touch. The client has mapped it by now: a
+// writable mapping cannot be made any more.
+func (a *arena) seal() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sealed || a.fd < 0 {
+		return fmt.Errorf("arena: %w", unix.EALREADY)
+	}
+	const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_FUTURE_WRITE | unix.F_SEAL_SEAL
+	if _, err := unix.FcntlInt(uintptr(a.fd), unix.F_ADD_SEALS, seals); err != nil {
+		return fmt.Errorf("seal arena: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(a.fd, &st); err != nil {
+		return fmt.Errorf("seal arena: %w", err)
+	}
+	if st.Size != a.size {
+		return fmt.Errorf("seal arena: %d bytes became %d: %w", a.size, st.Size, unix.EINVAL)
+	}
+	// Pages that are there now stay there.
+	if err := unix.Fallocate(a.fd, 0, 0, a.size); err != nil {
+		return fmt.Errorf("fill arena: %w", err)
+	}
+	a.sealed = true
+	_ = unix.Close(a.fd) //nolint:errcheck // memory has nothing to write back
+	a.fd = -1
+	return nil
+}
+
+// use returns the bytes of a window; unuse is then called once. The error is
+// nil only if all of them lie within the sealed arena.
+func (a *arena) use(w ioctl.Window) ([]byte, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch end := uint64(w.Offset) + uint64(w.Length); {
+	case !a.sealed || a.users == 0:
+		return nil, api.Errorf(api.EINVAL, "", "arena %d is not mapped yet", w.Arena)
+	case w.Offset%ioctl.ArenaAlign != 0:
+		return nil, api.Errorf(api.EINVAL, "", "offset %d into the arena is no multiple of %d", w.Offset, ioctl.ArenaAlign)
+	case end > uint64(len(a.mem)):
+		return nil, api.Errorf(api.EINVAL, "", "%d bytes at %d are outside the arena of %d", w.Length, w.Offset, len(a.mem))
+	default:
+		a.users++
+		return a.mem[w.Offset:end:end], nil
+	}
+}
+
+// unuse ends a use; the last one unmaps the arena.
+func (a *arena) unuse() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.users--
+	if a.users > 0 {
+		return
+	}
+	if a.mem != nil {
+		_ = unix.Munmap(a.mem) //nolint:errcheck // fails only for what is not mapped
+		a.mem = nil
+	}
+	if a.fd >= 0 {
+		_ = unix.Close(a.fd) //nolint:errcheck // memory has nothing to write back
+		a.fd = -1
+	}
+}
+
+// arenaAsk makes an arena for the session. The descriptor goes with the reply.
+func arenaAsk(r *request, m *ioctl.ArenaAsk) (ioctl.Message, error) {
+	s, limits := r.s, &r.s.srv.limits
+	size := int64(m.Size)
+	if m.Size == 0 {
+		size = limits.ArenaDefault
+	}
+	if m.Size > math.MaxUint32 || size%ioctl.ArenaAlign != 0 || size > limits.ArenaSession {
+		return nil, api.Errorf(api.EINVAL, "", "an arena of %d bytes: want a multiple of %d up to %d",
+			m.Size, ioctl.ArenaAlign, limits.ArenaSession)
+	}
+	id, err := s.reserveArena(size)
+	if err != nil {
+		return nil, err
+	}
+	a, err := newArena(size)
+	if err != nil {
+		s.unreserveArena(id, size)
+		return nil, &api.Error{Code: api.ENOMEM, Detail: "no memory for an arena", Err: err}
+	}
+	// The reply has a descriptor of its own: the arena's is closed when the
+	// client says that it has mapped it, which a hostile one says at any time.
+	r.fd, err = a.dup()
+	if err != nil {
+		a.unuse()
+		s.unreserveArena(id, size)
+		return nil, &api.Error{Code: api.ENOMEM, Detail: "no descriptor for an arena", Err: err}
+	}
+	if !s.putArena(id, a) {
+		return nil, api.Errorf(api.ECANCELED, "", "the session has ended")
+	}
+	return &ioctl.ArenaReply{Arena: id, Size: uint64(size)}, nil
+}
+
+// arenaMapped seals an arena that the client has mapped.
+func arenaMapped(r *request, m *ioctl.ArenaMapped) (ioctl.Message, error) {
+	a := r.s.arena(m.Arena)
+	if a == nil {
+		return nil, api.Errorf(api.EINVAL, "", "no arena %d", m.Arena)
+	}
+	if err := a.seal(); err != nil {
+		return nil, &api.Error{Code: api.ENOMEM, Detail: "the arena cannot be used", Err: err}
+	}
+	return &ioctl.Empty{}, nil
+}
+
+// reserveArena counts an arena of the given size and returns its number.
+func (s *session) reserveArena(size int64) (uint16, error) {
+	limits := &s.srv.limits
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.ended:
+		return 0, api.Errorf(api.ECANCELED, "", "the session has ended")
+	case len(s.arenas) >= limits.Arenas:
+		return 0, api.Errorf(api.EAGAIN, "", "the session has %d arenas, as many as it may", len(s.arenas))
+	case s.arenaBytes+size > limits.ArenaSession:
+		return 0, api.Errorf(api.EAGAIN, "", "%d bytes of arenas and %d asked for: at most %d",
+			s.arenaBytes, size, limits.ArenaSession)
+	}
+	if total := s.srv.arenaBytes.Add(size); total > limits.ArenaTotal {
+		s.srv.arenaBytes.Add(-size)
+		return 0, api.Errorf(api.EAGAIN, "", "the daemon's memory for arenas is used up: %d bytes", limits.ArenaTotal)
+	}
+	s.arenaBytes += size
+	s.arenas = append(s.arenas, nil)
+	return uint16(len(s.arenas)), nil
+}
+
+// unreserveArena gives back what reserveArena counted, of an arena that could
+// not be made.
+func (s *session) unreserveArena(id uint16, size int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return // dropArenas gave it back
+	}
+	s.arenaBytes -= size
+	s.srv.arenaBytes.Add(-size)
+	if int(id) == len(s.arenas) {
+		s.arenas = s.arenas[:id-1]
+	}
+}
+
+// putArena gives the session its arena, or ends it if the session has ended.
+func (s *session) putArena(id uint16, a *arena) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		a.unuse()
+		return false
+	}
+	s.arenas[id-1] = a
+	return true
+}
+
+// arena returns an arena by its number, or nil.
+func (s *session) arena(id uint16) *arena {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id == 0 || int(id) > len(s.arenas) {
+		return nil
+	}
+	return s.arenas[id-1]
+}
+
+// dropArenas gives all arenas back; requests that use one keep it mapped until
+// they end.
+func (s *session) dropArenas() {
+	s.mu.Lock()
+	arenas, bytes := s.arenas, s.arenaBytes
+	s.arenas, s.arenaBytes = nil, 0
+	s.mu.Unlock()
+	s.srv.arenaBytes.Add(-bytes)
+	for _, a := range arenas {
+		if a != nil {
+			a.unuse()
+		}
+	}
+}

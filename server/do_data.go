@@ -1,0 +1,315 @@
+package server
+
+import (
+	"errors"
+	"io"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
+)
+
+func mblockWrite(r *request, m *ioctl.MblockWrite) (ioctl.Message, error) {
+	o, err := use[*objectRef](r, m.Mblock, kindMblock)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.ref.mustWrite(); err != nil {
+		return nil, err
+	}
+	if m.Total > uint64(m.Data.Length) {
+		if err := r.mustFit(o, m.Total); err != nil {
+			return nil, err
+		}
+	}
+	data, err := r.payload(&m.Data)
+	if err != nil {
+		return nil, err
+	}
+	n, err := o.mblock.Write(r.ctx, data)
+	r.bytes = uint64(n)
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.MblockWritten{N: uint32(n)}, nil
+}
+
+// mustFit refuses the first part of a write that is too long as a whole.
+func (r *request) mustFit(o *objectRef, total uint64) error {
+	info, err := o.obj.Info(r.ctx)
+	if err != nil {
+		return err
+	}
+	if room := uint64(max(info.Capacity-info.Length, 0)); total > room && info.State == api.StateUncommitted {
+		return &api.Error{
+			Code: api.EFBIG, Object: info.ID, Want: int64(total), Have: int64(room),
+			Detail: "more than the mblock's capacity; nothing was written",
+		}
+	}
+	return nil
+}
+
+func mblockRead(r *request, m *ioctl.MblockRead) (ioctl.Message, error) {
+	o, err := use[*objectRef](r, m.Mblock, kindMblock)
+	if err != nil {
+		return nil, err
+	}
+	mem, err := r.window(m.Into)
+	if err != nil {
+		return nil, err
+	}
+	n, err := o.mblock.ReadAtContext(r.ctx, mem, m.Offset)
+	eof := errors.Is(err, io.EOF)
+	if err != nil && !eof {
+		return nil, err
+	}
+	r.bytes = uint64(n)
+	reply := &ioctl.MblockReadReply{N: uint32(n), EOF: eof}
+	if m.Into.Arena == 0 {
+		reply.Data = mem[:n]
+	}
+	return reply, nil
+}
+
+func mlogOpenAppend(r *request, m *ioctl.Target) (ioctl.Message, error) {
+	o, err := use[*objectRef](r, m.Handle, kindMlog)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.ref.mustWrite(); err != nil {
+		return nil, err
+	}
+	app, err := o.mlog.OpenAppend(r.ctx)
+	if err != nil {
+		return nil, r.withHolders(o, err)
+	}
+	records, bytes := app.Len()
+	h, err := r.giveChild(kindAppender, &appenderRef{common: common{ref: o.ref}, id: o.obj.ID(), app: app})
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.AppenderOpened{Appender: h, Records: records, Bytes: bytes}, nil
+}
+
+func mlogOpenRead(r *request, m *ioctl.Target) (ioctl.Message, error) {
+	o, err := use[*objectRef](r, m.Handle, kindMlog)
+	if err != nil {
+		return nil, err
+	}
+	reader, err := o.mlog.OpenRead(r.ctx)
+	if err != nil {
+		return nil, err
+	}
+	id := o.obj.ID()
+	h, err := r.giveChild(kindReader, &readerRef{common: common{ref: o.ref}, id: id, reader: reader})
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.Opened{Handle: h, ID: id}, nil
+}
+
+func mlogErase(r *request, m *ioctl.MlogErase) (ioctl.Message, error) {
+	o, err := use[*objectRef](r, m.Mlog, kindMlog)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.ref.mustWrite(); err != nil {
+		return nil, err
+	}
+	return &ioctl.Empty{}, r.withHolders(o, o.mlog.Erase(r.ctx, m.MinGeneration))
+}
+
+func appendRecord(r *request, m *ioctl.AppendRecord) (ioctl.Message, error) {
+	a, err := use[*appenderRef](r, m.To, kindAppender)
+	if err != nil {
+		return nil, err
+	}
+	data, err := r.payload(&m.Data)
+	if err != nil {
+		return nil, err
+	}
+	number, err := a.app.Append(r.ctx, data, m.Sync)
+	if err != nil {
+		return nil, err
+	}
+	r.bytes = uint64(len(data))
+	records, bytes := a.app.Len()
+	return &ioctl.Appended{Record: number, Records: records, Bytes: bytes}, nil
+}
+
+func appenderSync(r *request, m *ioctl.Target) (ioctl.Message, error) {
+	a, err := use[*appenderRef](r, m.Handle, kindAppender)
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.Empty{}, a.app.Sync(r.ctx)
+}
+
+func readNext(r *request, m *ioctl.ReadNext) (ioctl.Message, error) {
+	l, err := use[*readerRef](r, m.Reader, kindReader)
+	if err != nil {
+		return nil, err
+	}
+	mem, err := r.window(m.Into)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if m.Rewind {
+		l.reader.Rewind()
+	}
+	n, err := l.reader.Next(r.ctx, mem)
+	eof := errors.Is(err, io.EOF)
+	if err != nil && !eof {
+		return nil, err
+	}
+	r.bytes = uint64(n)
+	reply := &ioctl.ReadNextReply{N: uint32(n), EOF: eof, Next: l.reader.Record()}
+	if m.Into.Arena == 0 {
+		reply.Data = mem[:n]
+	}
+	return reply, nil
+}
+
+func readSeek(r *request, m *ioctl.ReadSeek) (ioctl.Message, error) {
+	l, err := use[*readerRef](r, m.Reader, kindReader)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return &ioctl.Empty{}, l.reader.Seek(r.ctx, m.Record)
+}
+
+func mdcCreate(r *request, m *ioctl.Alloc) (ioctl.Message, error) {
+	p, err := usePool(r, m.Pool, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.mustMayAlloc(p, m); err != nil {
+		return nil, err
+	}
+	if m.ID != 0 {
+		return nil, api.Errorf(api.EINVAL, "", "only mblocks can be given an id again")
+	}
+	id, err := p.pool.pool.CreateMDC(r.ctx, m.Options)
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.MDCCreated{ID: id}, nil
+}
+
+func mdcOpen(r *request, m *ioctl.Find) (ioctl.Message, error) {
+	p, err := usePool(r, m.Pool, true)
+	if err != nil {
+		return nil, err
+	}
+	mdc, err := p.pool.pool.OpenMDC(r.ctx, m.ID)
+	if err != nil {
+		return nil, err
+	}
+	h, err := r.giveChild(kindMDC, &mdcRef{common: common{ref: p}, id: m.ID, mdc: mdc})
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.Opened{Handle: h, ID: m.ID}, nil
+}
+
+func mdcDelete(r *request, m *ioctl.Find) (ioctl.Message, error) {
+	p, err := usePool(r, m.Pool, true)
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.Empty{}, p.pool.pool.DeleteMDC(r.ctx, m.ID)
+}
+
+func useMDC(r *request, h ioctl.Handle) (api.MDC, error) {
+	m, err := use[*mdcRef](r, h, kindMDC)
+	if err != nil {
+		return nil, err
+	}
+	return m.mdc, nil
+}
+
+func mdcAppend(r *request, m *ioctl.AppendRecord) (ioctl.Message, error) {
+	mdc, err := useMDC(r, m.To)
+	if err != nil {
+		return nil, err
+	}
+	data, err := r.payload(&m.Data)
+	if err != nil {
+		return nil, err
+	}
+	r.bytes = uint64(len(data))
+	return &ioctl.Empty{}, mdc.Append(r.ctx, data, m.Sync)
+}
+
+func mdcSync(r *request, m *ioctl.Target) (ioctl.Message, error) {
+	mdc, err := useMDC(r, m.Handle)
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.Empty{}, mdc.Sync(r.ctx)
+}
+
+func mdcOpenRead(r *request, m *ioctl.Target) (ioctl.Message, error) {
+	c, err := use[*mdcRef](r, m.Handle, kindMDC)
+	if err != nil {
+		return nil, err
+	}
+	reader, err := c.mdc.OpenRead(r.ctx)
+	if err != nil {
+		return nil, err
+	}
+	h, err := r.giveChild(kindReader, &readerRef{common: common{ref: c.ref}, id: c.id, reader: reader})
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.Opened{Handle: h}, nil
+}
+
+func mdcCompactStart(r *request, m *ioctl.Target) (ioctl.Message, error) {
+	mdc, err := useMDC(r, m.Handle)
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.Empty{}, mdc.CompactStart(r.ctx)
+}
+
+func mdcCompactAppend(r *request, m *ioctl.AppendRecord) (ioctl.Message, error) {
+	mdc, err := useMDC(r, m.To)
+	if err != nil {
+		return nil, err
+	}
+	data, err := r.payload(&m.Data)
+	if err != nil {
+		return nil, err
+	}
+	r.bytes = uint64(len(data))
+	return &ioctl.Empty{}, mdc.CompactAppend(r.ctx, data)
+}
+
+func mdcCompactEnd(r *request, m *ioctl.Target) (ioctl.Message, error) {
+	mdc, err := useMDC(r, m.Handle)
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.Empty{}, mdc.CompactEnd(r.ctx)
+}
+
+func mdcCompactAbort(r *request, m *ioctl.Target) (ioctl.Message, error) {
+	mdc, err := useMDC(r, m.Handle)
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.Empty{}, mdc.CompactAbort(r.ctx)
+}
+
+func mdcUsage(r *request, m *ioctl.Target) (ioctl.Message, error) {
+	mdc, err := useMDC(r, m.Handle)
+	if err != nil {
+		return nil, err
+	}
+	used, capacity := mdc.Usage()
+	return &ioctl.MDCUsage{Used: used, Capacity: capacity}, nil
+}

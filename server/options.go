@@ -1,0 +1,120 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/uhandle"
+)
+
+// Limits bound what clients can make the daemon hold. A zero field is its
+// default.
+type Limits struct {
+	Sessions     int           // open at one time; 1024
+	Requests     int           // in flight per session; 64
+	Handles      int           // per session; 16384
+	Arenas       int           // per session; 4
+	ArenaDefault int64         // bytes of an arena of no given size; 8 MiB
+	ArenaSession int64         // bytes of one session's arenas; 64 MiB
+	ArenaTotal   int64         // bytes of all sessions' arenas; 1 GiB
+	HelloTimeout time.Duration // from connect to hello; 5 s
+}
+
+func (l Limits) withDefaults() Limits {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def64 := func(v *int64, d int64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&l.Sessions, 1024)
+	def(&l.Requests, 64)
+	def(&l.Handles, 16384)
+	def(&l.Arenas, 4)
+	def64(&l.ArenaDefault, 8<<20)
+	def64(&l.ArenaSession, 64<<20)
+	def64(&l.ArenaTotal, 1<<30)
+	if l.HelloTimeout == 0 {
+		l.HelloTimeout = 5 * time.Second
+	}
+	return l
+}
+
+// maxArenas bounds Limits.Arenas.
+const maxArenas = 64
+
+func (l Limits) validate() error {
+	for _, c := range []struct {
+		name      string
+		v, lo, hi int64
+	}{
+		{"sessions", int64(l.Sessions), 1, 1 << 20},
+		{"requests", int64(l.Requests), 1, 4096},
+		{"handles", int64(l.Handles), 1, uhandle.MaxHandles},
+		{"arenas", int64(l.Arenas), 1, maxArenas},
+		{"arena_default", l.ArenaDefault, ioctl.ArenaAlign, 1 << 32},
+		{"arena_session", l.ArenaSession, l.ArenaDefault, 1 << 36},
+		{"arena_total", l.ArenaTotal, l.ArenaSession, 1 << 44},
+		{"hello_timeout", int64(l.HelloTimeout), int64(time.Millisecond), int64(time.Hour)},
+	} {
+		if c.v < c.lo || c.v > c.hi {
+			return fmt.Errorf("limit %s is %d: want %d to %d", c.name, c.v, c.lo, c.hi)
+		}
+	}
+	if l.ArenaDefault%ioctl.ArenaAlign != 0 {
+		return fmt.Errorf("limit arena_default is %d: want a multiple of %d", l.ArenaDefault, ioctl.ArenaAlign)
+	}
+	return nil
+}
+
+// Options are what a server is made of.
+type Options struct {
+	Backend Backend      // required
+	Logger  *slog.Logger // nil: nothing is logged
+	Version string       // the daemon's, for clients that ask
+	Limits  Limits
+	// OnReap is called once for each session that had said hello, after it has
+	// ended and what it held was released; nil: nobody is told. It must not
+	// block.
+	OnReap func(Reaped)
+
+	// noPeerPidfd makes the server do as on a kernel without SO_PEERPIDFD.
+	noPeerPidfd bool
+}
+
+func (o Options) validate() error {
+	if o.Backend == nil {
+		return errors.New("server: no backend")
+	}
+	if err := o.Limits.validate(); err != nil {
+		return fmt.Errorf("server: %w", err)
+	}
+	return nil
+}
+
+// How a session's end was noticed.
+const (
+	BySocket   = "socket"   // the socket ended
+	ByPidfd    = "pidfd"    // the process died
+	ByProtocol = "protocol" // the client broke the protocol
+	ByShutdown = "shutdown" // the daemon stops
+)
+
+// Reaped tells of a session that has ended.
+type Reaped struct {
+	Session    uint64 // its number, from 1
+	PID        int32
+	UID        uint32
+	DetectedBy string        // BySocket, ...
+	Exited     bool          // the process is known to be dead
+	Handles    int           // released
+	Aborted    int           // uncommitted objects
+	Latency    time.Duration // from notice to release
+}

@@ -1,0 +1,213 @@
+package server
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// peer is the process at the other end of a session.
+type peer struct {
+	pid    int32
+	uid    uint32
+	gid    uint32
+	groups []uint32 // supplementary
+	comm   string   // its name, for logs
+	admin  bool     // root, or the daemon's own user
+
+	// pidfd is the process; nil until it is known (see challenge).
+	pidfd *os.File
+	// challenged is set when pidfd is known to be the process that connected:
+	// from the start with SO_PEERPIDFD, else after the second message.
+	challenged bool
+}
+
+var (
+	errPeerGone   = errors.New("the peer's process is gone")
+	errPeerHidden = errors.New("the peer's process is not in the daemon's pid namespace")
+	errNotPeer    = errors.New("sent by another process than the one that connected")
+)
+
+// identify asks the kernel who connected.
+func identify(conn *net.UnixConn, noPeerPidfd bool) (*peer, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("identify peer: %w", err)
+	}
+	p := &peer{}
+	var cred *unix.Ucred
+	var credErr, pidfdErr error
+	pidfd := -1
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		p.groups = peerGroups(int(fd))
+		if noPeerPidfd {
+			pidfdErr = unix.ENOPROTOOPT
+			return
+		}
+		pidfd, pidfdErr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	}); err != nil {
+		return nil, fmt.Errorf("identify peer: %w", err)
+	}
+	if pidfdErr == nil {
+		if p.pidfd, err = newPidfd(pidfd); err != nil {
+			return nil, err
+		}
+		p.challenged = true
+	}
+	switch {
+	case credErr != nil:
+		p.close()
+		return nil, fmt.Errorf("identify peer: %w", credErr)
+	case pidfdErr != nil && !errors.Is(pidfdErr, unix.ENOPROTOOPT):
+		return nil, fmt.Errorf("%w: %w", errPeerGone, pidfdErr)
+	case cred.Pid == 0:
+		p.close()
+		return nil, errPeerHidden
+	}
+	p.pid, p.uid, p.gid = cred.Pid, cred.Uid, cred.Gid
+	p.admin = p.uid == 0 || p.uid == uint32(os.Geteuid())
+	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.pid)); err == nil {
+		p.comm = strings.TrimSuffix(string(comm), "\n")
+	}
+	return p, nil
+}
+
+// newPidfd makes a file of a pidfd that the runtime's poller watches.
+func newPidfd(fd int) (*os.File, error) {
+	unix.CloseOnExec(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd) //nolint:errcheck // the error of SetNonblock is the one to report
+		return nil, fmt.Errorf("watch peer: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+// peerGroups returns the supplementary groups the peer had when it connected,
+// or none if the kernel does not say.
+func peerGroups(fd int) []uint32 {
+	buf := make([]uint32, 64)
+	for {
+		size := uint32(4 * len(buf))
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(&buf[0])), uintptr(unsafe.Pointer(&size)), 0)
+		switch {
+		case errno == 0:
+			return buf[:size/4]
+		case errno == unix.ERANGE && int(size) > 4*len(buf) && size <= 4<<16:
+			buf = make([]uint32, size/4)
+		default:
+			return nil
+		}
+	}
+}
+
+// oobSize is room for the credentials of a message and for nothing else: the
+// kernel closes descriptors it has no room for and says so.
+var oobSize = unix.CmsgSpace(unix.SizeofUcred)
+
+// check says whether a message was sent by the peer. Only the process counts:
+// its user ids may change in the course of its life.
+func (p *peer) check(oob []byte) error {
+	hdr, data, _, err := unix.ParseOneSocketControlMessage(oob)
+	if err != nil || hdr.Level != unix.SOL_SOCKET || hdr.Type != unix.SCM_CREDENTIALS || len(data) < unix.SizeofUcred {
+		return fmt.Errorf("%w: no credentials", errNotPeer)
+	}
+	pid := int32(binary.NativeEndian.Uint32(data))
+	if pid != p.pid {
+		return fmt.Errorf("%w: pid %d, not %d", errNotPeer, pid, p.pid)
+	}
+	return p.challenge()
+}
+
+// challenge finds the peer's pidfd where the kernel does not give it: opened by
+// the pid of one message, it is the sender's if a second message comes from the
+// same pid while the pidfd's process lives.
+func (p *peer) challenge() error {
+	if p.challenged {
+		return nil
+	}
+	if p.pidfd == nil {
+		fd, err := unix.PidfdOpen(int(p.pid), 0)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errPeerGone, err)
+		}
+		p.pidfd, err = newPidfd(fd)
+		return err
+	}
+	if p.dead() {
+		return errPeerGone
+	}
+	p.challenged = true
+	return nil
+}
+
+// dead says whether the process is known to be dead.
+func (p *peer) dead() bool {
+	if p.pidfd == nil {
+		return false
+	}
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return false
+	}
+	dead := false
+	if err := raw.Control(func(fd uintptr) { dead = pidfdDead(int(fd)) }); err != nil {
+		return false
+	}
+	return dead
+}
+
+func pidfdDead(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1 && fds[0].Revents&(unix.POLLIN|unix.POLLHUP) != 0
+}
+
+// waitDead returns true when the process has died, false when the pidfd was
+// closed first.
+func (p *peer) waitDead() bool {
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return false
+	}
+	dead := false
+	err = raw.Read(func(fd uintptr) bool {
+		dead = pidfdDead(int(fd))
+		return dead
+	})
+	return err == nil && dead
+}
+
+func (p *peer) close() {
+	if p.pidfd != nil {
+		_ = p.pidfd.Close() //nolint:errcheck // a pidfd has nothing to lose
+	}
+}
+
+// The permission bits of a pool that are asked for.
+const (
+	mayRead  = 4
+	mayWrite = 2
+)
+
+// may says which of the permission bits the peer has on something of the given
+// owner, group and mode.
+func (p *peer) may(uid, gid, mode uint32) uint32 {
+	switch {
+	case p.admin:
+		return mayRead | mayWrite
+	case p.uid == uid:
+		return mode >> 6 & 7
+	case p.gid == gid || slices.Contains(p.groups, gid):
+		return mode >> 3 & 7
+	}
+	return mode & 7
+}

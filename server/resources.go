@@ -1,0 +1,188 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/uhandle"
+)
+
+// The kinds of handle.
+const (
+	kindPool uhandle.Kind = iota + 1
+	kindMblock
+	kindMlog
+	kindAppender
+	kindReader
+	kindMDC
+	kindList
+)
+
+// resource is what a handle stands for.
+type resource interface {
+	// home returns the pool it belongs to.
+	home() *activePool
+	// object returns the object that it keeps a reference on, or 0.
+	object() layout.ObjectID
+	// close gives it back to the pool. It is called once.
+	close(ctx context.Context) error
+	// taken says, once, that the caller is the one to close it.
+	taken() bool
+}
+
+// once is a part of every resource: it is closed once.
+type once struct{ closed atomic.Bool }
+
+func (o *once) taken() bool { return !o.closed.Swap(true) }
+
+// common is a part of every resource but a poolRef.
+type common struct {
+	once
+	ref *poolRef // the handle it was opened through
+}
+
+func (c *common) home() *activePool { return c.ref.pool }
+func (c *common) parent() *poolRef  { return c.ref }
+
+// poolRef is an open pool.
+type poolRef struct {
+	once
+	pool     *activePool
+	writable bool
+	children atomic.Int64 // objects and so on opened through it
+}
+
+func (p *poolRef) home() *activePool       { return p.pool }
+func (p *poolRef) object() layout.ObjectID { return 0 }
+
+func (p *poolRef) close(context.Context) error {
+	p.pool.closed()
+	return nil
+}
+
+// objectRef is a handle on an mblock or an mlog.
+type objectRef struct {
+	common
+	obj    api.Object
+	mblock api.Mblock // or nil
+	mlog   api.Mlog   // or nil
+}
+
+func newObjectRef(ref *poolRef, obj api.Object) *objectRef {
+	o := &objectRef{common: common{ref: ref}, obj: obj}
+	o.mblock, _ = obj.(api.Mblock)
+	o.mlog, _ = obj.(api.Mlog)
+	return o
+}
+
+func (o *objectRef) kind() uhandle.Kind {
+	if o.mblock != nil {
+		return kindMblock
+	}
+	return kindMlog
+}
+
+func (o *objectRef) object() layout.ObjectID     { return o.obj.ID() }
+func (o *objectRef) close(context.Context) error { return o.obj.Put() }
+
+// appenderRef is a log open for append.
+type appenderRef struct {
+	common
+	id  layout.ObjectID
+	app api.Appender
+}
+
+func (a *appenderRef) object() layout.ObjectID         { return a.id }
+func (a *appenderRef) close(ctx context.Context) error { return a.app.Close(ctx) }
+
+// readerRef is a log or an MDC open for read.
+type readerRef struct {
+	common
+	id layout.ObjectID
+	mu sync.Mutex // a reader is not for concurrent use
+	// +checklocks:mu
+	reader api.LogReader
+}
+
+func (l *readerRef) object() layout.ObjectID { return l.id }
+
+func (l *readerRef) close(context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reader.Close()
+}
+
+// mdcRef is an open metadata container.
+type mdcRef struct {
+	common
+	id  layout.ObjectID
+	mdc api.MDC
+}
+
+func (m *mdcRef) object() layout.ObjectID         { return m.id }
+func (m *mdcRef) close(ctx context.Context) error { return m.mdc.Close(ctx) }
+
+// listRef is a list of objects that is being read.
+type listRef struct {
+	common
+	mu sync.Mutex // an iterator is not for concurrent use
+	// +checklocks:mu
+	next func() (api.ObjectInfo, error, bool)
+	// +checklocks:mu
+	stop func()
+}
+
+func (l *listRef) object() layout.ObjectID { return 0 }
+
+func (l *listRef) close(context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stop()
+	return nil
+}
+
+// closeTimeout bounds the close of what a client left open: it writes what was
+// appended and not yet synced.
+const closeTimeout = 30 * time.Second
+
+// release closes what nobody will close any more: its handle was not given, or
+// ended with the session.
+func (s *session) release(v resource) {
+	if !v.taken() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.srv.hard, closeTimeout)
+	defer cancel()
+	if err := s.closeResource(ctx, v); err != nil && !errors.Is(err, api.EBADF) {
+		s.srv.log.Warn("cannot close what a client left", s.who(), slog.Any("error", err))
+	}
+}
+
+// closeResource closes what the caller has taken.
+func (s *session) closeResource(ctx context.Context, v resource) error {
+	err := v.close(ctx)
+	s.forget(v)
+	return err
+}
+
+// forget counts out what was closed, or ended otherwise.
+func (s *session) forget(v resource) {
+	p := v.home()
+	p.handles.Add(-1)
+	if c, ok := v.(child); ok {
+		c.parent().children.Add(-1)
+	}
+	p.sweep(s.srv)
+}
+
+// child is a resource that was opened through a pool's handle.
+type child interface {
+	resource
+	parent() *poolRef
+}

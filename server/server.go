@@ -1,0 +1,216 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/sched"
+)
+
+// Server serves pools to sessions. Safe for concurrent use. It implements
+// [api.Manager] for the program it is in.
+type Server struct {
+	opt     Options
+	limits  Limits
+	log     *slog.Logger
+	clock   *sched.Sched // nil: the machine's
+	started time.Time
+	pools   poolTable
+
+	ops        counters
+	reaped     atomic.Uint64
+	arenaBytes atomic.Int64 // of all sessions
+
+	// hard ends what must not end with a session; Shutdown cancels it when its
+	// patience is over.
+	hard     context.Context
+	hardStop context.CancelFunc
+
+	wg sync.WaitGroup // sessions
+
+	mu sync.Mutex
+	// +checklocks:mu
+	sessions map[uint64]*session
+	// +checklocks:mu
+	lastID uint64
+	// +checklocks:mu
+	listeners map[net.Listener]struct{}
+	// +checklocks:mu
+	stopping bool
+}
+
+// New makes a server. Shutdown must be called in the end.
+func New(o Options) (*Server, error) {
+	o.Limits = o.Limits.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		opt: o, limits: o.Limits, log: o.Logger,
+		sessions: make(map[uint64]*session), listeners: make(map[net.Listener]struct{}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.started = s.clock.Now()
+	s.hard, s.hardStop = context.WithCancel(context.Background())
+	s.pools.init()
+	return s, nil
+}
+
+// Serve accepts sessions until Shutdown, and returns nil then. It owns the
+// listener from then on. The listener must be of network "unixpacket"; see
+// [Listen].
+func (s *Server) Serve(l *Listener) error {
+	s.mu.Lock()
+	if s.stopping {
+		s.mu.Unlock()
+		return errors.Join(net.ErrClosed, l.Close())
+	}
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	for {
+		conn, err := l.AcceptUnix()
+		if err == nil {
+			s.begin(conn)
+			continue
+		}
+		s.mu.Lock()
+		stopping := s.stopping
+		s.mu.Unlock()
+		if stopping {
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("accept: %w", err)
+		}
+		// Most likely no descriptors are left: sessions that end give some back.
+		s.log.Error("cannot accept a session", slog.Any("error", err))
+		if s.clock.Sleep(s.hard, 50*time.Millisecond) != nil {
+			return nil
+		}
+	}
+}
+
+// begin starts a session, or turns the client away.
+func (s *Server) begin(conn *net.UnixConn) {
+	s.mu.Lock()
+	if s.stopping || len(s.sessions) >= s.limits.Sessions {
+		n := len(s.sessions)
+		s.mu.Unlock()
+		s.log.Warn("session refused", slog.Int("sessions", n))
+		refuse(conn, n)
+		return
+	}
+	s.lastID++
+	sess := newSession(s, s.lastID, conn)
+	s.sessions[sess.id] = sess
+	s.wg.Add(1)
+	s.mu.Unlock()
+	go func() {
+		defer s.wg.Done()
+		sess.run()
+		s.mu.Lock()
+		delete(s.sessions, sess.id)
+		s.mu.Unlock()
+	}()
+}
+
+// all returns the sessions there are.
+func (s *Server) all() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*session, 0, len(s.sessions))
+	for _, sess := range s.sessions {
+		list = append(list, sess)
+	}
+	return list
+}
+
+// Shutdown stops the server: it accepts no session and no request, lets those
+// in flight end, ends the sessions and closes the pools. When two thirds of the
+// time to ctx's deadline are over it cancels what is still in flight. It
+// returns nil if all pools were closed cleanly; else the next activation
+// recovers. Later calls return at once.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	if s.stopping {
+		s.mu.Unlock()
+		return nil
+	}
+	s.stopping = true
+	var errs []error
+	for l := range s.listeners {
+		if err := l.Close(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	s.mu.Unlock()
+	for _, sess := range s.all() {
+		sess.drain()
+	}
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(done)
+	}()
+	patience, cancel := patient(ctx)
+	defer cancel()
+	select {
+	case <-done:
+	case <-patience.Done():
+		s.log.Warn("requests did not end in time", slog.Int("sessions", len(s.all())))
+		s.hardStop()
+		select {
+		case <-done:
+		case <-ctx.Done():
+			errs = append(errs, fmt.Errorf("%d sessions did not end: %w", len(s.all()), context.Cause(ctx)))
+		}
+	}
+	errs = append(errs, s.closePools(ctx))
+	s.hardStop()
+	return errors.Join(errs...)
+}
+
+// patient returns a context that ends at two thirds of ctx's time.
+func patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)*2/3)
+}
+
+// stat answers OpStat.
+func (s *Server) stat(m *ioctl.StatAsk, a *activePool) *ioctl.StatReply {
+	reply := &ioctl.StatReply{Uptime: s.clock.Now().Sub(s.started)}
+	if a == nil {
+		reply.Ops, reply.NextOp = s.ops.page(m.FirstOp)
+		reply.Reaped = s.reaped.Load()
+		for _, sess := range s.all() {
+			reply.Sessions++
+			reply.Handles += uint32(sess.table.Len())
+		}
+		return reply
+	}
+	reply.Ops, reply.NextOp = a.ops.page(m.FirstOp)
+	reply.Handles = uint32(a.handles.Load())
+	if reply.NextOp != 0 {
+		return reply
+	}
+	drives := a.pool.DriveCounters()
+	first := min(int(m.FirstDrive), len(drives))
+	last := min(first+ioctl.StatDrivesPerPage, len(drives))
+	reply.Drives = drives[first:last]
+	if last < len(drives) {
+		reply.NextDrive = uint32(last)
+	}
+	return reply
+}
