@@ -143,7 +143,7 @@ func (r *report) skip(e event, id testID) {
 
 // printf writes to the report. There is nowhere to say that this failed.
 func (r *report) printf(format string, args ...any) {
-	_, _ = fmt.Fprintf(r.out, format, args...) //nolint:errcheck // see above
+	_, _ = fmt.Fprintf(r.out, format, args...)
 }
 
 // addCounts appends the counts to a file.

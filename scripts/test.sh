@@ -1,0 +1,236 @@
+#!/usr/bin/env bash
+# Runs every check of the tree: ./scripts/test.sh [STEP...]
+#
+# Steps, in order (all of them when none is named):
+#   build       all commands, CGO_ENABLED=0
+#   format      gofumpt
+#   vet         go vet, also with the tag invariants
+#   lint        golangci-lint (staticcheck among its linters)
+#   locks       gVisor's checklocks: fields are touched under their locks only
+#   unit        go test -race of everything
+#   invariants  the engine again with -race and its internal assertions
+#   sim         crash simulation of the engine with random seeds
+#   fuzz        every fuzz target for a few seconds
+#   quickstart  scripts/quickstart.sh
+#
+# As root the tests on loop devices run too and nothing may be skipped;
+# otherwise what was skipped is listed. Environment:
+#   MPOOL_FUZZ_TIME  seconds per fuzz target (3)
+#   MPOOL_SIM_TIME   seconds per simulation test (30)
+#
+# Whatever happens, no process, loop device, mount or file is left behind; if a
+# test left one, it is removed and the run has failed.
+
+set -euo pipefail
+
+readonly golangci_version=v2.15.0
+readonly gofumpt_version=v0.12.0
+readonly checklocks_version=v0.0.0-20260905035102-160fafc42237
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+readonly tools=$root/bin/tools
+all_steps="build format vet lint locks unit invariants sim fuzz quickstart"
+steps=${*:-$all_steps}
+for s in $steps; do
+	case " $all_steps " in
+	*" $s "*) ;;
+	*)
+		echo "test.sh: no step '$s': there are $all_steps" >&2
+		exit 2
+		;;
+	esac
+done
+
+# Everything that the tests make lies below $work, so that it can be found
+# afterwards: files, the backing files of loop devices, mounts; and processes
+# by their TMPDIR.
+work=$(mktemp -d "${TMPDIR:-/tmp}/mpool-test.XXXXXX")
+export TMPDIR=$work
+counts=$work/counts
+failures=$work/failures
+touch "$counts" "$failures"
+
+# leftovers removes what was left behind and prints what it was.
+leftovers() {
+	local p name back target
+	for p in /proc/[0-9]*; do
+		[ "${p#/proc/}" = $$ ] && continue
+		if grep -qzxF "TMPDIR=$work" "$p/environ" 2>/dev/null; then
+			case "$(readlink "$p/exe")" in
+			*/bash | */grep | */sed | */stat | */readlink) continue ;; # this function's own
+			esac
+			echo "process ${p#/proc/}: $(tr '\0' ' ' <"$p/cmdline")"
+			kill -9 "${p#/proc/}" 2>/dev/null || true
+		fi
+	done
+	awk -v w="$work/" 'index($2, w) == 1 { print $2 }' /proc/mounts | sort -r | while read -r target; do
+		echo "mount $target"
+		umount "$target" || umount -l "$target" || true
+	done
+	if command -v losetup >/dev/null; then
+		losetup --list --noheadings --raw --output NAME,BACK-FILE 2>/dev/null |
+			while read -r name back; do
+				case $back in
+				"$work"/*)
+					echo "loop device $name on $back"
+					losetup --detach "$name" || true
+					;;
+				esac
+			done
+	fi
+}
+
+cleanup() {
+	local code=$?
+	trap - EXIT INT TERM
+	left=$(leftovers)
+	if [ -n "$left" ] && [ $code -eq 0 ]; then
+		echo "left behind by the tests:" >&2
+		echo "$left" >&2
+		code=1
+	fi
+	chmod -R u+w "$work" 2>/dev/null || true
+	rm -rf "$work"
+	exit $code
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+is_root() { [ "$(id -u)" -eq 0 ]; }
+
+# need installs Debian packages for a missing command, or says how.
+need() {
+	local command=$1
+	shift
+	command -v "$command" >/dev/null && return
+	if is_root && command -v apt-get >/dev/null; then
+		echo "installing $*"
+		apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null
+		return
+	fi
+	echo "test.sh: '$command' is missing; install it, on Debian with: sudo apt-get install -y $*" >&2
+	exit 1
+}
+
+# tool installs a Go program at a fixed version, once, into bin/tools and
+# prints its path. They are no dependency of the product.
+tool() {
+	local name=$1 package=$2 version=$3
+	local path=$tools/$version/$name found
+	if [ ! -x "$path" ]; then
+		found=$(go env GOPATH)/bin/$name
+		if [ -x "$found" ] && go version -m "$found" 2>/dev/null | grep -q "mod.*[[:space:]]${version}[[:space:]]" &&
+			[ "$(go version "$found" | awk '{ print $NF }')" = "$(go env GOVERSION)" ]; then
+			echo "$found"
+			return
+		fi
+		GOBIN=$tools/$version go install "$package@$version" >&2
+	fi
+	echo "$path"
+}
+
+# race is the environment of tests under the race detector, which needs cgo.
+race() { CGO_ENABLED=1 go test -race "$@"; }
+
+# report turns go test -json into a report and keeps the counts.
+report() {
+	local no_skip=
+	is_root && no_skip=-no-skip
+	"$work/testreport" -counts "$counts" $no_skip
+}
+
+# packages lists the packages with tests below the given folders that exist.
+packages() {
+	local d
+	for d in "$@"; do
+		if find "$d" -name '*_test.go' 2>/dev/null | grep -q .; then echo "./$d/..."; fi
+	done
+}
+
+step_build() { CGO_ENABLED=0 go build ./... && CGO_ENABLED=0 go build -o bin/ ./cmd/...; }
+
+step_format() {
+	local gofumpt list
+	gofumpt=$(tool gofumpt mvdan.cc/gofumpt "$gofumpt_version") || return
+	list=$("$gofumpt" -l .) || return
+	[ -z "$list" ] || { printf 'not formatted:\n%s\n' "$list"; return 1; }
+}
+
+step_vet() { go vet ./... && go vet -tags invariants ./...; }
+
+step_lint() {
+	local golangci
+	golangci=$(tool golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint "$golangci_version") || return
+	"$golangci" run
+}
+
+# Package sched is what the other packages lock with; it cannot be checked by a
+# tool that looks at their locks.
+step_locks() {
+	local checklocks
+	checklocks=$(tool checklocks gvisor.dev/gvisor/tools/checklocks/cmd/checklocks "$checklocks_version") || return
+	go list ./... | grep -v '/sched$' | xargs go vet -vettool="$checklocks" -inferred=false
+}
+
+step_unit() { race -json ./... | report; }
+
+step_invariants() {
+	local list
+	mapfile -t list < <(packages sched layout bdev space mblock mlog mpool)
+	race -tags invariants -json "${list[@]}" | report
+}
+
+step_sim() {
+	CGO_ENABLED=0 go test -count=1 -tags invariants -json ./test/sim -sim.first=$((RANDOM * 32768 + RANDOM)) \
+		-sim.for="${MPOOL_SIM_TIME:-30}s" | report
+}
+
+step_fuzz() {
+	local file target
+	grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sort | while IFS=: read -r file target; do
+		target=${target#func }
+		echo "$(dirname "$file") $target"
+		CGO_ENABLED=0 go test -run '^$' -fuzz "^$target\$" -fuzztime "${MPOOL_FUZZ_TIME:-3}s" "$(dirname "$file")" \
+			>"$work/fuzz.log" 2>&1 </dev/null || { cat "$work/fuzz.log"; echo "$target" >>"$work/fuzz.failed"; }
+	done
+	[ ! -s "$work/fuzz.failed" ]
+}
+
+step_quickstart() { ./scripts/quickstart.sh; }
+
+# run does one step and counts it as one check beside the tests in it.
+run() {
+	local begin=$SECONDS
+	printf '\n== %s\n' "$1"
+	if "step_$1" </dev/null; then
+		echo 1 0 0 >>"$counts"
+	else
+		echo 0 1 0 >>"$counts"
+		echo "$1" >>"$failures"
+		[ "$1" != build ] || exit 1
+	fi
+	echo "== $1: $((SECONDS - begin)) s"
+}
+
+if ! command -v go >/dev/null; then
+	echo "test.sh: Go is missing; install Go $(awk '$1 == "go" { print $2 }' go.mod) or later" >&2
+	exit 1
+fi
+need gcc gcc libc6-dev # the race detector
+need losetup mount util-linux
+need diff diffutils
+go build -o "$work/testreport" ./scripts/testreport
+
+for s in $steps; do
+	run "$s"
+done
+
+echo
+if [ -s "$failures" ]; then
+	echo "failed: $(paste -sd ' ' "$failures")"
+fi
+awk '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' "$counts"
+[ ! -s "$failures" ]
