@@ -48,7 +48,8 @@ func (b Boundary) String() string {
 }
 
 // Cutter stops the machine at one boundary among those of all disks that were
-// opened with its OnIO. With At 0 it only counts. One simulation may use it.
+// opened with its OnIO. With At 0 it only counts. It is for one simulation or
+// one goroutine.
 type Cutter struct {
 	Sched *sched.Sched // nil: no simulation; every later operation gets ENODEV
 	At    uint64       // the boundary to stop at, from 1

@@ -102,18 +102,20 @@ func (d *Disk) PowerCut(rng *rand.Rand, o CutOptions) Cut {
 	cut := d.cutLocked(d.durable, rng, o)
 	d.current = d.durable
 	d.pending, d.underway, d.pendingBytes = nil, nil, 0
-	d.holder, d.vanished = nil, false
+	d.vanished = false
+	d.releaseLocked()
 	return cut
 }
 
-// Kill ends the process that has the disk open, without a power cut: what is
+// Kill ends the processes that have the disk open, without a power cut: what is
 // in the cache stays there, each write under way arrives whole, torn or not at
 // all. The disk can be opened again.
 func (d *Disk) Kill(rng *rand.Rand) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	list := d.underway
-	d.underway, d.holder = nil, nil
+	d.underway = nil
+	d.releaseLocked()
 	rng.Shuffle(len(list), func(i, k int) { list[i], list[k] = list[k], list[i] })
 	for _, w := range list {
 		d.arrivePartlyLocked(w, rng)
@@ -227,11 +229,10 @@ func fates(mode CutMode, rng *rand.Rand, list []*write, choose func(int, Write) 
 		return nil
 	}
 	one := 0
-	switch mode {
-	case CutAllButOne, CutOnlyOne, CutPrefix:
-		one = rng.IntN(n)
-	case CutOnlyLast, CutTornLast:
+	if slices.Contains([]CutMode{CutOnlyLast, CutTornLast}, mode) {
 		one = newest(list)
+	} else if slices.Contains([]CutMode{CutAllButOne, CutOnlyOne, CutPrefix}, mode) {
+		one = rng.IntN(n)
 	}
 	// ifOne gives one write another fate than all others.
 	ifOne := func(that, others Fate) func(int) Fate {
@@ -272,9 +273,9 @@ func fates(mode CutMode, rng *rand.Rand, list []*write, choose func(int, Write) 
 			w := list[i]
 			return choose(i, Write{Offset: w.offset, Size: w.size, Discard: w.discard, Ended: w.end != 0})
 		}
-	default: // CutNone
-		return func(int) Fate { return FateLose }
+	case CutDraw, CutNone:
 	}
+	return func(int) Fate { return FateLose }
 }
 
 // coins keeps and tears writes each with a probability drawn once.
@@ -342,23 +343,27 @@ func (t *tear) keep(asked sectorMask) sectorMask {
 		if asked>>s&1 == 0 {
 			continue
 		}
-		keep := false
-		switch t.pattern {
-		case tearTail:
-			keep = t.next < t.at
-		case tearHead:
-			keep = t.next > t.at
-		case tearHole:
-			keep = t.next != t.at
-		case tearIsland:
-			keep = t.next == t.at
-		default:
-			keep = t.rng.Uint32()&1 == 0
-		}
-		if keep {
+		if t.keepNext() {
 			kept |= 1 << s
 		}
-		t.next++
 	}
 	return kept
+}
+
+// keepNext says whether the next sector is kept.
+func (t *tear) keepNext() bool {
+	next := t.next
+	t.next++
+	switch t.pattern {
+	case tearTail:
+		return next < t.at
+	case tearHead:
+		return next > t.at
+	case tearHole:
+		return next != t.at
+	case tearIsland:
+		return next == t.at
+	default:
+		return t.rng.Uint32()&1 == 0
+	}
 }

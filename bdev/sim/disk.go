@@ -102,7 +102,7 @@ type Disk struct {
 	// +checklocks:mu
 	ends uint64 // writes ended
 	// +checklocks:mu
-	holder *engine // who has it open
+	holders []*engine // who has it open
 	// +checklocks:mu
 	faults []*fault
 	// +checklocks:mu

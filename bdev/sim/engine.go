@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"time"
 
@@ -22,6 +23,11 @@ type Latency struct {
 // OpenOptions are how a disk is opened. The zero value is a device of random
 // latency in a simulation, one that answers at once without.
 type OpenOptions struct {
+	// ReadOnly refuses writes and discards.
+	ReadOnly bool
+	// Shared opens the disk as by another path that nobody can tell to be the
+	// same disk: besides those who have it open, and not keeping others out.
+	Shared bool
 	// Inline makes operations end before Start returns also in a simulation.
 	Inline bool
 	// Latencies; a zero value is that of an ordinary solid-state drive.
@@ -58,7 +64,7 @@ func (o *OpenOptions) fill() {
 // Open opens a disk exclusively and returns a drive over it. In a simulation s
 // is its scheduler; else s is nil and operations end before they return. The
 // drive's Close releases the disk, and so do PowerCut and Kill.
-// EBUSY while it is open.
+// Errors: bdev.ErrBusy while it is open, ENODEV when it has vanished.
 func Open(s *sched.Sched, d *Disk, o OpenOptions) (*bdev.Drive, error) {
 	e, err := OpenEngine(s, d, o)
 	if err != nil {
@@ -81,12 +87,24 @@ func OpenEngine(s *sched.Sched, d *Disk, o OpenOptions) (bdev.Engine, error) {
 	switch {
 	case d.vanished:
 		return nil, fmt.Errorf("open %s: %w", d.opts.Name, syscall.ENODEV)
-	case d.holder != nil:
-		return nil, fmt.Errorf("open %s: %w", d.opts.Name, syscall.EBUSY)
+	case !o.Shared && slices.ContainsFunc(d.holders, func(h *engine) bool { return !h.opts.Shared }):
+		return nil, fmt.Errorf("open %s: %w: another process has it open", d.opts.Name, bdev.ErrBusy)
 	}
-	d.holder = e
-	d.underway = nil // of a clone: they never arrived
+	if len(d.holders) == 0 {
+		d.underway = nil // of a clone: they never arrived
+	}
+	d.holders = append(d.holders, e)
 	return e, nil
+}
+
+// releaseLocked takes the disk from those who have it open.
+//
+// +checklocks:d.mu
+func (d *Disk) releaseLocked() {
+	for _, h := range d.holders {
+		h.dead = true
+	}
+	d.holders = nil
 }
 
 // engine is one open of a disk. Its fields are guarded by the disk's mutex.
@@ -100,6 +118,8 @@ type engine struct {
 	boundaries uint64
 	inflight   int
 	stopped    bool // by OnIO
+	closed     bool
+	dead       bool // by a kill or power cut
 }
 
 // transfer is one operation under way.
@@ -114,7 +134,11 @@ type transfer struct {
 func (e *engine) Name() string { return "sim" }
 
 // Geometry describes the disk.
-func (e *engine) Geometry() bdev.Geometry { return e.disk.geometry() }
+func (e *engine) Geometry() bdev.Geometry {
+	g := e.disk.geometry()
+	g.ReadOnly = e.opts.ReadOnly
+	return g
+}
 
 // Await waits as a completion does: nobody has to reap.
 func (e *engine) Await(ctx context.Context, c *sched.Completion) error { return c.Wait(ctx) }
@@ -128,13 +152,15 @@ func (e *engine) Close() error {
 	d := e.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.holder != e {
+	if e.closed || e.dead {
+		e.closed = true
 		return nil
 	}
 	if e.inflight > 0 && !e.stopped {
 		return fmt.Errorf("close %s: %d operations are under way: %w", d.opts.Name, e.inflight, syscall.EBUSY)
 	}
-	d.holder = nil
+	e.closed = true
+	d.holders = slices.DeleteFunc(d.holders, func(h *engine) bool { return h == e })
 	return nil
 }
 
@@ -152,10 +178,10 @@ func (e *engine) start(o *bdev.Op) {
 	d := e.disk
 	stop := e.boundary(o, PhaseStart, nil)
 	d.mu.Lock()
-	if stop || d.holder != e || d.vanished {
+	if err := e.refuseLocked(stop); err != nil {
 		d.mu.Unlock()
 		if !stop || !e.sched.Simulated() {
-			o.Complete(syscall.ENODEV)
+			o.Complete(err)
 		}
 		return
 	}
@@ -167,20 +193,18 @@ func (e *engine) start(o *bdev.Op) {
 		w := d.beginLocked(o.Offset, o.Size(), false)
 		t.write = w.start
 		if !e.inline {
-			end = e.draw(e.opts.Write) + t.verdict.delay
+			end = max(e.draw(e.opts.Write)+t.verdict.delay, 1)
 			fetch = e.fetchPlan(w, o, end)
 		}
 	case bdev.OpDiscard:
 		w := d.beginLocked(o.Offset, o.Length, true)
 		t.write = w.start
-		if d.opts.Discard {
-			d.discardPiecesLocked(w, e.rng)
-		}
+		d.discardPiecesLocked(w, e.rng)
 		end = e.draw(e.opts.Discard) + t.verdict.delay
 	case bdev.OpFlush:
 		t.ends = d.ends
 		end = e.draw(e.opts.Flush) + t.verdict.delay
-	default:
+	case bdev.OpRead:
 		end = e.draw(e.opts.Read) + t.verdict.delay
 	}
 	d.mu.Unlock()
@@ -192,6 +216,22 @@ func (e *engine) start(o *bdev.Op) {
 		e.sched.Post(fetch, func() { e.fetch(t) })
 	}
 	e.sched.Post(end, func() { e.end(t) })
+}
+
+// refuseLocked says why an operation does not start. Whether it makes sense the
+// drive has checked.
+//
+// +checklocks:e.disk.mu
+func (e *engine) refuseLocked(stop bool) error {
+	d := e.disk
+	switch {
+	case e.closed:
+		return bdev.ErrClosed
+	case stop || e.dead || d.vanished:
+		return syscall.ENODEV
+	default:
+		return nil
+	}
 }
 
 // draw returns an operation's latency.
@@ -226,7 +266,7 @@ func (e *engine) fetch(t *transfer) {
 	d := e.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.holder != e || e.stopped {
+	if e.dead || e.stopped {
 		return
 	}
 	for _, w := range d.underway {
@@ -247,7 +287,7 @@ func (e *engine) end(t *transfer) {
 	e.inflight--
 	var err error
 	switch {
-	case d.holder != e: // killed, or the power was cut
+	case e.dead:
 		err = syscall.ENODEV
 	case d.vanished:
 		t.verdict.err = syscall.ENODEV

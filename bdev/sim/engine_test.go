@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"strings"
 	"syscall"
@@ -26,7 +25,7 @@ func writeOp(off int64, p []byte) *bdev.Op {
 }
 
 func readOp(off int64, n int) *bdev.Op {
-	return &bdev.Op{Code: bdev.OpRead, Offset: off, Buf: make([]byte, n)}
+	return &bdev.Op{Code: bdev.OpRead, Offset: off, Buf: aligned(n)}
 }
 
 func mustOpen(t *testing.T, s *sched.Sched, d *Disk, o OpenOptions) *bdev.Drive {
@@ -101,17 +100,17 @@ func TestReadsAndWritesInAllShapes(t *testing.T) {
 		s := sched.New(3)
 		err := s.Run(func() {
 			drive := mustOpen(t, s, d, OpenOptions{Inline: inline})
-			want := make([]byte, 24*512)
+			want := aligned(24 * 512)
 			for i := range want {
 				want[i] = byte(i * 7 >> 3)
 			}
-			// Pieces that end within sectors and pages.
-			vec := [][]byte{want[:100], want[100:5000], want[5000:5000], want[5000:]}
+			// Pieces that end within pages.
+			vec := [][]byte{want[:512], want[512 : 10*512], want[10*512:]}
 			if err := do(drive, &bdev.Op{Code: bdev.OpWrite, Offset: 3 * 512, Vec: vec}); err != nil {
 				t.Error(err)
 			}
 			whole := readOp(3*512, len(want))
-			parts := [][]byte{make([]byte, 1), make([]byte, 4999), make([]byte, len(want)-5000)}
+			parts := [][]byte{aligned(512), aligned(16 * 512), aligned(7 * 512)}
 			if err := do(drive, whole, &bdev.Op{Code: bdev.OpRead, Offset: 3 * 512, Vec: parts}); err != nil {
 				t.Error(err)
 			}
@@ -137,23 +136,39 @@ func TestReadsAndWritesInAllShapes(t *testing.T) {
 	}
 }
 
+func TestReadOnlyOpen(t *testing.T) {
+	d := NewDisk(64<<10, DiskOptions{Discard: true})
+	drive := mustOpen(t, nil, d, OpenOptions{ReadOnly: true})
+	if !drive.Geometry().ReadOnly {
+		t.Error("the geometry does not say so")
+	}
+	if err := do(drive, readOp(0, 512)); err != nil {
+		t.Error(err)
+	}
+	for _, o := range []*bdev.Op{writeOp(0, letters(1, 'A')), {Code: bdev.OpDiscard, Length: 4096}} {
+		if err := do(drive, o); !errors.Is(err, syscall.EROFS) {
+			t.Errorf("%v: %v", o.Code, err)
+		}
+	}
+}
+
 func TestOneOpenAtATime(t *testing.T) {
 	d := NewDisk(64<<10, DiskOptions{Name: "/sim/a"})
 	first := mustOpen(t, nil, d, OpenOptions{})
-	if _, err := Open(nil, d, OpenOptions{}); !errors.Is(err, syscall.EBUSY) {
+	if _, err := Open(nil, d, OpenOptions{}); !errors.Is(err, bdev.ErrBusy) {
 		t.Fatalf("second open: %v", err)
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
 	second := mustOpen(t, nil, d, OpenOptions{})
-	if err := do(first, readOp(0, 512)); !errors.Is(err, syscall.ENODEV) {
+	if err := do(first, readOp(0, 512)); !errors.Is(err, bdev.ErrClosed) {
 		t.Fatalf("read of a closed drive: %v", err)
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(nil, d, OpenOptions{}); !errors.Is(err, syscall.EBUSY) {
+	if _, err := Open(nil, d, OpenOptions{}); !errors.Is(err, bdev.ErrBusy) {
 		t.Fatalf("a second close released another's open: %v", err)
 	}
 	d.PowerCut(nil, CutOptions{Mode: CutNone})
@@ -170,6 +185,36 @@ func TestOneOpenAtATime(t *testing.T) {
 	}
 	if got := third.Geometry(); got.Path != "/sim/a" || got.Size != 64<<10 || !got.WriteCache || got.LogicalSector != 512 {
 		t.Fatalf("geometry %+v", got)
+	}
+}
+
+// Two hosts that reach one disk by paths of their own see each other's writes.
+func TestSharedOpen(t *testing.T) {
+	d := NewDisk(64<<10, DiskOptions{})
+	a := mustOpen(t, nil, d, OpenOptions{})
+	b := mustOpen(t, nil, d, OpenOptions{Shared: true})
+	if err := do(a, writeOp(0, letters(1, 'A'))); err != nil {
+		t.Fatal(err)
+	}
+	r := readOp(0, 512)
+	if err := do(b, writeOp(512, letters(1, 'B')), r); err != nil || r.Buf[0] != 'A' {
+		t.Fatal(err, r.Buf[0])
+	}
+	if _, err := Open(nil, d, OpenOptions{}); !errors.Is(err, bdev.ErrBusy) {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = mustOpen(t, nil, d, OpenOptions{})
+	d.Kill(rand.New(rand.NewPCG(1, 1)))
+	for _, x := range []*bdev.Drive{a, b} {
+		if err := do(x, readOp(0, 512)); !errors.Is(err, syscall.ENODEV) {
+			t.Fatal(err)
+		}
+	}
+	if got := picture(d)[:2]; got != "AB" {
+		t.Fatal(got)
 	}
 }
 
@@ -304,96 +349,5 @@ func TestReadSeesWritesUnderWay(t *testing.T) {
 		if seen[want] < 3 {
 			t.Errorf("%s seen %d times: %v", want, seen[want], seen)
 		}
-	}
-}
-
-func TestDirectAccess(t *testing.T) {
-	d := NewDisk(16<<10, DiskOptions{})
-	drive := mustOpen(t, nil, d, OpenOptions{})
-	if err := do(drive, writeOp(0, letters(8, 'A'))); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := d.WriteAt([]byte("xyz"), 4095); n != 3 || err != nil {
-		t.Fatal(n, err)
-	}
-	var three [3]byte
-	if n, err := d.Durable().ReadAt(three[:], 4095); n != 3 || err != nil || string(three[:]) != "xyz" {
-		t.Fatal(n, err, three)
-	}
-	if n, err := d.ReadAt(make([]byte, 10), d.Size()-4); n != 4 || err != io.EOF {
-		t.Fatal(n, err)
-	}
-	if _, err := d.WriteAt(three[:], d.Size()-1); !errors.Is(err, syscall.EINVAL) {
-		t.Fatal(err)
-	}
-	// The sector that was written raw is durable, the others still volatile.
-	if got := picture(d.Durable())[:8]; got != ".......#" {
-		t.Fatal(got)
-	}
-	if err := do(drive, &bdev.Op{Code: bdev.OpFlush}); err != nil {
-		t.Fatal(err)
-	}
-	if a, b := picture(d), picture(d.Durable()); a != b || a[:8] != "AAAAAAA#" {
-		t.Fatal(a, b)
-	}
-}
-
-func TestFlipBitIsSeenEverywhere(t *testing.T) {
-	d := NewDisk(16<<10, DiskOptions{})
-	drive := mustOpen(t, nil, d, OpenOptions{})
-	if err := do(drive, writeOp(0, letters(8, 'A')), &bdev.Op{Code: bdev.OpFlush}, writeOp(512, letters(1, 'B'))); err != nil {
-		t.Fatal(err)
-	}
-	before := d.Clone()
-	for _, off := range []int64{100, 600, 8192} {
-		d.FlipBit(off, 3)
-	}
-	for _, x := range []*Disk{d, d.Durable()} {
-		for _, off := range []int64{100, 600, 8192} {
-			var got, want [1]byte
-			if _, err := x.ReadAt(got[:], off); err != nil {
-				t.Fatal(err)
-			}
-			original := before
-			if x != d {
-				original = before.Durable()
-			}
-			if _, err := original.ReadAt(want[:], off); err != nil {
-				t.Fatal(err)
-			}
-			if got[0] != want[0]^8 {
-				t.Errorf("byte %d is %x, was %x", off, got, want)
-			}
-		}
-	}
-	if err := do(drive, &bdev.Op{Code: bdev.OpFlush}); err != nil {
-		t.Fatal(err)
-	}
-	if a, b := picture(d), picture(d.Durable()); a != b || a[:4] != "##AA" {
-		t.Fatal(a, b)
-	}
-}
-
-func TestUnreadableSectorHealsWhenWrittenWhole(t *testing.T) {
-	d := NewDisk(16<<10, DiskOptions{PhysicalSector: 4096})
-	drive := mustOpen(t, nil, d, OpenOptions{})
-	d.SetUnreadable(4096+700, 1)
-	for _, o := range []*bdev.Op{readOp(4096, 512), readOp(0, 8192), writeOp(4096, letters(1, 'A'))} {
-		if err := do(drive, o); !errors.Is(err, syscall.EIO) {
-			t.Fatalf("%v at %d: %v", o.Code, o.Offset, err)
-		}
-	}
-	if err := do(drive, readOp(0, 4096), readOp(8192, 4096), writeOp(4096, letters(8, 'A')), readOp(4096, 512)); err != nil {
-		t.Fatal(err)
-	}
-	// Not flushed: the write may be lost, and the sector is as it was.
-	if got := picture(d.Durable())[9:17]; got != "????????" {
-		t.Fatal(got)
-	}
-	if err := do(drive, &bdev.Op{Code: bdev.OpFlush}); err != nil {
-		t.Fatal(err)
-	}
-	if got := picture(d.Durable())[9:17]; got != "AAAAAAAA" {
-		t.Fatal(got)
 	}
 }

@@ -36,9 +36,6 @@ func (e *engine) finishWriteLocked(t *transfer) error {
 	if w == nil {
 		return syscall.ENODEV
 	}
-	if w.discard && !d.opts.Discard {
-		return syscall.EOPNOTSUPP
-	}
 	if !w.discard {
 		w.fetch(t.op, w.size)
 	}

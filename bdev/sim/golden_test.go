@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/mpool-go/mpool/bdev"
 )
@@ -37,7 +38,21 @@ type script struct {
 	flushEnd uint64
 }
 
-func letters(n int, letter byte) []byte { return bytes.Repeat([]byte{letter}, n*sectorSize) }
+// aligned returns memory that a drive accepts.
+func aligned(n int) []byte {
+	p := make([]byte, n+pageSize)
+	from := -int(uintptr(unsafe.Pointer(unsafe.SliceData(p)))) & (pageSize - 1)
+	return p[from : from+n : from+n]
+}
+
+// letters returns sectors full of one letter.
+func letters(n int, letter byte) []byte {
+	p := aligned(n * sectorSize)
+	for i := range p {
+		p[i] = letter
+	}
+	return p
+}
 
 func (s *script) start(first, count int64, letter byte) *transfer {
 	s.disk.mu.Lock()

@@ -6,17 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/sched"
-
-	"pgregory.net/rapid"
 )
 
 // stamped fills sectors with a version that no other write has.
 func stamped(sectors int, version uint64) []byte {
-	p := make([]byte, sectors*sectorSize)
+	p := aligned(sectors * sectorSize)
 	for i := 0; i < len(p); i += 8 {
 		binary.LittleEndian.PutUint64(p[i:], version)
 	}
@@ -49,12 +50,7 @@ func (m *sectorModel) current() uint64 {
 }
 
 func (m *sectorModel) allows(v uint64) bool {
-	for _, w := range m.volatile {
-		if v == w {
-			return true
-		}
-	}
-	return v == m.durable
+	return v == m.durable || slices.Contains(m.volatile, v)
 }
 
 // diskModel is a disk of which each sector is on its own.
