@@ -1,0 +1,103 @@
+package mlog
+
+import (
+	"context"
+
+	"github.com/mpool-go/mpool/api"
+)
+
+// Close syncs and closes. If something was appended since the log was opened,
+// one more group marks the close as clean: it proves, should the last pages rot,
+// that they were there. The log is closed whatever is returned; the error is
+// that of the sync, or the context's (the writer then goes on until it is done).
+func (l *Log) Close(ctx context.Context) error { return l.end(ctx, false) }
+
+// Abandon closes without sync: a group in flight is waited for, what else was
+// appended is given up. The error is the context's.
+func (l *Log) Abandon(ctx context.Context) error { return l.end(ctx, true) }
+
+func (l *Log) end(ctx context.Context, abandon bool) error {
+	const op = "mlog close"
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing && !abandon {
+		return &api.Error{Code: api.EBADF, Op: op, Object: l.c.ID, Detail: "the log is closed already"}
+	}
+	l.closing = true
+	l.closed.Store(true)
+	if abandon {
+		l.abandoned = true
+	} else if l.dirty {
+		l.wantLocked(l.records)
+	}
+	l.idle.Broadcast() // appends that wait for room
+	for l.writing {
+		if err := l.idle.Wait(ctx); err != nil {
+			e := api.ContextError(op, err)
+			e.Object = l.c.ID
+			return e
+		}
+	}
+	l.restLocked()
+	if !abandon && l.durable.records < l.records {
+		return l.failureLocked(op, l.records)
+	}
+	return nil
+}
+
+// Len returns how many records the log has, durable or not, and their bytes.
+func (l *Log) Len() (records uint64, bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.records, l.bytes
+}
+
+// Records returns how many records the log has, durable or not.
+func (l *Log) Records() uint64 {
+	n, _ := l.Len()
+	return n
+}
+
+// Durable returns how many records are durable, and their bytes.
+func (l *Log) Durable() (records uint64, bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.durable.records, l.durable.bytes
+}
+
+// Used returns the payload bytes that are used; see [Usable].
+func (l *Log) Used() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pos.bytes()
+}
+
+// Capacity returns the payload bytes of the log.
+func (l *Log) Capacity() int64 { return Usable(l.c.Extent.Blocks) }
+
+// Free returns the payload bytes that are left; see [Cost].
+func (l *Log) Free() int64 { return l.Capacity() - l.Used() }
+
+// FreeFor says whether a record of n bytes would fit now.
+func (l *Log) FreeFor(n int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return n <= MaxRecord && l.pos.after(n).fits(l.finals)
+}
+
+// Generation returns the log's generation.
+func (l *Log) Generation() uint64 { return l.c.Generation }
+
+// Err returns why the log is poisoned, or nil.
+func (l *Log) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
+// Stats returns a snapshot of the counters.
+func (l *Log) Stats() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stats
+}

@@ -1,0 +1,134 @@
+package mlog
+
+import (
+	"context"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/sched"
+)
+
+// waiter is one task that waits until records are durable.
+type waiter struct {
+	records uint64 // how many
+	told    bool   // out of the list: done is, or is about to be, completed
+	err     error
+	done    sched.Completion
+}
+
+// waiters are those who wait, and waiters to be used again. Guarded by the
+// log's mutex.
+type waiters struct {
+	list []*waiter
+	free []*waiter
+}
+
+// keepWaiters bounds the waiters that are kept for use again.
+const keepWaiters = 256
+
+func (q *waiters) add(s *sched.Sched, records uint64) *waiter {
+	var w *waiter
+	if n := len(q.free); n > 0 {
+		w = q.free[n-1]
+		q.free = q.free[:n-1]
+	} else {
+		w = new(waiter)
+		w.done.Init(s)
+	}
+	w.records = records
+	q.list = append(q.list, w)
+	return w
+}
+
+// take moves those who wait for no more than so many records to dst.
+func (q *waiters) take(records uint64, dst []*waiter) []*waiter {
+	kept := 0
+	for _, w := range q.list {
+		if w.records <= records {
+			w.told = true
+			dst = append(dst, w)
+			continue
+		}
+		q.list[kept] = w
+		kept++
+	}
+	clear(q.list[kept:])
+	q.list = q.list[:kept]
+	return dst
+}
+
+// remove takes out a waiter who no longer waits.
+func (q *waiters) remove(w *waiter) {
+	for i, o := range q.list {
+		if o == w {
+			last := len(q.list) - 1
+			q.list[i] = q.list[last]
+			q.list[last] = nil
+			q.list = q.list[:last]
+			return
+		}
+	}
+}
+
+// put keeps a waiter whose owner has done with it.
+func (q *waiters) put(w *waiter) {
+	if len(q.free) < keepWaiters {
+		w.told, w.err = false, nil
+		w.done.Reset()
+		q.free = append(q.free, w)
+	}
+}
+
+// Sync returns when every record appended before the call is durable. Errors:
+// ETIMEDOUT, ECANCELED; EUNKNOWN (the write of these records failed: they may
+// be durable or not); EIO (the log is poisoned); EBADF (closed).
+func (l *Log) Sync(ctx context.Context) error { return l.SyncTo(ctx, ^uint64(0)) }
+
+// SyncTo returns when all records with numbers below records are durable; those
+// that were not appended before the call do not count. Errors as Sync.
+func (l *Log) SyncTo(ctx context.Context, records uint64) error {
+	l.mu.Lock()
+	records = min(records, l.records)
+	var err error
+	switch {
+	case records <= l.durable.records:
+		l.mu.Unlock()
+		return nil
+	case l.failed != nil:
+		err = l.failureLocked("mlog sync", records)
+	case l.closing:
+		err = &api.Error{Code: api.EBADF, Op: "mlog sync", Object: l.c.ID, Detail: "the log is closed"}
+	}
+	if err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	w := l.waiters.add(l.c.Sched, records)
+	l.wantLocked(records)
+	l.mu.Unlock()
+	return l.await(ctx, w)
+}
+
+// await waits for what w waits for.
+func (l *Log) await(ctx context.Context, w *waiter) error {
+	if err := w.done.Wait(ctx); err != nil {
+		l.mu.Lock()
+		if !w.told {
+			l.waiters.remove(w)
+			l.waiters.put(w)
+			l.mu.Unlock()
+			e := api.ContextError("mlog sync", err)
+			e.Object = l.c.ID
+			return e
+		}
+		l.mu.Unlock()
+		// The writer has it and completes it without waiting for anything.
+		if err := w.done.Wait(context.WithoutCancel(ctx)); err != nil {
+			return l.c.ioError("mlog sync", err)
+		}
+	}
+	err := w.err
+	l.mu.Lock()
+	l.waiters.put(w)
+	l.mu.Unlock()
+	return err
+}
