@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/mpool-go/mpool/sched"
 )
@@ -15,7 +16,8 @@ type Geometry struct {
 	LogicalSector  int   // bytes: 512 or 4096; the unit of I/O
 	PhysicalSector int   // bytes: what the device writes at once
 	Regular        bool  // a regular file, not a block device
-	Discard        bool  // OpDiscard does something
+	ReadOnly       bool  // opened for reading only
+	Discard        bool  // OpDiscard does something; else it gets EOPNOTSUPP
 	DiscardUnit    int64 // bytes: granularity of discard, 0 if none
 	WriteCache     bool  // writes are volatile until flushed
 	FUA            bool  // the queue has FUA writes
@@ -29,13 +31,28 @@ type Engine interface {
 	Name() string
 	// Start begins the operations. Each ends with a call of Op.Complete, from
 	// any goroutine (in simulation: from an event) and possibly before Start
-	// returns. Start may block while the engine's queue is full.
+	// returns. Start may block while the engine's queue is full. The slice is
+	// the caller's again when Start returns.
 	Start(ops []*Op)
 	// Await returns when the completion is done, or with the context's error.
 	// The caller may be made to reap completions, its own and others'.
 	Await(ctx context.Context, c *sched.Completion) error
 	// Close closes the device. No operation may be under way.
 	Close() error
+}
+
+// starter is an Engine whose Start can give up waiting for room. Operations
+// that were not started by then are completed with the context's error.
+type starter interface {
+	startContext(ctx context.Context, ops []*Op)
+}
+
+// inliner is an Engine that can do some operations in the caller's goroutine,
+// faster than by Start and Await, but for as long as they take. It returns
+// false if it would not do this one now; else it has counted (Drive.begun) and
+// completed it.
+type inliner interface {
+	inline(o *Op) bool
 }
 
 // Stats counts what a drive did since it was opened.
@@ -51,6 +68,9 @@ type Drive struct {
 	engine Engine
 	geo    Geometry
 
+	starter starter // the engine, if it is one
+	inliner inliner // the engine, if it is one
+
 	reads, writes, flushes, discards atomic.Uint64
 	readBytes, writeBytes            atomic.Uint64
 	errors                           atomic.Uint64
@@ -63,6 +83,8 @@ type Drive struct {
 // NewDrive makes a drive over an engine, which it owns from then on.
 func NewDrive(s *sched.Sched, e Engine) *Drive {
 	d := &Drive{sched: s, engine: e, geo: e.Geometry()}
+	d.starter, _ = e.(starter)
+	d.inliner, _ = e.(inliner)
 	d.flush.init(s, d)
 	return d
 }
@@ -72,6 +94,9 @@ func (d *Drive) Geometry() Geometry { return d.geo }
 
 // Path returns the device's path.
 func (d *Drive) Path() string { return d.geo.Path }
+
+// Sched returns the world the drive lives in: nil is the real one.
+func (d *Drive) Sched() *sched.Sched { return d.sched }
 
 // EngineName returns what does the I/O: "io_uring", "pread" or "sim".
 func (d *Drive) EngineName() string { return d.engine.Name() }
@@ -108,6 +133,12 @@ func (d *Drive) begun(o *Op) {
 	}
 }
 
+// unbegun takes back begun, of a discard.
+func (d *Drive) unbegun(*Op) {
+	d.discards.Add(^uint64(0))
+	d.inflight.Add(-1)
+}
+
 func (d *Drive) ended(o *Op) {
 	if o.Err != nil {
 		d.errors.Add(1)
@@ -115,36 +146,77 @@ func (d *Drive) ended(o *Op) {
 	d.inflight.Add(-1)
 }
 
-// check says what is wrong with an operation before it is started.
+// check says what is wrong with an operation before it is started: EINVAL,
+// EROFS or EOPNOTSUPP, with the reason.
 func (d *Drive) check(o *Op) error {
 	size := o.Size()
 	sector := int64(d.geo.LogicalSector)
-	switch {
-	case o.Code == OpFlush:
+	switch o.Code {
+	case OpFlush:
 		return nil
-	case o.Offset < 0 || size <= 0 || o.Offset+size > d.geo.Size:
-		return fmt.Errorf("outside the device of %d bytes", d.geo.Size)
+	case OpRead:
+	case OpWrite, OpDiscard:
+		if d.geo.ReadOnly {
+			return fmt.Errorf("the drive was opened read-only: %w", syscall.EROFS)
+		}
+		if o.Code == OpDiscard && !d.geo.Discard {
+			return fmt.Errorf("the device cannot discard: %w", syscall.EOPNOTSUPP)
+		}
+	default:
+		return fmt.Errorf("no operation has the code %d: %w", o.Code, syscall.EINVAL)
+	}
+	switch {
+	case o.Offset < 0 || size <= 0 || o.Offset > d.geo.Size-size:
+		return fmt.Errorf("outside the device of %d bytes: %w", d.geo.Size, syscall.EINVAL)
 	case o.Offset%sector != 0 || size%sector != 0:
-		return fmt.Errorf("not aligned to the sector size %d", sector)
+		return fmt.Errorf("offset and length must be multiples of the sector size %d: %w", sector, syscall.EINVAL)
+	case o.Code == OpDiscard:
+		return nil
+	case o.Buf != nil:
+		return d.checkMemory(o.Buf)
+	}
+	for _, v := range o.Vec {
+		if err := d.checkMemory(v); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// Start begins operations that end on their own: each has an OnDone or nobody
-// cares. See [Drive.Run] for those that somebody waits for.
-func (d *Drive) Start(ops ...*Op) {
-	start := ops[:0:len(ops)]
-	for _, o := range ops {
-		o.Drive = d
+func (d *Drive) checkMemory(p []byte) error {
+	sector := d.geo.LogicalSector
+	if len(p) == 0 || (int(address(p))|len(p))%sector != 0 {
+		return fmt.Errorf("memory of %d bytes at %#x is not aligned to the sector size %d; use AllocBuffer: %w",
+			len(p), address(p), sector, syscall.EINVAL)
+	}
+	return nil
+}
+
+// admit counts the operations in and returns those that may be started. It
+// completes the others.
+func (d *Drive) admit(ops []*Op) []*Op {
+	for i, o := range ops {
+		o.Drive, o.state.done, o.state.retries = d, 0, 0
 		d.begun(o)
-		if err := d.check(o); err != nil {
-			o.Complete(err)
+		err := d.check(o)
+		if err == nil {
 			continue
 		}
-		start = append(start, o)
+		// The slice is the caller's: leave it as it is.
+		rest := d.admit(ops[i+1:])
+		good := append(append(make([]*Op, 0, len(ops)), ops[:i]...), rest...)
+		o.Complete(err)
+		return good
 	}
-	if len(start) > 0 {
-		d.engine.Start(start)
+	return ops
+}
+
+// Start begins operations that end on their own: each has an OnDone or nobody
+// cares. It waits while the device's queue is full. See [Drive.Run] for those
+// that somebody waits for.
+func (d *Drive) Start(ops ...*Op) {
+	if ops = d.admit(ops); len(ops) > 0 {
+		d.engine.Start(ops)
 	}
 }
 
@@ -161,6 +233,8 @@ type Batch struct {
 	pending atomic.Int32
 	gaveUp  atomic.Bool
 	done    sched.Completion
+	start   []*Op // Run's copy of Ops, which engines may keep until Start returns
+	few     [4]*Op
 }
 
 func (b *Batch) opDone() {
@@ -174,29 +248,19 @@ func (b *Batch) opDone() {
 }
 
 // Run starts the batch's operations and waits until all have ended. It returns
-// the first failed operation's error, or, when the context ends first, an error
-// that wraps ErrDetached and the context's error: operations are then still
-// under way and Batch.Detached will be called.
+// the first failed operation's error; the context's error when nothing was
+// started because the context had ended already; or, when it ends later, an
+// error that wraps ErrDetached and the context's error: operations are then
+// still under way and Batch.Detached will be called.
 func (d *Drive) Run(ctx context.Context, b *Batch) error {
 	if len(b.Ops) == 0 {
 		return nil
 	}
-	b.done.Init(d.sched)
-	b.done.Reset()
-	b.gaveUp.Store(false)
-	b.pending.Store(int32(len(b.Ops)))
-	for _, o := range b.Ops {
-		o.batch = b
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: I/O not started: %w", d.Path(), context.Cause(ctx))
 	}
-	// Start gets a list of its own: the batch's must survive.
-	d.Start(append(make([]*Op, 0, len(b.Ops)), b.Ops...)...)
-	if err := d.engine.Await(ctx, &b.done); err != nil {
-		if !b.gaveUp.Swap(true) {
-			d.reapLater(b)
-			return fmt.Errorf("%s: %w: %w", d.Path(), ErrDetached, err)
-		}
-		// The last operation ended at the same moment.
-		if err := d.engine.Await(context.WithoutCancel(ctx), &b.done); err != nil {
+	if !d.tryInline(ctx, b) {
+		if err := d.runBatch(ctx, b); err != nil {
 			return err
 		}
 	}
@@ -206,6 +270,52 @@ func (d *Drive) Run(ctx context.Context, b *Batch) error {
 		}
 	}
 	return nil
+}
+
+// tryInline does a batch of one operation here, if the engine can and nobody
+// needs to be told before it ends.
+func (d *Drive) tryInline(ctx context.Context, b *Batch) bool {
+	if d.inliner == nil || len(b.Ops) != 1 || ctx.Done() != nil {
+		return false
+	}
+	o := b.Ops[0]
+	o.batch = nil
+	o.Drive, o.state.done, o.state.retries = d, 0, 0
+	if d.check(o) != nil {
+		return false // runBatch refuses it as any other
+	}
+	return d.inliner.inline(o)
+}
+
+func (d *Drive) runBatch(ctx context.Context, b *Batch) error {
+	b.done.Init(d.sched)
+	b.done.Reset()
+	b.gaveUp.Store(false)
+	b.pending.Store(int32(len(b.Ops)))
+	for _, o := range b.Ops {
+		o.batch = b
+	}
+	if b.start == nil {
+		b.start = b.few[:0]
+	}
+	b.start = append(b.start[:0], b.Ops...)
+	if ops := d.admit(b.start); len(ops) > 0 {
+		if d.starter != nil {
+			d.starter.startContext(ctx, ops)
+		} else {
+			d.engine.Start(ops)
+		}
+	}
+	err := d.engine.Await(ctx, &b.done)
+	if err == nil {
+		return nil
+	}
+	if !b.gaveUp.Swap(true) {
+		d.reapLater(b)
+		return fmt.Errorf("%s: %w: %w", d.Path(), ErrDetached, err)
+	}
+	// The last operation ended at the same moment.
+	return d.engine.Await(context.WithoutCancel(ctx), &b.done)
 }
 
 // reapLater sees to it that somebody waits for the rest of an abandoned batch,

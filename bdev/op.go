@@ -1,7 +1,6 @@
 package bdev
 
 import (
-	"errors"
 	"fmt"
 	"syscall"
 )
@@ -33,15 +32,21 @@ func (c OpCode) String() string {
 }
 
 // Op is one operation. It belongs to its maker until it is started, to the
-// engine until it has ended, then to its maker again.
+// engine until it has ended, then to its maker again. The device writes to the
+// memory that it names behind the garbage collector's back: an Op and its
+// buffers are on the heap or off Go's memory (whatever is handed to Start, Run
+// or Put is), and the engine keeps a pointer to the Op until it has ended.
 type Op struct {
 	Drive  *Drive // set by Drive.Run; a Queue's user sets it
 	Code   OpCode
 	Offset int64    // bytes, a multiple of the logical sector size
-	Buf    []byte   // memory of a read or write: aligned address and length
-	Vec    [][]byte // the same in several pieces; used when Buf is nil
+	Buf    []byte   // memory of a read or write: address and length multiples of the logical sector size
+	Vec    [][]byte // the same in several pieces, each aligned as Buf; used when Buf is nil
 	Length int64    // OpDiscard: bytes
 	Bulk   bool     // low priority: may wait behind others
+	// Fixed names the registered buffer that Buf lies in, or is 0. It is used
+	// on the queue that gave it only; see [RegisterBuffer].
+	Fixed BufferID
 
 	// Err is the result: nil, or an [*IOError]. A read or write is done whole
 	// or not: engines go on after a short one.
@@ -55,16 +60,24 @@ type Op struct {
 	User uint64
 
 	batch *Batch
-	state opState // the engine's
+	queue collector // whoever wants the end first: a Queue of this package
+	state opState   // the engine's
 }
 
 // opState is what an engine keeps with an operation under way.
 type opState struct {
-	done  int64 // bytes done so far
-	slot  uint32
-	iovs  []syscall.Iovec
-	next  *Op
-	index int
+	done    int64 // bytes done so far
+	err     error // the result, until Complete
+	retries int
+	slot    uint32
+	iovs    []syscall.Iovec
+	next    *Op // in the engine's or the collector's list
+}
+
+// collector takes the ends of operations and calls finish for each later, from
+// its own goroutine. collect must not block, and may run in a simulation's event.
+type collector interface {
+	collect(o *Op)
 }
 
 // Size returns how many bytes the operation moves or discards.
@@ -84,17 +97,30 @@ func (o *Op) Size() int64 {
 
 // Complete ends the operation. Engines call it, exactly once for each.
 func (o *Op) Complete(err error) {
-	if err != nil {
-		o.Err = &IOError{Op: o.Code, Device: o.Drive.Path(), Offset: o.Offset, Length: o.Size(), Err: err}
-	} else {
-		o.Err = nil
+	o.state.err = err
+	if o.queue != nil {
+		o.queue.collect(o)
+		return
 	}
+	o.finish()
+}
+
+// finish makes the end known, as Complete or the collector was told it.
+func (o *Op) finish() {
+	o.Err = nil
+	if err := o.state.err; err != nil {
+		o.Err = &IOError{Op: o.Code, Device: o.Drive.Path(), Offset: o.Offset, Length: o.Size(), Err: err}
+		o.state.err = nil
+	}
+	// The Op may be used again as soon as anybody knows of the end.
+	b := o.batch
+	o.batch, o.queue = nil, nil
 	o.Drive.ended(o)
 	if o.OnDone != nil {
 		o.OnDone(o)
 	}
-	if o.batch != nil {
-		o.batch.opDone()
+	if b != nil {
+		b.opDone()
 	}
 }
 
@@ -113,14 +139,3 @@ func (e *IOError) Error() string {
 
 // Unwrap returns the cause.
 func (e *IOError) Unwrap() error { return e.Err }
-
-// ErrDetached is wrapped by the error of a wait that its context ended while
-// operations were still under way.
-var ErrDetached = errors.New("gave up waiting for I/O that is still under way")
-
-// ErrFlushFailed is returned when a flush failed after the ticket was taken:
-// what was written under the ticket must be taken for lost.
-var ErrFlushFailed = errors.New("a flush of the drive failed: writes since the last good flush may be lost")
-
-// ErrClosed is returned when the drive is closed.
-var ErrClosed = errors.New("drive is closed")

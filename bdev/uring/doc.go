@@ -4,10 +4,10 @@
 //
 // # The rings
 //
-//	           submission queue (we write)            completion queue (kernel writes)
-//	        head (kernel)        tail (we)          head (we)          tail (kernel)
-//	          |                    |                  |                    |
-//	 ...free..|..taken next........|..free...  ...free.|..to be reaped......|..free...
+//	          submission queue (we write)            completion queue (kernel writes)
+//	       head (kernel)        tail (we)          head (we)          tail (kernel)
+//	         |                    |                  |                    |
+//	...free..|..taken next........|..free...  ...free.|..to be reaped......|..free...
 //
 // A [Ring] keeps an own copy of the submission tail: [Ring.SQE] hands out
 // entries after it, [Ring.Publish] stores it for the kernel with release order.

@@ -175,3 +175,6 @@ func (r *Ring) Enter(submit, wait, flags uint32) (int, error) {
 	}
 	return int(n), nil
 }
+
+// Flags returns the Setup flags that the ring was made with.
+func (r *Ring) Flags() uint32 { return r.flags }

@@ -1,0 +1,264 @@
+package bdev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/mpool-go/mpool/bdev/uring"
+	"github.com/mpool-go/mpool/sched"
+)
+
+const (
+	// submitBatch: whoever makes so many entries pending submits them even if
+	// the leader is about to.
+	submitBatch = 8
+	// interruptData marks the completion of the entry that interrupts a leader.
+	interruptData = 1 << 32
+	// ioctlWorkers do what io_uring cannot.
+	ioctlWorkers = 2
+)
+
+// uringEngine does the I/O of one device for any number of blocking callers
+// over one ring, without a thread of its own.
+//
+// Operations are put on the ring under mu. One of the waiting callers is the
+// leader: it enters the kernel to submit what is pending and to wait, and
+// completes everybody's operations, until its own have ended; then it makes
+// another waiter the leader. While the leader is outside the kernel, others
+// leave what they put to it, so that one system call submits for many. While
+// it waits in the kernel, they submit themselves. Every operation under way
+// has a waiter: that of its batch, or, for those that nobody waits for, a
+// reaper that ends with them. So none is ever left without a leader to come.
+//
+// Operations under way are bounded by the submission queue, and so by the
+// completion queue, which is twice as long: no completion is ever lost.
+type uringEngine struct {
+	dev  *device
+	slow workers // for what only an ioctl does
+
+	mu sched.Mutex
+	// The submission side of the ring is guarded by mu, its completion side is
+	// the leader's.
+	ring *uring.Ring
+	// +checklocks:mu
+	slots []*Op // operations under way, by their completions' UserData
+	// +checklocks:mu
+	free []uint32 // free slots
+	// +checklocks:mu
+	room room
+	// +checklocks:mu
+	leading bool // there is a leader, or one was chosen
+	// +checklocks:mu
+	waiting bool // the leader is in the kernel, or not yet awake
+	// +checklocks:mu
+	interrupting bool // an interrupt is under way
+	// +checklocks:mu
+	closed bool
+	// +checklocks:mu
+	followers followerList
+	// +checklocks:mu
+	orphans int // operations under way that nobody waits for
+	// +checklocks:mu
+	orphaned *sched.Completion // what their reaper waits for
+
+	entering atomic.Int32 // callers that submit outside of mu
+
+	// The leader's own.
+	cqes  [128]uring.CQE
+	ended []*Op
+}
+
+// newURingEngine makes the engine, or returns an error that wraps
+// uring.ErrUnsupported where the kernel has no ring for us.
+func newURingEngine(dev *device, o *OpenOptions) (*uringEngine, error) {
+	e := &uringEngine{dev: dev}
+	// One entry is the interrupt's.
+	ring, ops, err := newRing(uint32(o.QueueDepth+1), 0, o.MaxWorkers)
+	if err != nil {
+		return nil, err
+	}
+	if !ops.Has(uring.OpURingCmd) {
+		dev.plainDiscard.Store(true)
+	}
+	e.ring = ring
+	e.mu.Init(nil, sched.RankQueue)
+	e.slow.init(ioctlWorkers, o.QueueDepth, dev.do)
+	e.slow.after = e.interrupt // the leader may wait for what a worker ended
+	e.setDepth(o.QueueDepth)
+	return e, nil
+}
+
+// +checklocksignore: not shared yet
+func (e *uringEngine) setDepth(depth int) {
+	e.room.total = depth
+	e.slots = make([]*Op, depth)
+	for i := range depth {
+		e.free = append(e.free, uint32(depth-1-i))
+	}
+}
+
+// newRing makes a ring that has every operation a device needs, with the flags
+// asked for or, on kernels without them, none.
+func newRing(entries, flags uint32, maxWorkers int) (*uring.Ring, *uring.Ops, error) {
+	ring, err := uring.New(uring.Options{Entries: entries, Flags: flags | uring.SetupSubmitAll})
+	if errors.Is(err, syscall.EINVAL) {
+		ring, err = uring.New(uring.Options{Entries: entries})
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	ops, err := ring.Probe()
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("%w: %w", uring.ErrUnsupported, err), ring.Close())
+	}
+	for _, op := range []uring.Opcode{
+		uring.OpNop, uring.OpRead, uring.OpWrite, uring.OpReadv, uring.OpWritev,
+		uring.OpFsync, uring.OpFallocate, uring.OpReadFixed, uring.OpWriteFixed, uring.OpPollAdd,
+	} {
+		if !ops.Has(op) {
+			return nil, nil, errors.Join(fmt.Errorf("%w: no operation %d", uring.ErrUnsupported, op), ring.Close())
+		}
+	}
+	// Linux 5.15 has the limit; without it the kernel's own, which is bounded
+	// too, holds.
+	if err := ring.LimitWorkers(uint32(maxWorkers), uint32(maxWorkers)); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return nil, nil, errors.Join(err, ring.Close())
+	}
+	return ring, ops, nil
+}
+
+// Geometry returns what is known of the device.
+func (e *uringEngine) Geometry() Geometry { return e.dev.geo }
+
+// Name returns "io_uring".
+func (e *uringEngine) Name() string { return "io_uring" }
+
+// Start puts operations on the ring.
+func (e *uringEngine) Start(ops []*Op) { e.startContext(context.Background(), ops) }
+
+func (e *uringEngine) startContext(ctx context.Context, ops []*Op) {
+	for i, o := range ops {
+		if e.dev.needsIoctl(o) {
+			e.slow.start(ctx, ops[i:i+1])
+			continue
+		}
+		// The longest run that the ring takes.
+		n := i + 1
+		for n < len(ops) && !e.dev.needsIoctl(ops[n]) {
+			n++
+		}
+		e.put(ctx, ops[i:n])
+		if n < len(ops) {
+			e.startContext(ctx, ops[n:])
+		}
+		return
+	}
+}
+
+// put puts operations on the ring as there is room.
+func (e *uringEngine) put(ctx context.Context, ops []*Op) {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		for _, o := range ops {
+			o.Complete(ErrClosed)
+		}
+		return
+	}
+	n := e.room.take(len(ops))
+	for {
+		orphans := 0
+		for _, o := range ops[:n] {
+			o.state.slot = e.free[len(e.free)-1]
+			e.free = e.free[:len(e.free)-1]
+			e.slots[o.state.slot] = o
+			e.entryLocked(o)
+			if o.batch == nil {
+				orphans++
+			}
+		}
+		e.ring.Publish()
+		e.adoptLocked(orphans)
+		ops = ops[n:]
+		if len(ops) == 0 {
+			break
+		}
+		r := e.room.wait(len(ops))
+		e.submitAndUnlock()
+		err := e.Await(ctx, &r.done)
+		e.mu.Lock()
+		if err != nil {
+			e.room.leave(r)
+			e.mu.Unlock()
+			e.interrupt() // the places went to another, who may be the leader
+			cancel(ctx, ops)
+			return
+		}
+		n = r.granted
+	}
+	e.submitAndUnlock()
+}
+
+// entryLocked makes a submission entry for an operation. The ring has as many
+// entries as there are slots, so there is one.
+//
+// +checklocks:e.mu
+func (e *uringEngine) entryLocked(o *Op) {
+	sqe := e.ring.SQE()
+	if sqe == nil {
+		panic("bdev: more operations than entries of the ring")
+	}
+	e.dev.prepare(sqe, o)
+}
+
+// adoptLocked makes sure that somebody waits for operations without a batch.
+//
+// +checklocks:e.mu
+func (e *uringEngine) adoptLocked(n int) {
+	if n == 0 {
+		return
+	}
+	e.orphans += n
+	if e.orphaned != nil {
+		return
+	}
+	c := new(sched.Completion)
+	e.orphaned = c
+	go func() {
+		// With a context that never ends, Await cannot fail.
+		_ = e.Await(context.Background(), c) //nolint:errcheck // see above
+	}()
+}
+
+// submitAndUnlock lets the kernel take what is pending, unless the leader does
+// so in a moment, or the caller will once it leads.
+//
+// +checklocksrelease:e.mu
+func (e *uringEngine) submitAndUnlock() {
+	n := e.ring.Pending()
+	if n == 0 || !e.leading || (!e.waiting && n < submitBatch) {
+		e.mu.Unlock()
+		return
+	}
+	e.entering.Add(1)
+	e.mu.Unlock()
+	e.submit(n)
+	e.entering.Add(-1)
+}
+
+// submit enters until nothing is pending.
+func (e *uringEngine) submit(n uint32) {
+	for n > 0 {
+		e.enter(n, 0, 0)
+		n = e.ring.Pending()
+	}
+}
+
+// enter enters the kernel once.
+func (e *uringEngine) enter(submit, wait, flags uint32) {
+	_, err := e.ring.Enter(submit, wait, flags)
+	e.mustEnter(err)
+}

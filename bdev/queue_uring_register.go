@@ -1,0 +1,129 @@
+package bdev
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/bdev/uring"
+)
+
+const (
+	// futexSize32 (and without FUTEX2_PRIVATE: shared between processes).
+	futexSize32 = 2
+	// futexAny matches every wake-up.
+	futexAny = 0xffffffff
+)
+
+// take returns a free slot and marks it used, or -1.
+func take(used []bool) int {
+	for i, u := range used {
+		if !u {
+			used[i] = true
+			return i
+		}
+	}
+	return -1
+}
+
+// RegisterBuffer registers memory.
+func (q *ringQueue) RegisterBuffer(mem []byte) (BufferID, error) {
+	slot := take(q.bufferUsed)
+	if slot < 0 {
+		return 0, fmt.Errorf("%w: all %d places are taken", ErrNotRegistered, len(q.bufferUsed))
+	}
+	if err := q.ring.SetBuffer(slot, mem); err != nil {
+		q.bufferUsed[slot] = false
+		return 0, fmt.Errorf("%w: %w", ErrNotRegistered, err)
+	}
+	return BufferID(slot + 1), nil
+}
+
+// UnregisterBuffer ends a registration.
+func (q *ringQueue) UnregisterBuffer(id BufferID) error {
+	slot := int(id) - 1
+	if slot < 0 || slot >= len(q.bufferUsed) || !q.bufferUsed[slot] {
+		return fmt.Errorf("no buffer is registered as %d: %w", id, syscall.EINVAL)
+	}
+	if err := q.ring.SetBuffer(slot, nil); err != nil {
+		return err
+	}
+	q.bufferUsed[slot] = false
+	return nil
+}
+
+// RegisterDrive registers a drive's device.
+func (q *ringQueue) RegisterDrive(d *Drive) error {
+	dev := deviceOf(d)
+	if _, ok := q.files[d]; ok || dev == nil {
+		return nil
+	}
+	slot := take(q.fileSlots)
+	if slot < 0 {
+		return nil
+	}
+	if err := q.ring.SetFile(slot, dev.fd); err != nil {
+		q.fileSlots[slot] = false
+		return err
+	}
+	q.files[d] = int32(slot)
+	return nil
+}
+
+// UnregisterDrive ends a registration.
+func (q *ringQueue) UnregisterDrive(d *Drive) error {
+	slot, ok := q.files[d]
+	if !ok {
+		return nil
+	}
+	if err := q.ring.SetFile(int(slot), -1); err != nil {
+		return err
+	}
+	delete(q.files, d)
+	q.fileSlots[slot] = false
+	return nil
+}
+
+// WaitWord waits for a futex.
+func (q *ringQueue) WaitWord(word *uint32, value uint32, done func(error)) bool {
+	if len(q.freeWords) == 0 {
+		return false
+	}
+	e := q.ring.SQE()
+	if e == nil {
+		return false
+	}
+	w := q.freeWords[len(q.freeWords)-1]
+	q.freeWords = q.freeWords[:len(q.freeWords)-1]
+	q.words[w] = done
+	e.Opcode, e.FD, e.UserData = uring.OpFutexWait, futexSize32, wordData+uint64(w)
+	e.Addr, e.Off, e.Addr3 = uint64(uintptr(unsafe.Pointer(word))), uint64(value), futexAny
+	return true
+}
+
+// Close ends the queue.
+func (q *ringQueue) Close() error {
+	if q.inflight > 0 {
+		return fmt.Errorf("close queue: %d operations are under way: %w", q.inflight, syscall.EBUSY)
+	}
+	var errs []error
+	if q.fileSlots != nil {
+		// The kernel takes a ring down some time after it is closed: devices
+		// must be free at once.
+		errs = append(errs, q.ring.UnregisterFiles())
+	}
+	if q.bufferUsed != nil {
+		errs = append(errs, q.ring.UnregisterBuffers())
+	}
+	errs = append(errs, q.ring.UnregisterRing(), q.ring.Close())
+	if q.wakeFD >= 0 {
+		errs = append(errs, unix.Close(q.wakeFD))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close queue: %w", err)
+	}
+	return nil
+}
