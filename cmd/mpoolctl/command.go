@@ -43,7 +43,9 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
 		noun("mlog", "Append-only logs of records",
 			newMlogCreate(a), newMlogAppend(a), newMlogRead(a), newMlogList(a), newMlogShow(a),
 			newMlogErase(a), newMlogDelete(a)),
+		newMan(a),
 	)
+	completePools(a, root)
 	return root
 }
 
