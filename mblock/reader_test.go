@@ -1,0 +1,205 @@
+package mblock
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
+	"github.com/mpool-go/mpool/sched"
+)
+
+// proves S13
+func TestReadsOfAnyOffsetAndLength(t *testing.T) {
+	for _, size := range []int{1, 5000, 16 * blockSize, 17*blockSize + 1, 2*bounceRead + 12345, directRead + 3*blockSize} {
+		data := random(size, uint64(size))
+		rapid.Check(t, func(rt *rapid.T) {
+			simulate(t, 1, func(s *sched.Sched) {
+				r := newRig(t, s, diskFor(int64(size)))
+				c, o := r.write(data)
+				reader := NewReader(c, o, NewSums(s, 1<<20), rapid.Bool().Draw(rt, "verify"))
+				for range 20 {
+					readOnce(rt, s, reader, data)
+				}
+				if r.pins.Load() != 0 || r.pinned.Load() == 0 {
+					rt.Fatalf("%d pins are left of %d", r.pins.Load(), r.pinned.Load())
+				}
+			})
+		})
+	}
+}
+
+func readOnce(rt *rapid.T, s *sched.Sched, r *Reader, data []byte) {
+	size := len(data)
+	off := rapid.IntRange(0, size+2*blockSize).Draw(rt, "off")
+	n := rapid.IntRange(0, size+blockSize).Draw(rt, "n")
+	skip := rapid.SampledFrom([]int{0, 0, 1, 512}).Draw(rt, "skip")
+	if rapid.Bool().Draw(rt, "aligned") {
+		off, n, skip = off&^(blockSize-1), n&^(blockSize-1), 0
+	}
+	ctx := context.Background()
+	if rapid.Bool().Draw(rt, "can end") {
+		var cancel context.CancelFunc
+		ctx, cancel = s.WithCancel(ctx)
+		defer cancel()
+	}
+	room := alignedBytes(n+blockSize, skip)
+	for i := range room {
+		room[i] = 0xa5
+	}
+	p := room[:n:n]
+	got, err := r.ReadAt(ctx, p, int64(off))
+	want := min(n, max(size-off, 0))
+	if got != want || (got < n) != isEOF(err) || got == n && err != nil {
+		rt.Fatalf("read %d+%d of %d: %d, %v", off, n, size, got, err)
+	}
+	if got > 0 && !bytes.Equal(p[:got], data[off:off+got]) {
+		rt.Fatalf("read %d+%d of %d: wrong bytes", off, n, size)
+	}
+	for _, b := range room[n:] {
+		if b != 0xa5 {
+			rt.Fatalf("read %d+%d of %d wrote past the end of the caller's memory", off, n, size)
+		}
+	}
+}
+
+func TestReadErrors(t *testing.T) {
+	r := newRig(t, nil, diskFor(blockSize))
+	c, o := r.write(random(100, 1))
+	reader := NewReader(c, o, nil, true)
+	if _, err := reader.ReadAt(context.Background(), make([]byte, 1), -1); !errors.Is(err, api.EINVAL) {
+		t.Errorf("negative offset: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := reader.ReadAt(ctx, make([]byte, 1), 0); !errors.Is(err, api.ECANCELED) {
+		t.Errorf("canceled: %v", err)
+	}
+	if err := reader.Verify(ctx); !errors.Is(err, api.ECANCELED) {
+		t.Errorf("canceled: %v", err)
+	}
+	r.refuse.Store(true)
+	for what, err := range map[string]error{
+		"read":   second(reader.ReadAt(context.Background(), make([]byte, 1), 0)),
+		"begin":  reader.BeginRead(new(ReadOp), make([]byte, 1), 0),
+		"verify": reader.Verify(context.Background()),
+	} {
+		if !errors.Is(err, api.ENOENT) {
+			t.Errorf("%s while deleting: %v", what, err)
+		}
+	}
+	if r.pins.Load() != 0 {
+		t.Errorf("%d pins", r.pins.Load())
+	}
+}
+
+func second(_ int, err error) error { return err }
+
+func TestRecordsThatContradictThemselves(t *testing.T) {
+	r := newRig(t, nil, diskFor(100*blockSize))
+	c, good := r.write(random(10*blockSize, 1))
+	for name, change := range map[string]func(c *Config){
+		"longer than an mblock": func(*Config) { good.Written = 1 << 63 },
+		"longer than extent":    func(c *Config) { c.Extent.Blocks = 9 },
+		"too few checksums":     func(*Config) { good.Sums = good.Sums[:9] },
+		"no checksums":          func(*Config) { good.Sums = nil },
+		"checksums twice":       func(*Config) { good.Written = 20 * blockSize },
+	} {
+		c, o := c, good
+		change(&c)
+		good, o = o, good
+		reader := NewReader(c, o, nil, true)
+		_, err := reader.ReadAt(context.Background(), make([]byte, 10), 0)
+		if !errors.Is(err, api.ECORRUPT) || !errors.Is(reader.Verify(context.Background()), api.ECORRUPT) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The operations of a read can be started in any way; here by hand.
+func TestBeginAndEnd(t *testing.T) {
+	const size = 3000 * blockSize
+	r := newRig(t, nil, diskFor(size))
+	data := random(size, 8)
+	c, o := r.write(data)
+	cache := NewSums(nil, 1<<20)
+	reader := NewReader(c, o, cache, true)
+	var op ReadOp
+	do := func(p []byte, off int64, wantOps int, wantDirect bool) (int, error) {
+		t.Helper()
+		if err := reader.BeginRead(&op, p, off); err != nil {
+			t.Fatal(err)
+		}
+		if len(op.Ops()) != wantOps || op.Direct() != wantDirect {
+			t.Errorf("read %d+%d: %d operations, direct %v", off, len(p), len(op.Ops()), op.Direct())
+		}
+		for _, o := range op.Ops() {
+			r.drive.Start(o)
+		}
+		return op.End()
+	}
+	p := alignedBytes(1200*blockSize, 0)
+	for _, c := range []struct {
+		off, n, ops int
+		direct      bool
+	}{
+		{0, 1, 2, true},        // the first page is not known yet
+		{1, 1, 1, true},        // now it is
+		{900, 1200, 2, true},   // two more pages, all three read at once
+		{1500, 1100, 1, true},  // all known
+		{2999, 1, 1, true},     // the last block
+		{2999, 1200, 1, true},  // and past it
+		{3000, 1, 0, false},    // nothing there
+		{3000, 0, 0, false},    // nothing wanted
+		{100000, 10, 0, false}, // far away
+	} {
+		n, err := do(p[:c.n*blockSize], int64(c.off)*blockSize, c.ops, c.direct)
+		want := data[min(c.off*blockSize, size):min((c.off+c.n)*blockSize, size)]
+		if n != len(want) || (n < c.n*blockSize) != isEOF(err) || !bytes.Equal(p[:n], want) {
+			t.Errorf("read %d+%d: %d, %v", c.off, c.n, n, err)
+		}
+	}
+	if n, err := do(p[1:5000], 77, 1, false); n != 4999 || err != nil || !bytes.Equal(p[1:5000], data[77:77+4999]) {
+		t.Errorf("unaligned: %d, %v", n, err)
+	}
+	if err := reader.BeginRead(&op, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	op.Cancel()
+	if r.pins.Load() != 0 {
+		t.Errorf("%d pins", r.pins.Load())
+	}
+}
+
+// doneNow ends operations at once, with the bytes of an mblock of one value.
+func TestSteadyReadsAllocateNothing(t *testing.T) {
+	const size = 100 * blockSize
+	r := newRig(t, nil, diskFor(size))
+	data := random(size, 8)
+	c, o := r.write(data)
+	reader := NewReader(c, o, NewSums(nil, 1<<20), true)
+	var op ReadOp
+	p := bdev.AllocBuffer(blockSize)
+	defer bdev.FreeBuffer(p)
+	var off int64
+	run := func() {
+		if err := reader.BeginRead(&op, p, off); err != nil {
+			t.Fatal(err)
+		}
+		copy(p, data[off:]) // as the device would; it allocates
+		if n, err := op.End(); n != blockSize || err != nil {
+			t.Fatal(n, err)
+		}
+		off = (off + blockSize) % size
+	}
+	if _, err := reader.ReadAt(context.Background(), p, 0); err != nil { // makes the page known
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(500, run); n != 0 {
+		t.Errorf("%v allocations a read", n)
+	}
+}

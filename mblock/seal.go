@@ -1,0 +1,107 @@
+package mblock
+
+import (
+	"context"
+	"errors"
+
+	"github.com/mpool-go/mpool/bdev"
+)
+
+// Sealed is what a sealed mblock's metadata record needs.
+type Sealed struct {
+	Written    int64    // bytes, exact
+	Sums       []uint32 // the checksum of each block, if there are at most layout.MaxInlineSums; else nil
+	UsedBlocks uint32   // blocks of the extent that must be kept, at least 1
+}
+
+// Seal ends the writing: it lets no new write begin, waits for those under way,
+// writes the checksum pages and flushes the drive. When it returns nil, all of
+// the mblock's content is durable. It may be called again: after success it
+// returns the same, after an error of its context it goes on. Errors: EIO (a
+// write or the flush failed: poisoned), ENOENT (the object is being deleted),
+// ETIMEDOUT, ECANCELED.
+func (w *Writer) Seal(ctx context.Context) (Sealed, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	for w.err == nil && (w.sealing || len(w.open) > 0) {
+		if w.changed.Wait(ctx) != nil {
+			return Sealed{}, w.cfg.ended(ctx, opCommit)
+		}
+	}
+	switch {
+	case w.err != nil:
+		return Sealed{}, w.poisonedLocked(opCommit)
+	case w.sealed != nil:
+		return *w.sealed, nil
+	}
+	s := Sealed{Written: w.next, UsedBlocks: BlocksFor(w.next)}
+	blocks := dataBlocks(w.next)
+	if blocks > 0 && pagesFor(blocks) == 0 {
+		s.Sums = append(s.Sums, w.sums[0][:blocks]...)
+	}
+	if blocks > 0 {
+		w.sealing = true
+		sums, ticket := w.sums, w.ticket
+		w.mu.Unlock()
+		err, fatal := w.makeDurable(ctx, blocks, sums, ticket)
+		w.mu.Lock()
+		w.sealing = false
+		w.changed.Broadcast()
+		if err != nil {
+			if fatal {
+				w.poisonLocked(err)
+			}
+			return Sealed{}, err
+		}
+	}
+	w.sealed = &s
+	return s, nil
+}
+
+// makeDurable writes the checksum pages of so many data blocks and flushes. An
+// error is fatal if the writes may be lost.
+func (w *Writer) makeDurable(ctx context.Context, blocks uint32, sums [][]uint32, ticket bdev.Ticket) (err error, fatal bool) {
+	if ctx.Err() != nil {
+		return w.cfg.ended(ctx, opCommit), false
+	}
+	if pagesFor(blocks) > 0 {
+		if !w.cfg.pin() {
+			return w.cfg.gone(opCommit), false
+		}
+		if err := w.writePages(ctx, blocks, sums); err != nil {
+			return err, ctx.Err() == nil
+		}
+	}
+	err = w.cfg.Drive.Flush(ctx, ticket)
+	switch {
+	case err == nil:
+		return nil, false
+	case ctx.Err() != nil && !errors.Is(err, bdev.ErrFlushFailed):
+		return w.cfg.ended(ctx, opCommit), false
+	default:
+		e := w.cfg.ioError(opCommit, err)
+		e.Detail = "the drive failed to make the mblock durable: abort it and write it anew"
+		return e, true
+	}
+}
+
+// writePages writes the checksum pages behind the data.
+func (w *Writer) writePages(ctx context.Context, blocks uint32, sums [][]uint32) error {
+	pages := pagesFor(blocks)
+	g := w.newGroup(int(pages) * blockSize)
+	if w.cfg.Sched.Simulated() {
+		defer g.unwound()
+	}
+	g.bounce = bdev.AllocBuffer(int(pages) * blockSize)
+	for i := range pages {
+		EncodePage(g.bounce[i*blockSize:][:blockSize], w.cfg.Birth, i, sums[i][:sumsIn(blocks, i)])
+	}
+	g.add(g.bounce)
+	at := w.cfg.Extent.Offset() + int64(blocks)*blockSize
+	for _, o := range g.list {
+		o.Offset = at
+		at += int64(len(o.Buf))
+	}
+	return g.run(ctx, opCommit, func() {})
+}

@@ -1,0 +1,332 @@
+package mblock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
+	"github.com/mpool-go/mpool/sched"
+)
+
+// Writer is an uncommitted mblock. Safe for concurrent use.
+type Writer struct {
+	cfg      Config // its Pin and Unpin count in inflight
+	seed     seed
+	inflight atomic.Int64
+
+	mu      sched.Mutex
+	changed sched.Cond // open shrank, err was set, or sealing ended
+	// +checklocks:mu
+	next int64 // bytes given to writes so far; the next one's offset
+	// +checklocks:mu
+	open []span // writes under way, by offset
+	// +checklocks:mu
+	sums [][]uint32 // the checksum of each block before next, by page
+	// +checklocks:mu
+	ticket bdev.Ticket // taken before the first write
+	// +checklocks:mu
+	closed bool // Seal was called: nothing is written any more
+	// +checklocks:mu
+	sealing bool // a Seal is at work
+	// +checklocks:mu
+	sealed *Sealed // the result of the Seal that succeeded
+	// +checklocks:mu
+	err error // the first failure: poisoned
+}
+
+// span is a range of bytes.
+type span struct{ from, to int64 }
+
+// NewWriter makes the Writer of a new, empty mblock. The extent must hold
+// BlocksFor(Capacity) blocks and be nobody else's. It holds no resources but
+// memory: 4 bytes for each block written.
+func NewWriter(c Config) *Writer {
+	if c.Capacity < 0 || c.Capacity > api.MaxMblockCapacity || BlocksFor(c.Capacity) > c.Extent.Blocks {
+		panic(fmt.Sprintf("mblock: a capacity of %d bytes in an extent of %d blocks", c.Capacity, c.Extent.Blocks))
+	}
+	w := &Writer{cfg: c, seed: seedOf(c.Birth)}
+	w.cfg.Pin = func() bool {
+		if !c.pin() {
+			return false
+		}
+		w.inflight.Add(1)
+		return true
+	}
+	w.cfg.Unpin = func() {
+		w.inflight.Add(-1)
+		c.unpin()
+	}
+	w.mu.Init(c.Sched, sched.RankObject)
+	w.changed.Init(c.Sched, &w.mu)
+	return w
+}
+
+// InFlight returns how many reads and groups of writes the device is at.
+func (w *Writer) InFlight() int64 { return w.inflight.Load() }
+
+// Err returns nil, or why the Writer is poisoned: then only giving the mblock
+// up is left.
+func (w *Writer) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+// Len returns how many bytes were given to writes so far, ended or not.
+func (w *Writer) Len() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.next
+}
+
+// Write appends p. Places are given in the order of the calls; many writes may
+// be under way. Every write but the last must be a multiple of 4096 bytes. It
+// returns len(p), or 0 and an error: EFBIG (past the capacity; nothing is
+// written), ESTATE (after a write that was no multiple, or after Seal), ENOENT
+// (the object is being deleted), EIO, or ETIMEDOUT and ECANCELED. When those
+// last three come after the write was given its place, the Writer is poisoned.
+// Memory aligned to 4096 bytes goes to the device as it is, if the context
+// cannot end the wait; its content must not change meanwhile, or a later read
+// finds it corrupt. Else p is copied.
+func (w *Writer) Write(ctx context.Context, p []byte) (int, error) {
+	if ctx.Err() != nil {
+		return 0, w.cfg.ended(ctx, opWrite)
+	}
+	off, sums, err := w.reserve(int64(len(p)))
+	if err != nil || len(p) == 0 {
+		return 0, err
+	}
+	err = w.transfer(ctx, p, off, sums)
+	w.finish(off, err)
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// reserve gives a write of n bytes its place and the checksum pages from the
+// one of its first block on.
+func (w *Writer) reserve(n int64) (off int64, sums [][]uint32, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	state := func(code api.Code, detail string) error {
+		return &api.Error{Code: code, Op: opWrite, Object: w.cfg.ID, Detail: detail}
+	}
+	switch {
+	case w.err != nil:
+		return 0, nil, w.poisonedLocked(opWrite)
+	case w.closed:
+		return 0, nil, state(api.ESTATE, "the mblock is committed or being committed: it is immutable")
+	case n > w.cfg.Capacity-w.next:
+		return 0, nil, state(api.EFBIG, fmt.Sprintf("%d bytes do not fit: %d of the capacity of %d are written; allocate a larger mblock",
+			n, w.next, w.cfg.Capacity))
+	case n == 0:
+		return w.next, nil, nil
+	case w.next%blockSize != 0:
+		return 0, nil, state(api.ESTATE, fmt.Sprintf("the write before ended at byte %d: every write but the last must be a multiple of %d bytes",
+			w.next, blockSize))
+	}
+	if w.next == 0 {
+		w.ticket = w.cfg.Drive.Ticket()
+	}
+	off = w.next
+	w.next += n
+	w.open = append(w.open, span{off, w.next})
+	blocks := dataBlocks(w.cfg.Capacity)
+	for page := uint32(len(w.sums)); page*PageSums < dataBlocks(w.next); page++ {
+		w.sums = append(w.sums, make([]uint32, sumsIn(blocks, page)))
+	}
+	return off, w.sums[off/(PageSums*blockSize):], nil
+}
+
+// finish ends the write at an offset.
+func (w *Writer) finish(off int64, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.open {
+		if w.open[i].from == off {
+			w.open = append(w.open[:i], w.open[i+1:]...)
+			break
+		}
+	}
+	if err != nil {
+		w.poisonLocked(err)
+	}
+	w.changed.Broadcast()
+}
+
+// poisonLocked remembers the first failure.
+//
+// +checklocks:w.mu
+func (w *Writer) poisonLocked(err error) {
+	if w.err == nil {
+		w.err = err
+	}
+	w.changed.Broadcast()
+}
+
+// poisonedLocked makes the error of a call on a poisoned Writer.
+//
+// +checklocks:w.mu
+func (w *Writer) poisonedLocked(op string) error {
+	return &api.Error{
+		Code: api.EIO, Op: op, Object: w.cfg.ID, Err: w.err,
+		Detail: "an earlier write of the mblock failed: abort it and write it anew",
+	}
+}
+
+// ReadAt reads what writes that have ended wrote, verified, as [Reader.ReadAt]
+// does. Where the first write under way begins, it ends, with io.EOF; behind
+// that write it reads on, for offsets there. EIO when poisoned.
+func (w *Writer) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	w.mu.Lock()
+	if w.err != nil {
+		defer w.mu.Unlock()
+		return 0, w.poisonedLocked(opRead)
+	}
+	end := w.next
+	for _, s := range w.open {
+		if off < s.to {
+			end = max(s.from, off)
+			break
+		}
+	}
+	r := &Reader{cfg: w.cfg, seed: w.seed, written: end, blocks: dataBlocks(end), own: w.sums, verify: true}
+	w.mu.Unlock()
+	return r.ReadAt(ctx, p, off)
+}
+
+// Sizes of writes.
+const (
+	writePiece  = 1 << 20 // bytes of one device operation
+	directGroup = 8 << 20 // bytes under way together out of the caller's memory
+	bounceGroup = 4 << 20 // bytes copied and under way together
+)
+
+// group is the part of a write that is under way together.
+type group struct {
+	w      *Writer
+	batch  bdev.Batch
+	ops    []bdev.Op
+	list   []*bdev.Op // to the first n of ops
+	bounce []byte     // from bdev.AllocBuffer, or nil
+}
+
+// newGroup makes a group for up to size bytes at once.
+func (w *Writer) newGroup(size int) *group {
+	n := (size+writePiece-1)/writePiece + 1 // a tail may be copied that the rest is not
+	g := &group{w: w, ops: make([]bdev.Op, n), list: make([]*bdev.Op, 0, n)}
+	g.batch.Detached = g.release
+	return g
+}
+
+// transfer writes p at its place and fills in the checksums.
+func (w *Writer) transfer(ctx context.Context, p []byte, off int64, sums [][]uint32) error {
+	direct, limit := !w.cfg.Sched.CanEnd(ctx) && aligned(p), bounceGroup
+	if direct {
+		limit = directGroup
+	}
+	g := w.newGroup(min(len(p), limit))
+	if w.cfg.Sched.Simulated() {
+		defer g.unwound()
+	}
+	block := uint32(off / blockSize)
+	base := block / PageSums * PageSums
+	for len(p) > 0 {
+		part := p[:min(len(p), limit)]
+		p = p[len(part):]
+		if !w.cfg.pin() {
+			return w.cfg.gone(opWrite)
+		}
+		first := block
+		g.fill(part, direct)
+		for _, o := range g.list {
+			o.Offset = w.cfg.Extent.Offset() + int64(block)*blockSize
+			block += uint32(len(o.Buf) / blockSize)
+		}
+		if err := g.run(ctx, opWrite, func() { g.sum(first, base, sums) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill makes the device operations for a part of a write: out of the caller's
+// memory as far as that may be, the rest copied and padded.
+func (g *group) fill(part []byte, direct bool) {
+	g.list = g.list[:0]
+	if direct {
+		whole := part[:len(part)&^(blockSize-1)]
+		part = part[len(whole):]
+		g.add(whole)
+	}
+	if len(part) == 0 {
+		return
+	}
+	size := (len(part) + blockSize - 1) &^ (blockSize - 1)
+	g.bounce = bdev.AllocBuffer(size)
+	clear(g.bounce[copy(g.bounce, part):])
+	g.add(g.bounce)
+}
+
+// add adds device operations that write buf.
+func (g *group) add(buf []byte) {
+	for len(buf) > 0 {
+		n := min(len(buf), writePiece)
+		o := &g.ops[len(g.list)]
+		o.Code, o.Buf = bdev.OpWrite, buf[:n:n]
+		g.list = append(g.list, o)
+		buf = buf[n:]
+	}
+}
+
+// sum fills in the checksums of what the group writes from block first on; the
+// first entry of sums is block base.
+func (g *group) sum(first, base uint32, sums [][]uint32) {
+	at := first - base
+	for _, o := range g.list {
+		for buf := o.Buf; len(buf) > 0; buf = buf[blockSize:] {
+			sums[at/PageSums][at%PageSums] = g.w.seed.sum(base+at, buf[:blockSize])
+			at++
+		}
+	}
+}
+
+// run starts the group's operations, calls during and waits. The caller has
+// pinned the object; the pin ends with the I/O. If the context ended the wait,
+// the group stays the device's.
+func (g *group) run(ctx context.Context, op string, during func()) error {
+	g.batch.Ops = g.list
+	during()
+	err := g.w.cfg.Drive.Run(ctx, &g.batch)
+	if errors.Is(err, bdev.ErrDetached) {
+		return g.w.cfg.ended(ctx, op)
+	}
+	g.release()
+	if err != nil {
+		return g.w.cfg.failure(ctx, op, err)
+	}
+	return nil
+}
+
+// release gives memory and pin back. The device is through with them. It may
+// run where nothing may block.
+func (g *group) release() {
+	for _, o := range g.list {
+		o.Buf = nil
+	}
+	bdev.FreeBuffer(g.bounce)
+	g.bounce = nil
+	g.w.cfg.unpin()
+}
+
+// unwound frees the memory of a task that a simulated power cut unwinds.
+func (g *group) unwound() {
+	if g.w.cfg.Sched.Cutting() {
+		bdev.FreeBuffer(g.bounce)
+		g.bounce = nil
+	}
+}
