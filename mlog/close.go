@@ -23,14 +23,10 @@ func (l *Log) end(ctx context.Context, abandon bool) error {
 	if l.closing && !abandon {
 		return &api.Error{Code: api.EBADF, Op: op, Object: l.c.ID, Detail: "the log is closed already"}
 	}
-	l.closing = true
-	l.closed.Store(true)
-	if abandon {
-		l.abandoned = true
-	} else if l.dirty {
+	l.stopLocked(abandon)
+	if !abandon && l.dirty {
 		l.wantLocked(l.records)
 	}
-	l.idle.Broadcast() // appends that wait for room
 	for l.writing {
 		if err := l.idle.Wait(ctx); err != nil {
 			e := api.ContextError(op, err)
@@ -43,6 +39,22 @@ func (l *Log) end(ctx context.Context, abandon bool) error {
 		return l.failureLocked(op, l.records)
 	}
 	return nil
+}
+
+// stop begins to abandon the log: nothing more is appended, and no other group
+// begins.
+func (l *Log) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopLocked(true)
+}
+
+// +checklocks:l.mu
+func (l *Log) stopLocked(abandon bool) {
+	l.closing = true
+	l.closed.Store(true)
+	l.abandoned = l.abandoned || abandon
+	l.idle.Broadcast() // appends that wait for room
 }
 
 // Len returns how many records the log has, durable or not, and their bytes.

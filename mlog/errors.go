@@ -14,10 +14,10 @@ func (c *Config) ioError(op string, err error) *api.Error {
 	e := &api.Error{Code: api.EIO, Op: op, Object: c.ID, Device: c.Drive.Path(), Offset: c.Extent.Offset(), Err: err}
 	var io *bdev.IOError
 	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		e.Code, e.Device, e.Offset = api.ContextError(op, err).Code, "", 0
 	case errors.As(err, &io):
 		e.Offset = io.Offset
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		e.Code, e.Device, e.Offset = api.CodeOf(err), "", 0
 	}
 	return e
 }

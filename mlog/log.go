@@ -218,6 +218,40 @@ func (l *Log) add(ctx context.Context, kind byte, record [][]byte, sync bool) (n
 	return number, w, nil
 }
 
+// try is add without waiting. It is full, and nothing was taken, when appends
+// must wait for a group to end, unless it is forced.
+func (l *Log) try(kind byte, record [][]byte, force bool) (number uint64, full bool, err error) {
+	size := recordSize(kind, record)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.admitLocked(size); err != nil {
+		return 0, false, err
+	}
+	if !force && l.fullLocked() {
+		return 0, true, nil
+	}
+	return l.putLocked(kind, record, size), false, nil
+}
+
+// full says whether appends must wait for a group to end.
+func (l *Log) full() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fullLocked()
+}
+
+// waitRoom waits until appends need not wait.
+func (l *Log) waitRoom(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.fullLocked() && !l.closing {
+		if err := l.waitRoomLocked(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func recordSize(kind byte, record [][]byte) int64 {
 	size := int64(0)
 	if kind != 0 {

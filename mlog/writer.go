@@ -201,7 +201,7 @@ func (l *Log) op(offset int64) *bdev.Op {
 	o := w.ops[w.used]
 	w.used++
 	clear(o.Vec)
-	*o = bdev.Op{Code: bdev.OpWrite, Offset: offset, Vec: o.Vec[:0]}
+	o.Code, o.Offset, o.Buf, o.Vec = bdev.OpWrite, offset, nil, o.Vec[:0]
 	return o
 }
 
