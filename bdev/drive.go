@@ -76,6 +76,7 @@ type Drive struct {
 	errors                           atomic.Uint64
 	flushFailures                    atomic.Uint64
 	inflight                         atomic.Int64
+	idle                             atomic.Pointer[sched.Completion] // of Quiesce
 
 	flush flusher
 }
@@ -143,7 +144,11 @@ func (d *Drive) ended(o *Op) {
 	if o.Err != nil {
 		d.errors.Add(1)
 	}
-	d.inflight.Add(-1)
+	if d.inflight.Add(-1) == 0 {
+		if c := d.idle.Load(); c != nil {
+			c.Done()
+		}
+	}
 }
 
 // check says what is wrong with an operation before it is started: EINVAL,

@@ -182,15 +182,12 @@ func fit(sb *omf.Superblock, d *bdev.Drive, resize bool) error {
 
 func newPool(sb *omf.Superblock, d *bdev.Drive, opt Options) *Pool {
 	s := opt.Sched
-	p := &Pool{opt: opt, sched: s, table: layout.NewTable(s), uses: make(map[layout.ObjectID]*object)}
+	p := &Pool{opt: opt, sched: s, uses: make(map[layout.ObjectID]*object)}
 	p.sb.Store(sb)
 	p.life.Init(s, sched.RankPool)
 	p.admin.Init(s, sched.RankAdmin)
 	p.usesMu.Init(s, sched.RankUses)
-	p.names.init(s)
-	p.ids.init(p)
 	p.sums = mblock.NewSums(s, opt.SumCacheBytes)
-	p.props.Store(&properties{mode: 0o660, verify: true})
 	entry := ownDrive(sb)
 	dr := &drive{dev: d, entry: entry, geo: geometryOf(sb, entry)}
 	p.drives = []*drive{dr}
@@ -203,33 +200,36 @@ func newPool(sb *omf.Superblock, d *bdev.Drive, opt Options) *Pool {
 // recover rebuilds memory from the drive.
 func (p *Pool) recover(ctx context.Context, d *bdev.Drive) error {
 	c := logConfigs(d, p.sb.Load(), p.opt)
+	p.forget()
+	number := uint64(0)
 	mdc, err := mlog.OpenMDC(ctx, mlog.MDCConfig{
 		A: c[0], B: c[1], Discover: true, OnDurable: p.meta.onDurable, OnFailure: p.meta.fail,
+		Replay: func(record []byte) error {
+			number++
+			if err := omf.DecodeRecord(record, p.replayOp); err != nil {
+				return &api.Error{Code: api.ECORRUPT, Op: opActivate, Device: d.Path(), Offset: c[0].Extent.Offset(),
+					Detail: fmt.Sprintf("metadata record %d", number), Err: err}
+			}
+			return nil
+		},
+		Reset: p.forget,
 	})
 	if err != nil {
 		return err
 	}
 	p.meta.mdc = mdc
-	if err := p.replay(ctx); err != nil {
-		return errors.Join(err, mdc.Abandon())
-	}
 	if err := p.claimZones(); err != nil {
 		return errors.Join(err, mdc.Abandon())
 	}
 	return nil
 }
 
-// replay reads the metadata log into memory.
-func (p *Pool) replay(ctx context.Context) error {
-	r := p.meta.mdc.NewReader()
-	return r.ForEach(ctx, func(number uint64, record []byte) error {
-		err := omf.DecodeRecord(record, p.replayOp)
-		if err != nil {
-			return &api.Error{Code: api.ECORRUPT, Op: opActivate, Device: p.drives[0].dev.Path(),
-				Detail: fmt.Sprintf("metadata record %d", number), Err: err}
-		}
-		return nil
-	})
+// forget empties what the metadata log is replayed into.
+func (p *Pool) forget() {
+	p.table = layout.NewTable(p.sched)
+	p.names.init(p.sched)
+	p.ids.init(p)
+	p.props.Store(&properties{mode: 0o660, verify: true})
 }
 
 // replayOp applies one operation. Operations are upserts by id and birth stamp:

@@ -151,9 +151,7 @@ func (p *Pool) OpenMDC(ctx context.Context, id layout.ObjectID) (api.MDC, error)
 		c := &container{logs: pair}
 		cfg := mdcConfig(pair[0], pair[1])
 		cfg.Erase = func(ctx context.Context, which int, generation uint64) error {
-			_, next := pair[which].snapshot()
-			next.Generation = generation
-			return pair[which].commitErase(ctx, "mdc compact", next)
+			return pair[which].eraseTo(ctx, "mdc compact", generation)
 		}
 		if c.MDC, err = mlog.OpenMDC(ctx, cfg); err == nil {
 			return c, nil
@@ -199,12 +197,17 @@ func (c *container) Append(ctx context.Context, record []byte, sync bool) error 
 	return ioError(op, c.logs[0].drive.dev, err)
 }
 
+// CompactAppend implements [api.MDC].
+func (c *container) CompactAppend(ctx context.Context, record []byte) error {
+	return ioError("mdc compact", c.logs[0].drive.dev, c.MDC.CompactAppend(ctx, record))
+}
+
 // OpenRead implements [api.MDC].
 func (c *container) OpenRead(context.Context) (api.LogReader, error) {
 	if err := c.ended.check("mdc read", c.logs[0].id); err != nil {
 		return nil, err
 	}
-	return &containerReader{Reader: c.NewReader(), c: c}, nil
+	return &containerReader{MDCReader: c.NewReader(mlog.ReaderOptions{Unsynced: true}), c: c}, nil
 }
 
 // containerReader reads the active log's records.

@@ -241,20 +241,22 @@ func (o *object) erase(ctx context.Context, op string, minGeneration uint64, ope
 	case o.desc.Generation == 1<<64-1:
 		return &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "the log has had all its generations"}
 	}
-	now := o.desc
-	next := now
-	next.Generation = max(now.Generation+1, minGeneration)
-	c := o.logConfig(&next)
+	generation := max(o.desc.Generation+1, minGeneration)
 	o.mu.Unlock()
-	err := mlog.Format(ctx, c, now.Generation)
-	if err == nil {
-		err = o.commitErase(ctx, op, next)
-	}
+	err := o.eraseTo(ctx, op, generation)
 	o.mu.Lock()
-	return ioError(op, o.drive.dev, err)
+	return err
 }
 
-func (o *object) commitErase(ctx context.Context, op string, next layout.Object) error {
+// eraseTo makes the empty log of a generation durable and then current. The
+// caller has the log to himself.
+func (o *object) eraseTo(ctx context.Context, op string, generation uint64) error {
+	_, now := o.snapshot()
+	next := now
+	next.Generation = generation
+	if err := mlog.Format(ctx, o.logConfig(&next), now.Generation); err != nil {
+		return ioError(op, o.drive.dev, err)
+	}
 	t := &txn{op: op, ids: []layout.ObjectID{o.id}, apply: func() {
 		o.mu.Lock()
 		o.desc.Generation = next.Generation

@@ -36,7 +36,7 @@ func (o Options) withDefaults() Options {
 	if o.Open == nil {
 		s := o.Sched
 		o.Open = func(ctx context.Context, path string, readOnly bool) (*bdev.Drive, error) {
-			return bdev.Open(ctx, s, path, bdev.OpenOptions{ReadOnly: readOnly})
+			return bdev.Open(ctx, s, path, bdev.OpenOptions{ReadOnly: readOnly, Shared: readOnly})
 		}
 	}
 	if o.Rand == nil {

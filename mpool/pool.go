@@ -167,6 +167,8 @@ func (p *Pool) shut(ctx context.Context, last func(*drive) error) error {
 	err := p.meta.close(ctx)
 	for _, d := range p.drives {
 		d.drain.close()
+		// Operations that a context ended the wait for may not have ended.
+		err = errors.Join(err, ioError(opDeactivate, d.dev, d.dev.Quiesce(ctx)))
 		err = errors.Join(err, ioError(opDeactivate, d.dev, last(d)), ioError(opDeactivate, d.dev, d.dev.Close()))
 	}
 	return err

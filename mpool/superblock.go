@@ -53,9 +53,9 @@ func writeDurably(ctx context.Context, d *bdev.Drive, p []byte, off int64) error
 
 // superblocks is what was read of one drive's three copies.
 type superblocks struct {
-	newest *omf.Superblock // nil: none is valid
-	found  bool            // some copy begins with the magic
-	err    error           // why there is no newest
+	newest  *omf.Superblock // nil: none is valid
+	damaged int             // copies that begin with the magic and are not valid, or cannot be read
+	err     error           // why there is no newest
 }
 
 // readSuperblocks reads a drive's copies. The third lies where the others say,
@@ -79,11 +79,9 @@ func readSuperblocks(ctx context.Context, d *bdev.Drive) (superblocks, error) {
 		}
 		sb, err := omf.Decode(b)
 		if err != nil {
-			s.found = s.found || !errors.Is(err, omf.ErrNoSuperblock)
 			s.note(err)
 			continue
 		}
-		s.found = true
 		if s.newest == nil || sb.Generation > s.newest.Generation {
 			s.newest = sb
 		}
@@ -92,14 +90,19 @@ func readSuperblocks(ctx context.Context, d *bdev.Drive) (superblocks, error) {
 			offsets = append(offsets[:3:3], end)
 		}
 	}
-	if s.newest == nil && s.err == nil {
-		s.err = omf.ErrNoSuperblock
+	if s.newest == nil && s.damaged == 1 && !errors.Is(s.err, omf.ErrVersion) {
+		// Copies are written and wiped one after another, so this is what a
+		// creation or a destruction that was cut off leaves.
+		s.err = fmt.Errorf("%w: one damaged copy and no other: a creation or destruction was cut off (%w)", omf.ErrNoSuperblock, s.err)
 	}
 	return s, nil
 }
 
 // note remembers the most telling error: damage before absence.
 func (s *superblocks) note(err error) {
+	if !errors.Is(err, omf.ErrNoSuperblock) {
+		s.damaged++
+	}
 	if s.err == nil || errors.Is(s.err, omf.ErrNoSuperblock) {
 		s.err = err
 	}

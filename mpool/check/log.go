@@ -1,0 +1,268 @@
+package check
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/mlog"
+)
+
+// logPlace says which log, and where it lies.
+type logPlace struct {
+	dev        *device
+	name       string          // for messages
+	id         layout.ObjectID // 0: a metadata log
+	extent     layout.Extent
+	birth      layout.BirthStamp
+	generation uint64
+	discover   bool // the generation is the highest of the tails
+}
+
+func (l *logPlace) offset(page uint32) int64 {
+	return l.extent.Offset() + (mlog.SlotPages+int64(page))*blockSize
+}
+
+// finals returns how many final pages the log has.
+func (l *logPlace) finals() uint32 { return l.extent.Blocks - mlog.SlotPages }
+
+func (l *logPlace) problem(code string, offset int64, format string, args ...any) Problem {
+	return Problem{Code: code, Object: l.id, Device: l.dev.path, Offset: offset,
+		Text: l.name + ": " + fmt.Sprintf(format, args...)}
+}
+
+// claim is what a page says of the log as it was when the page was written: an
+// activation had made a group durable.
+type claim struct {
+	epoch, group uint64
+	offset       int64 // of the page
+}
+
+// tail is a tail slot that may be the end of the log.
+type tail struct {
+	slot   int
+	page   mlog.Page
+	joined bool // the final pages before it are those it was written behind
+	claim  claim // that refutes it, if its group is not 0
+}
+
+// hear takes in a claim. Whatever was durable in an earlier activation was there
+// when a later one began to write; in one activation, groups are durable one
+// after the other.
+func (t *tail) hear(c claim) {
+	if t.page.Epoch <= c.epoch && t.page.Group < c.group && t.claim.group < c.group {
+		t.claim = c
+	}
+}
+
+// scan is a log as it was found.
+type scan struct {
+	*logPlace
+	slots  []byte // the four slots' pages; tails refer to them
+	why    [mlog.SlotPages]string
+	valid  [mlog.SlotPages]mlog.Page // those of the log's birth, of any generation
+	tails  []tail
+	border border // behind the last final page that belongs here
+	broken string // why the page behind it does not, or "" at the extent's end
+	pages  int64  // read and found whole
+	epoch  claim  // the highest epoch that was seen
+
+	end      *tail // the end of the log, or nil
+	findings []Problem
+}
+
+// scanLog reads a log and finds its end. Findings are the scan's, for the caller
+// to report.
+func (c *checker) scanLog(ctx context.Context, l *logPlace) (*scan, error) {
+	s := &scan{logPlace: l, slots: make([]byte, mlog.SlotPages*blockSize)}
+	if err := c.readSlots(ctx, s); err != nil {
+		return nil, err
+	}
+	if len(s.tails) == 0 {
+		s.find(LogNoTail, l.extent.Offset(), "no tail of generation %d is left: %s", l.generation, s.reasons())
+		return s, nil
+	}
+	if err := c.walk(ctx, s); err != nil {
+		return nil, err
+	}
+	s.choose()
+	if s.epoch.epoch > c.sb.Epoch {
+		s.find(LogEpoch, s.epoch.offset, "a page was written by activation %d; the superblock knows of %d", s.epoch.epoch, c.sb.Epoch)
+	}
+	s.copies()
+	return s, nil
+}
+
+func (s *scan) find(code string, offset int64, format string, args ...any) {
+	s.findings = append(s.findings, s.problem(code, offset, format, args...))
+}
+
+// readSlots reads the four tail slots.
+func (c *checker) readSlots(ctx context.Context, s *scan) error {
+	c.pages.point(s.dev, s.extent.Offset(), mlog.SlotPages)
+	var found uint64
+	var have [mlog.SlotPages]bool
+	for i := range s.valid {
+		b, bad, err := c.pages.block(ctx, uint32(i))
+		if err != nil {
+			return err
+		}
+		if bad != nil {
+			s.why[i] = bad.Error()
+			continue
+		}
+		own := s.slots[i*blockSize : (i+1)*blockSize]
+		copy(own, b)
+		p, perr := mlog.DecodePage(own, s.birth)
+		switch {
+		case perr != nil:
+			s.why[i] = perr.Error()
+		case !p.Tail():
+			s.why[i] = "a final page in the place of a tail"
+		case p.Index > s.finals() || p.Index == s.finals() && p.Used > 0:
+			s.why[i] = fmt.Sprintf("a tail of page %d in a log of %d pages", p.Index, s.finals())
+		default:
+			s.valid[i], have[i] = p, true
+			found = max(found, p.Generation)
+		}
+	}
+	if s.discover {
+		s.generation = found
+	}
+	for i := range s.valid {
+		switch {
+		case !have[i]:
+		case s.valid[i].Generation == s.generation:
+			s.tails = append(s.tails, tail{slot: i, page: s.valid[i]})
+		default:
+			s.why[i] = fmt.Sprintf("a tail of generation %d", s.valid[i].Generation)
+		}
+	}
+	for i := range s.tails {
+		t := &s.tails[i]
+		s.heard(&t.page, s.extent.Offset()+int64(t.slot)*blockSize)
+	}
+	return nil
+}
+
+// heard takes in what a page of the log's generation says.
+func (s *scan) heard(p *mlog.Page, offset int64) {
+	s.pages++
+	if p.Epoch > s.epoch.epoch {
+		s.epoch = claim{epoch: p.Epoch, offset: offset}
+	}
+	for i := range s.tails {
+		s.tails[i].hear(claim{epoch: p.Epoch, group: p.Durable, offset: offset})
+	}
+}
+
+// walk reads final pages: as far as one belongs behind the other, at least to
+// where the tails are, and all of them when data is verified. Pages that do not
+// belong tell what was durable nevertheless.
+func (c *checker) walk(ctx context.Context, s *scan) error {
+	need := uint32(0)
+	for i := range s.tails {
+		need = max(need, s.tails[i].page.Index)
+	}
+	if c.o.Data {
+		need = s.finals()
+	}
+	c.pages.point(s.dev, s.offset(0), s.finals())
+	s.join()
+	for k := uint32(0); k < s.finals() && (k < need || s.broken == ""); k++ {
+		b, bad, err := c.pages.block(ctx, k)
+		if err != nil {
+			return err
+		}
+		why := ""
+		var p mlog.Page
+		if bad != nil {
+			why = bad.Error()
+		} else if p, bad = mlog.DecodePage(b, s.birth); bad != nil {
+			why = bad.Error()
+		} else {
+			why = s.foreign(&p, k)
+		}
+		if why == "" {
+			s.heard(&p, s.offset(k))
+			why = s.border.refuses(&p)
+		}
+		switch {
+		case s.broken != "":
+		case why != "":
+			s.broken = why
+		default:
+			s.border.pass(&p)
+			s.join()
+		}
+	}
+	return nil
+}
+
+// foreign says why a page is no final page of the log in its place, or "".
+func (s *scan) foreign(p *mlog.Page, k uint32) string {
+	switch {
+	case p.Tail():
+		return "a tail in the place of a final page"
+	case p.Generation != s.generation:
+		return fmt.Sprintf("it is of generation %d, not %d", p.Generation, s.generation)
+	case p.Index != k:
+		return fmt.Sprintf("it is page %d, not %d", p.Index, k)
+	}
+	return ""
+}
+
+// join looks which tails were written at the border.
+func (s *scan) join() {
+	for i := range s.tails {
+		t := &s.tails[i]
+		t.joined = t.joined || t.page.Index == s.border.index && s.border.refuses(&t.page) == ""
+	}
+}
+
+// choose takes the newest tail with all pages before it as the end of the log,
+// unless something says that more was durable.
+func (s *scan) choose() {
+	for i := range s.tails {
+		t := &s.tails[i]
+		if t.joined && (s.end == nil || s.end.page.Epoch < t.page.Epoch ||
+			s.end.page.Epoch == t.page.Epoch && s.end.page.Group < t.page.Group) {
+			s.end = t
+		}
+	}
+	switch {
+	case s.end == nil:
+		s.find(LogBroken, s.lostAt(), "a page that was durable is broken (%s), and no tail is left that ends before it", s.broken)
+	case s.end.claim.group > 0:
+		s.find(LogBroken, s.lostAt(), "group %d of activation %d is the last that is whole; the page at %d says that group %d was durable (%s)",
+			s.end.page.Group, s.end.page.Epoch, s.end.claim.offset, s.end.claim.group, s.broken)
+		s.end = nil
+	}
+}
+
+// lostAt returns the place of the first page that is not what a tail needs.
+func (s *scan) lostAt() int64 {
+	for i := range s.tails {
+		if t := &s.tails[i]; !t.joined && t.page.Index > s.border.index {
+			return s.offset(s.border.index)
+		}
+	}
+	for i := range s.tails {
+		if t := &s.tails[i]; !t.joined && t.page.Index > 0 {
+			return s.offset(t.page.Index - 1)
+		}
+	}
+	return s.extent.Offset()
+}
+
+// reasons joins why the slots hold no tail.
+func (s *scan) reasons() string {
+	text := ""
+	for i, why := range s.why {
+		if i > 0 {
+			text += "; "
+		}
+		text += fmt.Sprintf("slot %d: %s", i, why)
+	}
+	return text
+}
