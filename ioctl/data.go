@@ -244,16 +244,21 @@ func (m *ReadNextReply) decode(r *reader) {
 type ReadSeek struct {
 	Reader Handle
 	Record uint64
+	Rewind bool // to the first record before; see api.LogReader about ESTALE
 }
 
 func (m *ReadSeek) encode(w *writer) {
-	b := w.block(16)
+	b := w.block(24)
 	le.PutUint64(b[0:], uint64(m.Reader))
 	le.PutUint64(b[8:], m.Record)
+	b[16] = bit(m.Rewind, 1)
 }
 
 func (m *ReadSeek) decode(r *reader) {
-	b := r.block(16)
+	b := r.block(24)
 	m.Reader = Handle(le.Uint64(b[0:]))
 	m.Record = le.Uint64(b[8:])
+	r.bits(b[16], 1)
+	m.Rewind = b[16] != 0
+	r.reserved(b[17:24])
 }

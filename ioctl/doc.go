@@ -65,7 +65,7 @@
 //	                       next op u16, zero 2, list of operations {op u16, zero 6, count,
 //	                       errors, bytes, total ns u64, 28 buckets u64}, list of drives
 //	                       {reads, writes, flushes, discards, read bytes, write bytes,
-//	                       errors, failed flushes, in flight u64, path}
+//	                       errors, failed flushes u64, path}
 //
 //	10 pool create         zone size i64, uid, gid, mode u32, flags (force, dry run, no
 //	                       activation), zero 3, name, label: strings, devices, staging: lists
@@ -121,7 +121,7 @@
 //	67 mlog read           h, flag (rewind first), zero 7, window
 //	                    →  length u32, flags (end, data), zero 3, next record u64, data
 //	                       unless in the arena; also of an MDC's reader
-//	68 mlog seek           h, record u64
+//	68 mlog seek           h, record u64, flag (rewind first), zero 7
 //
 //	80 mdc create          as 50  →  id
 //	81 mdc open            h, id  →  h, id

@@ -70,7 +70,7 @@ func samples() map[Op][2]Message {
 				Uptime: 1, Sessions: 2, Handles: 3, Reaped: 4, NextOp: 5, NextDrive: 6, Ops: []OpCounters{op},
 				Drives: []DriveCounters{{
 					Path: "/dev/sda", Reads: 1, Writes: 2, Flushes: 3, Discards: 4, ReadBytes: 5, WriteBytes: 6,
-					Errors: 7, FlushFailures: 8, InFlight: 9,
+					Errors: 7, FlushFailures: 8,
 				}},
 			},
 		},
@@ -139,7 +139,7 @@ func samples() map[Op][2]Message {
 			&ReadNext{Reader: h, Rewind: true, Into: Window{Length: 4096}},
 			&ReadNextReply{N: 70000, Next: 5},
 		},
-		OpReadSeek: {&ReadSeek{Reader: h, Record: 5}, &Empty{}},
+		OpReadSeek: {&ReadSeek{Reader: h, Record: 5, Rewind: true}, &Empty{}},
 
 		OpMDCCreate:        {&Alloc{Pool: h, Options: opts}, &MDCCreated{ID: id}},
 		OpMDCOpen:          {&Find{Pool: h, ID: id}, opened},
@@ -515,4 +515,23 @@ func FuzzRoots(f *testing.F) {
 			t.Fatalf("% x\ncame out as % x: %v", b, again, err)
 		}
 	})
+}
+
+func TestDefaultSocket(t *testing.T) {
+	for _, c := range []struct {
+		uid  int
+		env  map[string]string
+		want string
+	}{
+		{0, nil, "/run/mpool/mpoold.sock"},
+		{0, map[string]string{"MPOOL_SOCKET": "/x"}, "/x"},
+		{1000, map[string]string{"XDG_RUNTIME_DIR": "/run/user/1000"}, "/run/user/1000/mpool/mpoold.sock"},
+		{1000, map[string]string{"XDG_RUNTIME_DIR": "/run/user/1000", "MPOOL_SOCKET": "/x"}, "/x"},
+		{1000, nil, ""},
+	} {
+		got, err := DefaultSocket(c.uid, func(k string) string { return c.env[k] })
+		if got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("uid %d, %v: %q, %v", c.uid, c.env, got, err)
+		}
+	}
 }

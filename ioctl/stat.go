@@ -31,7 +31,6 @@ type DriveCounters struct {
 	Reads, Writes, Flushes, Discards uint64
 	ReadBytes, WriteBytes            uint64
 	Errors, FlushFailures            uint64
-	InFlight                         int64
 }
 
 // StatAsk asks for counters.
@@ -65,7 +64,7 @@ const (
 const (
 	statSize          = 32
 	opCountersSize    = 40 + 8*NumBuckets
-	driveCountersSize = 72
+	driveCountersSize = 64
 )
 
 const _ = uint(MaxMessage - HeaderSize - statSize - 4 - StatOpsPerPage*opCountersSize -
@@ -101,7 +100,7 @@ func (m *StatReply) encode(w *writer) {
 		b := w.block(driveCountersSize)
 		for j, v := range [...]uint64{
 			d.Reads, d.Writes, d.Flushes, d.Discards, d.ReadBytes, d.WriteBytes,
-			d.Errors, d.FlushFailures, uint64(d.InFlight),
+			d.Errors, d.FlushFailures,
 		} {
 			le.PutUint64(b[8*j:], v)
 		}
@@ -138,7 +137,6 @@ func (m *StatReply) decode(r *reader) {
 		} {
 			*v = le.Uint64(b[8*j:])
 		}
-		d.InFlight = int64(le.Uint64(b[64:]))
 		d.Path = r.str(MaxPath)
 	}
 }

@@ -178,6 +178,9 @@ func readSeek(r *request, m *ioctl.ReadSeek) (ioctl.Message, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if m.Rewind {
+		l.reader.Rewind()
+	}
 	return &ioctl.Empty{}, l.reader.Seek(r.ctx, m.Record)
 }
 

@@ -1,0 +1,72 @@
+package client
+
+import (
+	"context"
+	"errors"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
+)
+
+// chunk is how much of a longer transfer goes in one request, in bytes.
+const chunk = 1 << 20
+
+// release drops a region; nil is none.
+func (r *region) release() {
+	if r != nil {
+		r.drop()
+	}
+}
+
+// load puts data where the daemon will find it and says in payload where that
+// is. The region, if it needs one, is the caller's to release. Without an
+// arena, data that is too long for a message is ENOMEM.
+func (c *Conn) load(ctx context.Context, op ioctl.Op, p []byte, payload *ioctl.Payload) (*region, error) {
+	if len(p) <= ioctl.MaxInline {
+		*payload = ioctl.InlinePayload(p)
+		return nil, nil
+	}
+	r, err := c.region(ctx, op, len(p))
+	if err != nil {
+		return nil, err
+	}
+	copy(r.mem, p)
+	*payload = ioctl.Payload{Window: r.window(len(p))}
+	return r, nil
+}
+
+// region takes memory shared with the daemon.
+func (c *Conn) region(ctx context.Context, op ioctl.Op, size int) (*region, error) {
+	r, err := c.arenas.take(ctx, size)
+	switch {
+	case err == nil:
+		return r, nil
+	case errors.Is(err, errNoArena):
+		if dead := c.why(); dead != nil {
+			return nil, gone(op.Name(), dead)
+		}
+		return nil, &api.Error{Code: api.ENOMEM, Op: op.Name(), Err: err, Detail: "the daemon has no memory to share for data of this size"}
+	}
+	return nil, api.ContextError(op.Name(), err)
+}
+
+// why returns why the connection is gone, or nil.
+func (c *Conn) why() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dead
+}
+
+// piece returns how much of a transfer of n bytes goes next, and, if that is
+// more than a message holds, the region for it.
+func (c *Conn) piece(ctx context.Context, op ioctl.Op, n int) (int, *region, error) {
+	if n <= ioctl.MaxInline {
+		return n, nil, nil
+	}
+	n = min(n, chunk)
+	r, err := c.region(ctx, op, n)
+	if errors.Is(err, api.ENOMEM) {
+		return ioctl.MaxInline, nil, nil
+	}
+	return n, r, err
+}

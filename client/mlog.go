@@ -1,0 +1,259 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
+)
+
+// mlog implements [api.Mlog].
+type mlog struct{ object }
+
+func newMlog(c *Conn, o *ioctl.Opened) *mlog {
+	return &mlog{object{handle: handle{c: c, h: o.Handle}, id: o.ID}}
+}
+
+// Get implements [api.Object].
+func (l *mlog) Get(ctx context.Context) (api.Object, error) {
+	reply, err := l.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return newMlog(l.c, reply), nil
+}
+
+// Commit implements [api.Object].
+func (l *mlog) Commit(ctx context.Context) error { return l.do(ctx, ioctl.OpObjectCommit) }
+
+// OpenAppend implements [api.Mlog].
+func (l *mlog) OpenAppend(ctx context.Context) (api.Appender, error) {
+	const op = ioctl.OpMlogOpenAppend
+	if err := l.live(op); err != nil {
+		return nil, err
+	}
+	reply := &ioctl.AppenderOpened{}
+	if err := l.c.do(ctx, op, &ioctl.Target{Handle: l.h}, reply); err != nil {
+		return nil, err
+	}
+	return &appender{handle: handle{c: l.c, h: reply.Appender}, records: reply.Records, bytes: reply.Bytes}, nil
+}
+
+// OpenRead implements [api.Mlog].
+func (l *mlog) OpenRead(ctx context.Context) (api.LogReader, error) {
+	return openReader(ctx, &l.handle, ioctl.OpMlogOpenRead)
+}
+
+// Erase implements [api.Mlog].
+func (l *mlog) Erase(ctx context.Context, minGeneration uint64) error {
+	const op = ioctl.OpMlogErase
+	if err := l.live(op); err != nil {
+		return err
+	}
+	return l.c.do(ctx, op, &ioctl.MlogErase{Mlog: l.h, MinGeneration: minGeneration}, &ioctl.Empty{})
+}
+
+// appender implements [api.Appender].
+type appender struct {
+	handle
+
+	mu sync.Mutex
+	// +checklocks:mu
+	records uint64
+	// +checklocks:mu
+	bytes int64
+}
+
+// Append implements [api.Appender].
+func (a *appender) Append(ctx context.Context, record []byte, sync bool) (uint64, error) {
+	reply := &ioctl.Appended{}
+	if err := a.append(ctx, ioctl.OpAppend, record, sync, reply); err != nil {
+		return 0, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	// Answers may overtake each other.
+	a.records, a.bytes = max(a.records, reply.Records), max(a.bytes, reply.Bytes)
+	return reply.Record, nil
+}
+
+// append makes a request that carries a record.
+func (h *handle) append(ctx context.Context, op ioctl.Op, record []byte, sync bool, reply ioctl.Message) error {
+	if err := h.live(op); err != nil {
+		return err
+	}
+	if len(record) > api.MaxRecord {
+		return api.Errorf(api.EINVAL, op.Name(), "a record of %d bytes: at most %d", len(record), api.MaxRecord)
+	}
+	m := &ioctl.AppendRecord{To: h.h, Sync: sync}
+	hold, err := h.c.load(ctx, op, record, &m.Data)
+	if err != nil {
+		return err
+	}
+	defer hold.release()
+	_, err = h.c.exchange(ctx, op, m, reply, hold, nil)
+	return err
+}
+
+// Sync implements [api.Appender].
+func (a *appender) Sync(ctx context.Context) error { return a.do(ctx, ioctl.OpSync) }
+
+// Len implements [api.Appender].
+func (a *appender) Len() (records uint64, bytes int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.records, a.bytes
+}
+
+// Close implements [api.Appender].
+func (a *appender) Close(ctx context.Context) error { return a.close(ctx, 0) }
+
+// reader implements [api.LogReader].
+type reader struct {
+	handle
+	next   uint64 // number of the next record
+	rewind bool   // to be done with the next request
+	large  int    // length of the last record if no message held it, or 0
+}
+
+func openReader(ctx context.Context, h *handle, op ioctl.Op) (api.LogReader, error) {
+	if err := h.live(op); err != nil {
+		return nil, err
+	}
+	reply := &ioctl.Opened{}
+	if err := h.c.do(ctx, op, &ioctl.Target{Handle: h.h}, reply); err != nil {
+		return nil, err
+	}
+	return &reader{handle: handle{c: h.c, h: reply.Handle}}, nil
+}
+
+// Next implements [api.LogReader].
+func (r *reader) Next(ctx context.Context, p []byte) (int, error) {
+	if err := r.live(ioctl.OpReadNext); err != nil {
+		return 0, err
+	}
+	// Most records fit into a message; a longer one is asked for again, and
+	// the next one is expected to be as long.
+	room := min(len(p), max(ioctl.MaxInline, r.large))
+	for {
+		n, err := r.nextInto(ctx, p[:room])
+		var e *api.Error
+		if errors.As(err, &e) && e.Code == api.EOVERFLOW && int64(room) < e.Want && e.Want <= int64(len(p)) {
+			room = int(e.Want)
+			continue
+		}
+		if err == nil {
+			r.large = 0
+			if n > ioctl.MaxInline {
+				r.large = n
+			}
+		}
+		return n, err
+	}
+}
+
+// nextInto reads the next record into p, all of which the daemon may fill.
+func (r *reader) nextInto(ctx context.Context, p []byte) (n int, err error) {
+	const op = ioctl.OpReadNext
+	m := &ioctl.ReadNext{Reader: r.h, Rewind: r.rewind, Into: ioctl.Window{Length: uint32(len(p))}}
+	var hold *region
+	if len(p) > ioctl.MaxInline {
+		if hold, err = r.c.region(ctx, op, len(p)); err != nil {
+			return 0, err
+		}
+		defer hold.release()
+		m.Into = hold.window(len(p))
+	}
+	reply := &ioctl.ReadNextReply{}
+	_, err = r.c.exchange(ctx, op, m, reply, hold, func() { n = copy(p, reply.Data) })
+	if errors.Is(err, api.EOVERFLOW) {
+		r.rewind = false // it was done before
+	}
+	switch {
+	case err != nil:
+		return 0, err
+	case int64(reply.N) > int64(len(p)) || hold == nil && n != int(reply.N):
+		return 0, api.Errorf(api.EPROTO, op.Name(), "the daemon read %d bytes of %d asked for", reply.N, len(p))
+	case hold != nil:
+		n = copy(p, hold.mem[:reply.N])
+	}
+	r.rewind, r.next = false, reply.Next
+	if reply.EOF {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// Record implements [api.LogReader].
+func (r *reader) Record() uint64 { return r.next }
+
+// Seek implements [api.LogReader].
+func (r *reader) Seek(ctx context.Context, record uint64) error {
+	const op = ioctl.OpReadSeek
+	if err := r.live(op); err != nil {
+		return err
+	}
+	err := r.c.do(ctx, op, &ioctl.ReadSeek{Reader: r.h, Record: record, Rewind: r.rewind}, &ioctl.Empty{})
+	if err == nil {
+		r.rewind, r.next = false, record
+	}
+	return err
+}
+
+// Rewind implements [api.LogReader].
+func (r *reader) Rewind() { r.rewind, r.next = true, 0 }
+
+// Close implements [api.LogReader].
+func (r *reader) Close() error {
+	ctx, cancel := polite()
+	defer cancel()
+	return r.close(ctx, 0)
+}
+
+// mdc implements [api.MDC].
+type mdc struct{ handle }
+
+// Append implements [api.MDC].
+func (m *mdc) Append(ctx context.Context, record []byte, sync bool) error {
+	return m.append(ctx, ioctl.OpMDCAppend, record, sync, &ioctl.Empty{})
+}
+
+// Sync implements [api.MDC].
+func (m *mdc) Sync(ctx context.Context) error { return m.do(ctx, ioctl.OpMDCSync) }
+
+// OpenRead implements [api.MDC].
+func (m *mdc) OpenRead(ctx context.Context) (api.LogReader, error) {
+	return openReader(ctx, &m.handle, ioctl.OpMDCOpenRead)
+}
+
+// CompactStart implements [api.MDC].
+func (m *mdc) CompactStart(ctx context.Context) error { return m.do(ctx, ioctl.OpMDCCompactStart) }
+
+// CompactAppend implements [api.MDC].
+func (m *mdc) CompactAppend(ctx context.Context, record []byte) error {
+	return m.append(ctx, ioctl.OpMDCCompactAppend, record, false, &ioctl.Empty{})
+}
+
+// CompactEnd implements [api.MDC].
+func (m *mdc) CompactEnd(ctx context.Context) error { return m.do(ctx, ioctl.OpMDCCompactEnd) }
+
+// CompactAbort implements [api.MDC].
+func (m *mdc) CompactAbort(ctx context.Context) error { return m.do(ctx, ioctl.OpMDCCompactAbort) }
+
+// Usage implements [api.MDC]. When the daemon cannot be asked it returns zeros.
+func (m *mdc) Usage() (used, capacity int64) {
+	ctx, cancel := polite()
+	defer cancel()
+	reply := &ioctl.MDCUsage{}
+	if m.live(ioctl.OpMDCUsage) != nil ||
+		m.c.do(ctx, ioctl.OpMDCUsage, &ioctl.Target{Handle: m.h}, reply) != nil {
+		return 0, 0
+	}
+	return reply.Used, reply.Capacity
+}
+
+// Close implements [api.MDC].
+func (m *mdc) Close(ctx context.Context) error { return m.close(ctx, 0) }
