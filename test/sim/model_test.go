@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"unsafe"
 
 	"github.com/mpool-go/mpool/layout"
 )
@@ -105,9 +106,19 @@ func (m *model) given(id layout.ObjectID) error {
 	return nil
 }
 
+// memory returns n bytes at an address that is a multiple of 4096: whether a
+// write goes to the device as it is or through a copy must follow from the seed,
+// not from where the allocator puts it.
+func memory(n int) []byte {
+	const align = layout.BlockSize
+	b := make([]byte, n+align)
+	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) & (align - 1)
+	return b[skip : skip+n : skip+n]
+}
+
 // pattern fills n bytes that nothing else has.
 func pattern(rng *rand.Rand, n int) []byte {
-	b := make([]byte, n)
+	b := memory(n)
 	for i := 0; i < n; i += 8 {
 		var w [8]byte
 		binary.LittleEndian.PutUint64(w[:], rng.Uint64())

@@ -145,20 +145,23 @@ func (w *worker) putMany() {
 		must(err)
 	}
 	w.m.rootMaybe[g.root] = nil
-	for _, o := range objects {
-		mm := w.m.mblocks[o.ID()]
-		mm.with = nil
-		if ok {
-			mm.fate = live
-			must(o.Put())
-		} else {
-			mm.fate = dead
-			must(o.Abort(ctx))
-		}
-	}
 	if ok {
 		w.m.roots[g.root] = g.id
 		w.m.acks++
+	}
+	for _, o := range objects {
+		mm := w.m.mblocks[o.ID()]
+		mm.with, mm.fate = nil, dead
+		if ok {
+			mm.fate = live
+		}
+	}
+	for _, o := range objects {
+		if ok {
+			must(o.Put())
+		} else {
+			must(o.Abort(ctx))
+		}
 	}
 }
 
@@ -215,7 +218,7 @@ func (w *worker) readBack() {
 
 // compare reads an mblock whole and in a part.
 func compare(b api.Mblock, want []byte) error {
-	got := make([]byte, len(want)+1)
+	got := memory(len(want) + 1)
 	n, err := b.ReadAtContext(ctx, got, 0)
 	if !errors.Is(err, io.EOF) || n != len(want) {
 		return fmt.Errorf("mblock %v: read %d of %d bytes: %w (S13)", b.ID(), n, len(want), err)
