@@ -16,14 +16,14 @@ import (
 
 // proves S11 S40
 func TestFailedWritePoisons(t *testing.T) {
-	for seed := range uint64(50) {
+	const size = 6 << 20
+	data := random(size, 1)
+	for seed := range uint64(30) {
 		simulate(t, seed, func(s *sched.Sched) {
-			const size = 6 << 20
 			r := newRig(t, s, diskFor(size))
 			r.disk.Inject(sim.Fault{Code: bdev.OpWrite, Skip: uint64(s.Rand().IntN(6)), Count: 1, Err: syscall.EIO})
 			w := NewWriter(r.config(size))
 			ctx := context.Background()
-			data := random(size, 1)
 			failed := 0
 			var fin sched.Completion
 			fin.Init(s)
@@ -207,15 +207,16 @@ func TestReadGivesUp(t *testing.T) {
 // Writes whose context ends poison the mblock; the caller's memory is not
 // looked at any more, and the pin goes when the device is through.
 func TestWriteGivesUp(t *testing.T) {
-	for seed := range uint64(100) {
+	const size = bounceGroup + blockSize // two groups
+	data := random(size, 1)
+	for seed := range uint64(30) {
 		simulate(t, seed, func(s *sched.Sched) {
-			const size = 6 << 20
 			r := newRig(t, s, diskFor(size))
 			r.disk.Inject(slow(bdev.OpWrite))
 			w := NewWriter(r.config(size))
 			ctx, cancel := s.WithTimeout(context.Background(), time.Duration(1+s.Rand().IntN(1500))*time.Millisecond)
 			defer cancel()
-			n, err := w.Write(ctx, random(size, 1))
+			n, err := w.Write(ctx, data)
 			if n != 0 || !errors.Is(err, api.ETIMEDOUT) {
 				t.Fatalf("write: %d, %v", n, err)
 			}

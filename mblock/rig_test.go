@@ -2,6 +2,7 @@ package mblock
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -114,11 +115,11 @@ func simulate(t testing.TB, seed uint64, f func(s *sched.Sched)) {
 // random returns bytes that follow from n and seed.
 func random(n int, seed uint64) []byte {
 	rng := rand.New(rand.NewPCG(seed, 99))
-	b := alignedBytes(n, 0)
-	for i := range b {
-		b[i] = byte(rng.Uint32())
+	b := alignedBytes(n+8, 0)
+	for at := 0; at < n; at += 8 {
+		binary.LittleEndian.PutUint64(b[at:], rng.Uint64())
 	}
-	return b
+	return b[:n:n]
 }
 
 // alignedBytes returns n bytes of the heap that begin skip bytes after a
