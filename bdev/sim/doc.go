@@ -66,6 +66,11 @@
 // Vanishing. From [Disk.Vanish] on every operation gets ENODEV, also those
 // under way.
 //
+// Two paths. OpenOptions.Shared opens a disk beside those who have it open, as
+// a second path does that the kernel cannot tell to be the same disk.
+//
+// Several disks. The disks of a [Rack] lose power together, each in its own way.
+//
 // Lies, only where a [Fault] asks for them: a write that is acknowledged and
 // never done (lost), done in another place (misdirected), a read or write with
 // one bit flipped. [Disk.FlipBit] rots a bit of the medium,
@@ -80,13 +85,15 @@
 //   - The kernel's page cache beside O_DIRECT, and reordering by it.
 //   - A bounded device queue: the device takes any number of operations at once.
 //   - FUA writes, write zeroes, zones, atomic writes.
+//   - A write of a dead process that reaches the disk after the next process
+//     has opened it.
 //
 // # Invariants
 //
 //   - What was durable stays durable, in every survivor, until it is
 //     overwritten or discarded.
-//   - When all writes have ended and a flush that began after has succeeded,
-//     medium and current content are the same.
+//   - When all writes have ended, a flush that began after has succeeded and
+//     none failed before, medium and current content are the same.
 //   - A Disk's method changes no other Disk: clones and survivors share pages,
 //     and a shared page is never written.
 //
