@@ -9,6 +9,7 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/mlog"
 	"github.com/mpool-go/mpool/mpool/omf"
 	"github.com/mpool-go/mpool/sched"
 )
@@ -134,6 +135,10 @@ type checker struct {
 	bySlot map[uint16]*drive
 	report Report
 	mu     sched.Mutex // guards report while data is verified by several
+
+	// visit, if set, is called for each final page that is looked at, with why
+	// it does not belong behind the one before it, if it does not.
+	visit func(s *scan, k uint32, p *mlog.Page, why string)
 }
 
 // run goes from the outside in. Where something is missing that everything

@@ -46,18 +46,26 @@ func (c *checker) divide() bool {
 		d.head = uint64((end + d.zone - 1) / d.zone)
 		switch {
 		case d.head >= d.zones:
-			c.problem(Problem{Code: Geometry, Device: d.path(),
-				Text: fmt.Sprintf("drive %d of %d bytes has no zone of %d bytes behind the metadata", e.Slot, e.Size, d.zone)})
+			c.problem(Problem{
+				Code: Geometry, Device: d.path(),
+				Text: fmt.Sprintf("drive %d of %d bytes has no zone of %d bytes behind the metadata", e.Slot, e.Size, d.zone),
+			})
 			d.head = d.zones
 		case d.dev == nil:
-			c.problem(Problem{Code: DeviceMissing,
-				Text: fmt.Sprintf("drive %d (%v) of the pool is not among the devices", e.Slot, e.UUID)})
+			c.problem(Problem{
+				Code: DeviceMissing,
+				Text: fmt.Sprintf("drive %d (%v) of the pool is not among the devices", e.Slot, e.UUID),
+			})
 		case d.dev.size < e.Size:
-			c.problem(Problem{Code: DeviceSmall, Device: d.path(),
-				Text: fmt.Sprintf("the device has %d bytes, recorded are %d", d.dev.size, e.Size)})
+			c.problem(Problem{
+				Code: DeviceSmall, Device: d.path(),
+				Text: fmt.Sprintf("the device has %d bytes, recorded are %d", d.dev.size, e.Size),
+			})
 		case d.dev.size > e.Size:
-			c.note(Problem{Code: DeviceGrown, Device: d.path(),
-				Text: fmt.Sprintf("the device has %d bytes, %d of them in use; resize takes in the rest", d.dev.size, e.Size)})
+			c.note(Problem{
+				Code: DeviceGrown, Device: d.path(),
+				Text: fmt.Sprintf("the device has %d bytes, %d of them in use; resize takes in the rest", d.dev.size, e.Size),
+			})
 		}
 	}
 	return c.metadataPlace()
@@ -85,8 +93,10 @@ func (d *drive) path() string {
 func (c *checker) metadataPlace() bool {
 	d := c.bySlot[c.sb.MetaSlot]
 	if d == nil || d.dev == nil {
-		c.problem(Problem{Code: MetadataMissing,
-			Text: fmt.Sprintf("the metadata lies on drive %d, which is not there", c.sb.MetaSlot)})
+		c.problem(Problem{
+			Code: MetadataMissing,
+			Text: fmt.Sprintf("the metadata lies on drive %d, which is not there", c.sb.MetaSlot),
+		})
 		return false
 	}
 	a, b := c.sb.Logs[0], c.sb.Logs[1]
@@ -97,13 +107,17 @@ func (c *checker) metadataPlace() bool {
 	switch {
 	case a.Start < first || a.Start+uint64(a.Blocks) > b.Start,
 		int64(b.Start+uint64(b.Blocks))*blockSize > d.entry.EndCopy:
-		c.problem(Problem{Code: Geometry, Device: d.path(),
+		c.problem(Problem{
+			Code: Geometry, Device: d.path(),
 			Text: fmt.Sprintf("the metadata logs, %d blocks at block %d and %d at %d, overlap each other or the superblocks",
-				a.Blocks, a.Start, b.Blocks, b.Start)})
+				a.Blocks, a.Start, b.Blocks, b.Start),
+		})
 		return false
 	case a.Birth == b.Birth || a.Birth == 0 || b.Birth == 0:
-		c.problem(Problem{Code: Geometry, Device: d.path(),
-			Text: fmt.Sprintf("the metadata logs have birth stamps %#x and %#x: want two different ones", uint64(a.Birth), uint64(b.Birth))})
+		c.problem(Problem{
+			Code: Geometry, Device: d.path(),
+			Text: fmt.Sprintf("the metadata logs have birth stamps %#x and %#x: want two different ones", uint64(a.Birth), uint64(b.Birth)),
+		})
 		return false
 	}
 	return true

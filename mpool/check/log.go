@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/mpool-go/mpool/layout"
@@ -27,8 +28,10 @@ func (l *logPlace) offset(page uint32) int64 {
 func (l *logPlace) finals() uint32 { return l.extent.Blocks - mlog.SlotPages }
 
 func (l *logPlace) problem(code string, offset int64, format string, args ...any) Problem {
-	return Problem{Code: code, Object: l.id, Device: l.dev.path, Offset: offset,
-		Text: l.name + ": " + fmt.Sprintf(format, args...)}
+	return Problem{
+		Code: code, Object: l.id, Device: l.dev.path, Offset: offset,
+		Text: l.name + ": " + fmt.Sprintf(format, args...),
+	}
 }
 
 // claim is what a page says of the log as it was when the page was written: an
@@ -42,8 +45,9 @@ type claim struct {
 type tail struct {
 	slot   int
 	page   mlog.Page
-	joined bool // the final pages before it are those it was written behind
+	joined bool  // the final pages before it are those it was written behind
 	claim  claim // that refutes it, if its group is not 0
+	proven bool  // its own activation said later that it was durable
 }
 
 // hear takes in a claim. Whatever was durable in an earlier activation was there
@@ -53,6 +57,7 @@ func (t *tail) hear(c claim) {
 	if t.page.Epoch <= c.epoch && t.page.Group < c.group && t.claim.group < c.group {
 		t.claim = c
 	}
+	t.proven = t.proven || t.page.Epoch == c.epoch && t.page.Group <= c.group
 }
 
 // scan is a log as it was found.
@@ -69,6 +74,7 @@ type scan struct {
 
 	end      *tail // the end of the log, or nil
 	findings []Problem
+	notes    []Problem
 }
 
 // scanLog reads a log and finds its end. Findings are the scan's, for the caller
@@ -187,6 +193,9 @@ func (c *checker) walk(ctx context.Context, s *scan) error {
 			s.heard(&p, s.offset(k))
 			why = s.border.refuses(&p)
 		}
+		if c.visit != nil {
+			c.visit(s, k, &p, why)
+		}
 		switch {
 		case s.broken != "":
 		case why != "":
@@ -265,4 +274,69 @@ func (s *scan) reasons() string {
 		text += fmt.Sprintf("slot %d: %s", i, why)
 	}
 	return text
+}
+
+// copies notes a lost copy of the end: the log is whole, but for a second loss.
+// Both copies of a tail are there once a later page of the same activation says
+// that it was durable.
+func (s *scan) copies() {
+	if s.end == nil || !s.end.proven {
+		return
+	}
+	mate := s.end.slot ^ 1
+	if why := s.why[mate]; why != "" || s.valid[mate].CRC != s.end.page.CRC {
+		if why == "" {
+			why = "it is another page"
+		}
+		s.notes = append(s.notes, s.problem(LogCopy, s.extent.Offset()+int64(mate)*blockSize,
+			"one of the two copies of the last page is lost: %s; the next group that is written makes it good", why))
+	}
+}
+
+// errChanged is why a page cannot be read the second time as it was the first.
+var errChanged = errors.New("the page is not what it was a moment ago")
+
+// records calls f with each record of a log whose end was found, in order. The
+// slice is valid during the call.
+func (c *checker) records(ctx context.Context, s *scan, f func(number uint64, record []byte)) error {
+	c.pages.point(s.dev, s.offset(0), s.finals())
+	var at border
+	var part []byte
+	take := func(p *mlog.Page) {
+		for number, g := range p.All() {
+			switch g.Type {
+			case mlog.FragmentFull:
+				f(number, g.Data)
+			case mlog.FragmentFirst:
+				part = append(part[:0], g.Data...)
+			case mlog.FragmentMiddle:
+				part = append(part, g.Data...)
+			case mlog.FragmentLast:
+				part = append(part, g.Data...)
+				f(number, part)
+			}
+		}
+	}
+	for k := range s.end.page.Index {
+		b, bad, err := c.pages.block(ctx, k)
+		if err != nil {
+			return err
+		}
+		var p mlog.Page
+		if bad == nil {
+			p, bad = mlog.DecodePage(b, s.birth)
+		}
+		if bad == nil && (s.foreign(&p, k) != "" || at.refuses(&p) != "") {
+			bad = errChanged
+		}
+		if bad != nil {
+			s.find(LogBroken, s.offset(k), "%v", bad)
+			s.end = nil
+			return nil
+		}
+		at.pass(&p)
+		take(&p)
+	}
+	take(&s.end.page)
+	return nil
 }

@@ -39,8 +39,10 @@ func openDevice(ctx context.Context, path string) (Source, error) {
 	case err == nil:
 		return driveSource{d}, nil
 	case errors.Is(err, bdev.ErrBusy):
-		return nil, &api.Error{Code: api.EBUSY, Op: opCheck, Device: path, Err: err,
-			Detail: "the device is in use: deactivate its pool, or stop the daemon, and check again"}
+		return nil, &api.Error{
+			Code: api.EBUSY, Op: opCheck, Device: path, Err: err,
+			Detail: "the device is in use: deactivate its pool, or stop the daemon, and check again",
+		}
 	case ctx.Err() != nil:
 		return nil, api.ContextError(opCheck, context.Cause(ctx))
 	default:
@@ -111,7 +113,7 @@ type device struct {
 	size int64 // whole blocks, in bytes
 	sb   [omf.Copies]sbCopy
 	best *omf.Superblock // of its own copies the one of the highest generation, or nil
-	slot int     // in the pool's drive table, or -1
+	slot int             // in the pool's drive table, or -1
 }
 
 // openAll opens the devices that are to be checked. All are open, or none.

@@ -91,8 +91,10 @@ func (c *checker) superblocks(ctx context.Context) (bool, error) {
 func (c *checker) noSuperblock(d *device) {
 	for i := range d.sb {
 		if !d.sb[i].missing() {
-			c.problem(Problem{Code: codeOfCopy(&d.sb[i]), Device: d.path, Offset: d.sb[i].offset,
-				Text: fmt.Sprintf("superblock copy %d: %v", i, d.sb[i].err)})
+			c.problem(Problem{
+				Code: codeOfCopy(&d.sb[i]), Device: d.path, Offset: d.sb[i].offset,
+				Text: fmt.Sprintf("superblock copy %d: %v", i, d.sb[i].err),
+			})
 		}
 	}
 	c.problem(Problem{Code: SuperblockNone, Device: d.path, Text: "the device has no valid superblock"})
@@ -116,8 +118,10 @@ func (c *checker) member(d *device) {
 		c.noSuperblock(d)
 		return
 	case d.best.Pool != c.sb.Pool:
-		c.problem(Problem{Code: DeviceForeign, Device: d.path,
-			Text: fmt.Sprintf("the device belongs to pool %q (%v)", d.best.Name, d.best.Pool)})
+		c.problem(Problem{
+			Code: DeviceForeign, Device: d.path,
+			Text: fmt.Sprintf("the device belongs to pool %q (%v)", d.best.Name, d.best.Pool),
+		})
 		return
 	}
 	c.seat(d)
@@ -146,16 +150,20 @@ func (c *checker) seat(d *device) {
 		}
 		for _, other := range c.devices {
 			if other != d && other.slot == int(e.Slot) {
-				c.problem(Problem{Code: DeviceTwice, Device: d.path,
-					Text: fmt.Sprintf("%s and this are the same drive %d of the pool, or copies of it", other.path, e.Slot)})
+				c.problem(Problem{
+					Code: DeviceTwice, Device: d.path,
+					Text: fmt.Sprintf("%s and this are the same drive %d of the pool, or copies of it", other.path, e.Slot),
+				})
 				return
 			}
 		}
 		d.slot = int(e.Slot)
 		return
 	}
-	c.problem(Problem{Code: DeviceForeign, Device: d.path,
-		Text: fmt.Sprintf("the pool's drive table does not have drive %v", own.Drive)})
+	c.problem(Problem{
+		Code: DeviceForeign, Device: d.path,
+		Text: fmt.Sprintf("the pool's drive table does not have drive %v", own.Drive),
+	})
 }
 
 // entry returns a slot's entry of the drive table, or nil.
