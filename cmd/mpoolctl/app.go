@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/client"
 )
 
 // The exit codes.
@@ -25,6 +26,10 @@ type daemon interface {
 	api.Manager
 	// OpenPool returns a handle on an active pool.
 	OpenPool(ctx context.Context, name string) (api.Pool, error)
+	// Stat returns the counters of a pool or, with "", of the daemon.
+	Stat(ctx context.Context, pool string) (client.Stats, error)
+	// Version says what the daemon is.
+	Version(ctx context.Context) (client.Version, error)
 	Close() error
 }
 
@@ -33,8 +38,7 @@ type daemon interface {
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	// dial connects to the daemon. An error that is errNoDaemon means there is
-	// none.
+	// dial connects to the daemon. client.ErrNoDaemon means there is none.
 	dial func(ctx context.Context, socket string) (daemon, error)
 	// terminal says whether a stream is one.
 	terminal func(stream any) bool
@@ -61,7 +65,7 @@ func (a *app) execute(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	a.reportFailure(path, failed.err)
-	if errors.Is(err, errNoDaemon) {
+	if errors.Is(err, client.ErrNoDaemon) {
 		return exitNoDaemon
 	}
 	return exitFailed

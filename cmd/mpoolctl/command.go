@@ -35,7 +35,8 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
 	root.AddCommand(
 		noun("pool", "Pools of drives",
 			newPoolCreate(a), newPoolActivate(a), newPoolDeactivate(a), newPoolDestroy(a), newPoolRename(a),
-			newPoolSet(a), newPoolList(a), newPoolShow(a)),
+			newPoolSet(a), newPoolList(a), newPoolShow(a),
+			newPoolCheck(a), newPoolDump(a)),
 		noun("root", "Named roots: where an application finds its first object",
 			newRootSet(a), newRootList(a), newRootUnset(a)),
 		noun("mblock", "Write-once extents",
@@ -43,7 +44,7 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
 		noun("mlog", "Append-only logs of records",
 			newMlogCreate(a), newMlogAppend(a), newMlogRead(a), newMlogList(a), newMlogShow(a),
 			newMlogErase(a), newMlogDelete(a)),
-		newMan(a),
+		newStat(a), newVersion(a), newMan(a),
 	)
 	completePools(a, root)
 	return root

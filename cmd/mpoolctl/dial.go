@@ -2,13 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
+
+	"github.com/mpool-go/mpool/client"
 )
 
-func dialDaemon(_ context.Context, socket string) (daemon, error) {
-	if socket == "" {
-		socket = os.Getenv("MPOOL_SOCKET")
+// dialDaemon connects to mpoold.
+func dialDaemon(ctx context.Context, socket string) (daemon, error) {
+	c, err := client.Dial(ctx, client.Options{Socket: socket})
+	switch {
+	case errors.Is(err, client.ErrNoDaemon):
+		return nil, fmt.Errorf("%w; start mpoold, or say where it is with --socket", err)
+	case err != nil:
+		return nil, err
 	}
-	return nil, fmt.Errorf("%w at %s", errNoDaemon, socket)
+	return c, nil
 }

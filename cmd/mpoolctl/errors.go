@@ -11,14 +11,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/client"
 )
 
-// errNoDaemon is returned by app.dial when nothing accepts on the socket.
-var errNoDaemon = errors.New("no daemon")
-
-// errReported is returned when the verb has already printed, as its result,
+// reportedError is returned when the verb has already printed, as its result,
 // what is wrong; only the sentence on stderr is missing.
-var errReported = errors.New("reported")
+type reportedError struct{ error }
+
+func (e reportedError) Unwrap() error { return e.error }
 
 // verbError marks an error of a verb's run function.
 type verbError struct{ err error }
@@ -62,7 +62,7 @@ func codeOf(err error) api.Code {
 	switch {
 	case errors.As(err, &e), errors.As(err, &c):
 		return api.CodeOf(err)
-	case errors.Is(err, errNoDaemon):
+	case errors.Is(err, client.ErrNoDaemon):
 		return api.ECONNRESET
 	case errors.Is(err, fs.ErrNotExist):
 		return api.ENOENT
@@ -111,7 +111,7 @@ func failureOf(verb string, err error) failureView {
 func (a *app) reportFailure(verb string, err error) {
 	v := failureOf(verb, err)
 	fmt.Fprintf(a.stderr, "mpoolctl: %s: %s (%s)\n", verb, v.Message, v.Code)
-	if !a.json || errors.Is(err, errReported) {
+	if !a.json || errors.As(err, new(reportedError)) {
 		return
 	}
 	_ = json.NewEncoder(a.stdout).Encode(map[string]failureView{"error": v}) //nolint:errcheck // see above

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/layout"
 )
 
@@ -30,6 +31,23 @@ func newFakeDaemon(pools ...string) *fakeDaemon {
 }
 
 func (d *fakeDaemon) Close() error { return nil }
+
+func (d *fakeDaemon) Stat(_ context.Context, pool string) (client.Stats, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if pool != "" && d.pools[pool] == nil {
+		return client.Stats{}, api.Errorf(api.ENOENT, "stat", "there is no active pool %q", pool)
+	}
+	ops := []client.OpCounters{{Op: 1, Count: 1000, Bytes: 4096, Total: time.Second}}
+	ops[0].Buckets[4], ops[0].Buckets[9], ops[0].Buckets[20] = 900, 99, 1
+	return client.Stats{
+		Uptime: time.Minute, Sessions: 2, Handles: 3, Ops: ops, Drives: []client.DriveCounters{{Path: "/dev/fake", Reads: 5}},
+	}, nil
+}
+
+func (d *fakeDaemon) Version(context.Context) (client.Version, error) {
+	return client.Version{Daemon: "v0", Go: "go1", Protocol: 1, PID: 4711}, nil
+}
 
 func (d *fakeDaemon) CreatePool(_ context.Context, name string, devices []string, o api.CreateOptions) (api.CreateResult, error) {
 	d.mu.Lock()

@@ -41,3 +41,10 @@ func (p progress) end() {
 		_ = p.bar.Finish() //nolint:errcheck // see add
 	}
 }
+
+// grow changes the number of bytes that there are.
+func (p progress) grow(bytes int64) {
+	if p.bar != nil && p.bar.GetMax64() != bytes {
+		p.bar.ChangeMax64(bytes)
+	}
+}
