@@ -100,12 +100,14 @@ type MDC struct {
 	closing bool
 }
 
-// CreateMDC formats both logs, A at generation 1 with empty content, B at
-// generation 0. When it returns nil that is durable. The generations in c are
-// ignored.
+// CreateMDC formats both logs, A with empty content, B without: at their
+// generations or, with c.Discover, at 1 and 0. When it returns nil that is
+// durable.
 func CreateMDC(ctx context.Context, c MDCConfig) error {
 	a, b := c.A, c.B
-	a.Generation, b.Generation = 1, 0
+	if c.Discover {
+		a.Generation, b.Generation = 1, 0
+	}
 	for _, l := range []*Config{&a, &b} {
 		l.OnDurable, l.OnFailure, l.Replay = nil, nil, nil
 		if err := Format(ctx, *l, 0); err != nil {
