@@ -52,8 +52,10 @@ func findPool(ctx context.Context, nameOrUUID string, devices []string, opt Opti
 				reason = err
 			}
 		case found != nil:
-			err := &api.Error{Code: api.ESTATE, Op: opActivate, Device: path,
-				Detail: fmt.Sprintf("%s carries the same pool or another of the same name; name the device", found.Path())}
+			err := &api.Error{
+				Code: api.ESTATE, Op: opActivate, Device: path,
+				Detail: fmt.Sprintf("%s carries the same pool or another of the same name; name the device", found.Path()),
+			}
 			return nil, nil, errors.Join(err, d.Close(), found.Close())
 		default:
 			found, foundSB = d, sb
@@ -121,12 +123,16 @@ func member(ctx context.Context, nameOrUUID string, d *bdev.Drive) (*omf.Superbl
 		return nil, superblockError(opActivate, d.Path(), s.err)
 	}
 	if sb.Name != nameOrUUID && sb.Pool.String() != nameOrUUID {
-		return nil, &api.Error{Code: api.ENOENT, Op: opActivate, Device: d.Path(),
-			Detail: fmt.Sprintf("the device belongs to pool %q, not %q", sb.Name, nameOrUUID)}
+		return nil, &api.Error{
+			Code: api.ENOENT, Op: opActivate, Device: d.Path(),
+			Detail: fmt.Sprintf("the device belongs to pool %q, not %q", sb.Name, nameOrUUID),
+		}
 	}
 	if sb.ROCompat&^omf.KnownROCompat != 0 {
-		return nil, &api.Error{Code: api.ENOTSUP, Op: opActivate, Device: d.Path(),
-			Detail: fmt.Sprintf("the pool has features %#x that this version could only read", sb.ROCompat&^omf.KnownROCompat)}
+		return nil, &api.Error{
+			Code: api.ENOTSUP, Op: opActivate, Device: d.Path(),
+			Detail: fmt.Sprintf("the pool has features %#x that this version could only read", sb.ROCompat&^omf.KnownROCompat),
+		}
 	}
 	return sb, nil
 }
@@ -167,12 +173,16 @@ func fit(sb *omf.Superblock, d *bdev.Drive, resize bool) error {
 	e := &sb.Drives[0]
 	size := d.Geometry().Size &^ (layout.BlockSize - 1)
 	if size < e.Size {
-		return &api.Error{Code: api.ESTATE, Op: opActivate, Device: d.Path(),
-			Detail: fmt.Sprintf("the device has shrunk from %d to %d bytes", e.Size, size)}
+		return &api.Error{
+			Code: api.ESTATE, Op: opActivate, Device: d.Path(),
+			Detail: fmt.Sprintf("the device has shrunk from %d to %d bytes", e.Size, size),
+		}
 	}
 	if d.Geometry().LogicalSector > 1<<e.SectorLog2 {
-		return &api.Error{Code: api.ESTATE, Op: opActivate, Device: d.Path(),
-			Detail: fmt.Sprintf("the device has sectors of %d bytes; the pool was made for %d", d.Geometry().LogicalSector, 1<<e.SectorLog2)}
+		return &api.Error{
+			Code: api.ESTATE, Op: opActivate, Device: d.Path(),
+			Detail: fmt.Sprintf("the device has sectors of %d bytes; the pool was made for %d", d.Geometry().LogicalSector, 1<<e.SectorLog2),
+		}
 	}
 	if resize && size > e.Size {
 		e.Size, e.EndCopy = size, size-omf.SuperblockSize
@@ -207,8 +217,10 @@ func (p *Pool) recover(ctx context.Context, d *bdev.Drive) error {
 		Replay: func(record []byte) error {
 			number++
 			if err := omf.DecodeRecord(record, p.replayOp); err != nil {
-				return &api.Error{Code: api.ECORRUPT, Op: opActivate, Device: d.Path(), Offset: c[0].Extent.Offset(),
-					Detail: fmt.Sprintf("metadata record %d", number), Err: err}
+				return &api.Error{
+					Code: api.ECORRUPT, Op: opActivate, Device: d.Path(), Offset: c[0].Extent.Offset(),
+					Detail: fmt.Sprintf("metadata record %d", number), Err: err,
+				}
 			}
 			return nil
 		},
@@ -313,8 +325,10 @@ func (p *Pool) claim(o *layout.Object, nextID uint64, nextBirth layout.BirthStam
 	d := p.byslot[o.Extent.Drive]
 	zb := uint64(d.geo.zoneBlocks())
 	corrupt := func(format string, args ...any) error {
-		return &api.Error{Code: api.ECORRUPT, Op: opActivate, Object: o.ID, Device: d.dev.Path(),
-			Offset: o.Extent.Offset(), Detail: fmt.Sprintf(format, args...)}
+		return &api.Error{
+			Code: api.ECORRUPT, Op: opActivate, Object: o.ID, Device: d.dev.Path(),
+			Offset: o.Extent.Offset(), Detail: fmt.Sprintf(format, args...),
+		}
 	}
 	switch {
 	case o.Extent.Start%zb != 0 || uint64(o.Extent.Blocks)%zb != 0 || o.Extent.End() > uint64(d.geo.zones)*zb:

@@ -190,8 +190,10 @@ func (c *container) Append(ctx context.Context, record []byte, sync bool) error 
 	n, err := c.MDC.Append(ctx, record)
 	if err == nil && sync {
 		if err = c.SyncTo(ctx, n+1); err != nil && ctx.Err() != nil {
-			err = &api.Error{Code: api.EUNKNOWN, Op: op, Object: c.logs[0].id, Err: err,
-				Detail: "the record was appended; whether it is durable is unknown"}
+			err = &api.Error{
+				Code: api.EUNKNOWN, Op: op, Object: c.logs[0].id, Err: err,
+				Detail: "the record was appended; whether it is durable is unknown",
+			}
 		}
 	}
 	return ioError(op, c.logs[0].drive.dev, err)

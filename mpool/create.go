@@ -84,8 +84,10 @@ func create(ctx context.Context, d *bdev.Drive, name string, o api.CreateOptions
 		return ioError(op, d, err)
 	}
 	if what != "" && !o.Force {
-		return &api.Error{Code: api.ESTATE, Op: op, Device: d.Path(),
-			Detail: fmt.Sprintf("the device carries %s; --force overwrites it", what)}
+		return &api.Error{
+			Code: api.ESTATE, Op: op, Device: d.Path(),
+			Detail: fmt.Sprintf("the device carries %s; --force overwrites it", what),
+		}
 	}
 	sb, err := newSuperblock(name, d, g, opt)
 	if err != nil {

@@ -17,8 +17,7 @@ func ioError(op string, d *bdev.Drive, err error) error {
 		return err
 	}
 	e := &api.Error{Code: api.EIO, Op: op, Device: d.Path(), Err: err}
-	var io *bdev.IOError
-	if errors.As(err, &io) {
+	if io, ok := errors.AsType[*bdev.IOError](err); ok {
 		e.Offset = io.Offset
 	}
 	switch {

@@ -91,6 +91,7 @@ func TestCompactionStallsNoCommit(t *testing.T) {
 // compactionTimes puts and deletes beside live objects and returns how many
 // compactions there were and how long a pair took.
 func compactionTimes(t *testing.T, metaBytes int64) (compactions uint64, median, longest time.Duration) {
+	t.Helper()
 	r := newRig(t, 3, 64<<20)
 	r.meta = metaBytes
 	r.run(func() {

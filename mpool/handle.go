@@ -70,8 +70,10 @@ func (h *handle) Delete(ctx context.Context) error {
 	op := h.obj.id.Kind().String() + " delete"
 	return h.end(op, func(o *object) error {
 		if _, desc := o.snapshot(); desc.Partner != 0 {
-			return &api.Error{Code: api.ESTATE, Op: op, Object: o.id,
-				Detail: "the log belongs to a metadata container; delete that"}
+			return &api.Error{
+				Code: api.ESTATE, Op: op, Object: o.id,
+				Detail: "the log belongs to a metadata container; delete that",
+			}
 		}
 		return o.pool.remove(ctx, op, o)
 	})

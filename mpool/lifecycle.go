@@ -56,8 +56,10 @@ func (p *Pool) changeSuperblock(ctx context.Context, op string, change func(*omf
 		// Which copies are old and which are new is unknown until the next
 		// activation reads them.
 		p.meta.fail(err)
-		return &api.Error{Code: api.EUNKNOWN, Op: op, Device: d.dev.Path(), Err: err,
-			Detail: "the superblock could not be written whole; the pool is read-only now"}
+		return &api.Error{
+			Code: api.EUNKNOWN, Op: op, Device: d.dev.Path(), Err: err,
+			Detail: "the superblock could not be written whole; the pool is read-only now",
+		}
 	}
 	p.sb.Store(&next)
 	return nil

@@ -92,8 +92,16 @@ func TestOverhead(t *testing.T) {
 	for _, c := range []struct {
 		size, zone int64
 	}{
-		{64 << 20, 64 << 10}, {1 << 30, 64 << 10}, {1 << 30, 1 << 20}, {1 << 30, 8 << 20}, {10 << 30, 64 << 20},
-		{64 << 30, 64 << 10}, {64<<30 + 1, 1 << 20}, {1 << 40, 1 << 20}, {16 << 40, 64 << 20}, {1<<30 + 12345, 64 << 10},
+		{64 << 20, 64 << 10},
+		{1 << 30, 64 << 10},
+		{1 << 30, 1 << 20},
+		{1 << 30, 8 << 20},
+		{10 << 30, 64 << 20},
+		{64 << 30, 64 << 10},
+		{64<<30 + 1, 1 << 20},
+		{1 << 40, 1 << 20},
+		{16 << 40, 64 << 20},
+		{1<<30 + 12345, 64 << 10},
 	} {
 		g, err := divide(c.size, c.zone, 0)
 		if err != nil {
@@ -323,6 +331,7 @@ func TestLifecycleIsAtomic(t *testing.T) {
 
 // found names the pools that can be activated on a disk.
 func found(t *testing.T, d *devsim.Disk) string {
+	t.Helper()
 	var names []string
 	for _, name := range []string{"p", "q"} {
 		r := newRig(t, 9, 1<<20)

@@ -192,8 +192,10 @@ func (m *Mlog) open(ctx context.Context, op string, forAppend bool) (*mlog.Log, 
 	}
 	_, desc := o.snapshot()
 	if forAppend && desc.Partner != 0 {
-		return nil, nil, &api.Error{Code: api.ESTATE, Op: op, Object: o.id,
-			Detail: "the log belongs to a metadata container; open that"}
+		return nil, nil, &api.Error{
+			Code: api.ESTATE, Op: op, Object: o.id,
+			Detail: "the log belongs to a metadata container; open that",
+		}
 	}
 	if err := o.ref(op); err != nil {
 		return nil, nil, err
@@ -283,8 +285,10 @@ func (a *appender) Append(ctx context.Context, record []byte, sync bool) (uint64
 	n, err := a.log.Append(ctx, record)
 	if err == nil && sync {
 		if err = a.log.SyncTo(ctx, n+1); err != nil && ctx.Err() != nil {
-			err = &api.Error{Code: api.EUNKNOWN, Op: op, Object: a.obj.id, Err: err,
-				Detail: "the record was appended; whether it is durable is unknown"}
+			err = &api.Error{
+				Code: api.EUNKNOWN, Op: op, Object: a.obj.id, Err: err,
+				Detail: "the record was appended; whether it is durable is unknown",
+			}
 		}
 	}
 	return n, ioError(op, a.obj.drive.dev, err)

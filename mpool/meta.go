@@ -92,8 +92,10 @@ func (m *meta) room(ctx context.Context, t *txn) error {
 		// for, leave space; it is full well before that, because appends go on
 		// while a compaction writes.
 		if !t.frees && m.live+deletes+need > fullShare(capacity) {
-			return &api.Error{Code: api.ENOSPC, Op: t.op, Want: need, Have: max(0, fullShare(capacity)-m.live-deletes),
-				Detail: "the pool's metadata is full; delete objects"}
+			return &api.Error{
+				Code: api.ENOSPC, Op: t.op, Want: need, Have: max(0, fullShare(capacity)-m.live-deletes),
+				Detail: "the pool's metadata is full; delete objects",
+			}
 		}
 		m.compactLocked()
 		if err := m.cond.Wait(ctx); err != nil {
@@ -118,8 +120,10 @@ func (m *meta) commit(ctx context.Context, t *txn) error {
 	m.mu.Unlock()
 	m.pool.fence.touch()
 	if err := m.mdc.SyncTo(ctx, t.seq+1); err != nil {
-		return &api.Error{Code: api.EUNKNOWN, Op: t.op, Err: err,
-			Detail: "the change was sent and its outcome is unknown"}
+		return &api.Error{
+			Code: api.EUNKNOWN, Op: t.op, Err: err,
+			Detail: "the change was sent and its outcome is unknown",
+		}
 	}
 	return nil
 }

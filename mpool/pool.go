@@ -3,6 +3,7 @@ package mpool
 import (
 	"context"
 	"errors"
+	"slices"
 	"sort"
 	"sync/atomic"
 
@@ -187,7 +188,7 @@ func (p *Pool) idle() error {
 	if len(busy) == 0 {
 		return nil
 	}
-	sort.Slice(busy, func(i, j int) bool { return busy[i] < busy[j] })
+	slices.Sort(busy)
 	return api.Errorf(api.EBUSY, opDeactivate, "%d objects are in use, %v for one", len(busy), busy[0])
 }
 

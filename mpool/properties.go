@@ -53,36 +53,37 @@ func (p *properties) replay(op *omf.Op) {
 const maxSpare = 50
 
 // change returns the properties after a change.
-func (p properties) change(s api.PoolSettings) (properties, error) {
+func (p *properties) change(s api.PoolSettings) (properties, error) {
 	const op = "pool set"
+	next := *p
 	if s.UID != nil {
-		p.uid = *s.UID
+		next.uid = *s.UID
 	}
 	if s.GID != nil {
-		p.gid = *s.GID
+		next.gid = *s.GID
 	}
 	if s.Mode != nil {
 		if *s.Mode&^0o777 != 0 {
-			return p, api.Errorf(api.EINVAL, op, "mode %o has more than permission bits", *s.Mode)
+			return next, api.Errorf(api.EINVAL, op, "mode %o has more than permission bits", *s.Mode)
 		}
-		p.mode = *s.Mode
+		next.mode = *s.Mode
 	}
 	if s.Label != nil {
 		if len(*s.Label) > api.MaxLabel || !printable(*s.Label) {
-			return p, api.Errorf(api.EINVAL, op, "label: want at most %d bytes of printable UTF-8", api.MaxLabel)
+			return next, api.Errorf(api.EINVAL, op, "label: want at most %d bytes of printable UTF-8", api.MaxLabel)
 		}
-		p.label = *s.Label
+		next.label = *s.Label
 	}
 	if s.ReadVerify != nil {
-		p.verify = *s.ReadVerify
+		next.verify = *s.ReadVerify
 	}
 	if s.SparePercent != nil {
 		if *s.SparePercent > maxSpare {
-			return p, api.Errorf(api.EINVAL, op, "spare_percent %d: at most %d", *s.SparePercent, maxSpare)
+			return next, api.Errorf(api.EINVAL, op, "spare_percent %d: at most %d", *s.SparePercent, maxSpare)
 		}
-		p.spare = *s.SparePercent
+		next.spare = *s.SparePercent
 	}
-	return p, nil
+	return next, nil
 }
 
 // printable says whether s is UTF-8 that can be shown on one line.

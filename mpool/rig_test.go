@@ -33,6 +33,7 @@ func (d dice) Read(p []byte) (int, error) {
 }
 
 func newRig(t *testing.T, seed uint64, size int64) *rig {
+	t.Helper()
 	return &rig{t: t, s: sched.New(seed), disk: devsim.NewDisk(size, devsim.DiskOptions{})}
 }
 

@@ -34,10 +34,10 @@ func TestCanEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var real *Sched
-	ctx, cancel := real.WithCancel(context.Background())
+	var none *Sched
+	ctx, cancel := none.WithCancel(context.Background())
 	defer cancel()
-	if real.CanEnd(context.Background()) || !real.CanEnd(ctx) {
+	if none.CanEnd(context.Background()) || !none.CanEnd(ctx) {
 		t.Error("real contexts")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 )
@@ -53,7 +54,7 @@ func forgetRankAfterUnlock(m *Mutex) {
 		return
 	}
 	ranks := v.(*[]Rank)
-	for i := len(*ranks) - 1; i >= 0; i-- {
+	for i := range slices.Backward(*ranks) {
 		if (*ranks)[i] == m.rank {
 			*ranks = append((*ranks)[:i], (*ranks)[i+1:]...)
 			break

@@ -151,6 +151,7 @@ func TestRankOrderIsAsserted(t *testing.T) {
 
 // worlds runs a test in the simulation and in the real world.
 func worlds(t *testing.T, f func(t *testing.T, s *Sched)) {
+	t.Helper()
 	t.Run("real", func(t *testing.T) { f(t, nil) })
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprintf("seed%d", seed), func(t *testing.T) {
@@ -164,6 +165,7 @@ func worlds(t *testing.T, f func(t *testing.T, s *Sched)) {
 
 func TestCompletion(t *testing.T) {
 	worlds(t, func(t *testing.T, s *Sched) {
+		t.Helper()
 		var c Completion
 		c.Init(s)
 		for range 10 {
@@ -190,6 +192,7 @@ func TestCompletion(t *testing.T) {
 
 func TestCondContextAndSignal(t *testing.T) {
 	worlds(t, func(t *testing.T, s *Sched) {
+		t.Helper()
 		var mu Mutex
 		mu.Init(s, RankLog)
 		var cond Cond

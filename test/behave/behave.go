@@ -37,6 +37,7 @@ type Backend interface {
 
 // Run runs the suite.
 func Run(t *testing.T, b Backend) {
+	t.Helper()
 	for _, c := range []struct {
 		name string
 		f    func(*Env)

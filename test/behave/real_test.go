@@ -67,7 +67,7 @@ func (b inProcess) Run(t *testing.T, f func(e *behave.Env)) {
 // file makes a sparse file on the disk.
 func file(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(".", "behave") // on the disk: a temporary folder may have no direct I/O
+	dir, err := os.MkdirTemp(".", "behave") //nolint:usetesting // on the disk: a temporary folder may have no direct I/O
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +96,7 @@ func TestLoopDevice(t *testing.T) {
 	for _, sector := range []int{512, 4096} {
 		t.Run(map[int]string{512: "512", 4096: "4096"}[sector], func(t *testing.T) {
 			behave.Run(t, inProcess{engine: bdev.Auto, device: func(t *testing.T) string {
+				t.Helper()
 				return loopdev.New(t, poolBytes, loopdev.Options{SectorSize: sector}).Path
 			}})
 		})

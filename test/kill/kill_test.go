@@ -64,7 +64,7 @@ func start(t *testing.T, bin, socket, device string) *daemon {
 		c, err := client.Dial(context.Background(), client.Options{Socket: socket})
 		if err == nil {
 			pools, perr := c.Pools(context.Background())
-			_ = c.Close() //nolint:errcheck // only a probe
+			_ = c.Close() // only a probe
 			if perr == nil && (device == "" || len(pools) == 1) {
 				return d
 			}
@@ -78,8 +78,8 @@ func start(t *testing.T, bin, socket, device string) *daemon {
 }
 
 func (d *daemon) kill() {
-	_ = d.cmd.Process.Kill() //nolint:errcheck // it may be dead already
-	_ = d.cmd.Wait()         //nolint:errcheck // "signal: killed" is what is wanted
+	_ = d.cmd.Process.Kill() // it may be dead already
+	_ = d.cmd.Wait()         // "signal: killed" is what is wanted
 }
 
 // model is what was acknowledged, and what was under way.
@@ -105,7 +105,7 @@ func content(rng *rand.Rand) []byte {
 
 func hash(b []byte) uint64 {
 	h := fnv.New64a()
-	_, _ = h.Write(b) //nolint:errcheck // a hash does not fail
+	_, _ = h.Write(b) // a hash does not fail
 	return h.Sum64()
 }
 
@@ -347,7 +347,7 @@ func (m *model) drive(t *testing.T, d *daemon, rng *rand.Rand) {
 			if !errors.Is(err, api.ECONNRESET) && !errors.Is(err, api.EUNKNOWN) && !errors.Is(err, context.Canceled) {
 				t.Errorf("%s: %v", what, err)
 			}
-			_ = c.Close() //nolint:errcheck // the daemon is dead
+			_ = c.Close() // the daemon is dead
 		})
 	}
 	for n := range writers {
@@ -467,7 +467,7 @@ func device(t *testing.T) string {
 	if os.Geteuid() == 0 {
 		return loopdev.New(t, driveBytes, loopdev.Options{SectorSize: 4096}).Path
 	}
-	dir, err := os.MkdirTemp(".", "kill")
+	dir, err := os.MkdirTemp(".", "kill") //nolint:usetesting // on the disk: a temporary folder may have no direct I/O
 	if err != nil {
 		t.Fatal(err)
 	}

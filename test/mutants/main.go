@@ -28,7 +28,8 @@ type mutant struct {
 	file string // relative to the module's root
 	old  string
 	new  string
-	test string // the test that must fail; default the crash tests
+	pkg  string // whose tests must fail; default ./test/sim
+	test string // which of them; default the crash tests
 }
 
 const crashTests = "^(TestCrashRandom|TestCrashEveryBoundary)$"
@@ -53,7 +54,7 @@ func run(out *os.File, limit time.Duration, only string, list bool) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(tmp) }() //nolint:errcheck // a leftover in the system's temporary folder
+	defer func() { _ = os.RemoveAll(tmp) }() // a leftover in the system's temporary folder
 	survived, n := 0, 0
 	for _, m := range mutants() {
 		if !strings.Contains(m.name, only) {
@@ -66,11 +67,11 @@ func run(out *os.File, limit time.Duration, only string, list bool) error {
 		}
 		start := time.Now()
 		caught, err := try(m, strings.TrimSpace(string(root)), tmp, limit)
-		if err != nil {
-			return fmt.Errorf("mutant %q: %w", m.name, err)
-		}
 		verdict := "caught"
-		if caught == "" {
+		if err != nil {
+			verdict, caught = "BROKEN", err.Error()
+			survived++
+		} else if caught == "" {
 			verdict = "SURVIVED"
 			survived++
 		}
@@ -94,20 +95,20 @@ func try(m mutant, root, tmp string, limit time.Duration) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	bin := filepath.Join(tmp, "sim.test")
-	build := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", bin, "./test/sim")
+	pkg, test, args := m.pkg, m.test, []string(nil)
+	if pkg == "" {
+		pkg, test, args = "./test/sim", crashTests, []string{"-sim.for", limit.String()}
+	}
+	bin := filepath.Join(tmp, "mutant.test")
+	build := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", bin, pkg)
 	build.Dir = root
 	if msg, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("it does not build: %w\n%s", err, msg)
 	}
-	test := m.test
-	if test == "" {
-		test = crashTests
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 4*limit+time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, bin, "-test.run", test, "-test.failfast", "-sim.for", limit.String())
-	cmd.Dir = filepath.Join(root, "test", "sim")
+	cmd := exec.CommandContext(ctx, bin, append([]string{"-test.run", test, "-test.failfast", "-test.short"}, args...)...)
+	cmd.Dir = filepath.Join(root, pkg)
 	msg, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	switch {
@@ -119,7 +120,7 @@ func try(m mutant, root, tmp string, limit time.Duration) (string, error) {
 		return "", err
 	}
 	for line := range bytes.Lines(msg) {
-		if bytes.Contains(line, []byte("seed ")) || bytes.Contains(line, []byte("panic:")) {
+		if bytes.Contains(line, []byte("_test.go:")) || bytes.Contains(line, []byte("panic:")) {
 			return strings.TrimSpace(string(line)), nil
 		}
 	}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,8 +17,6 @@ import (
 	devsim "github.com/mpool-go/mpool/bdev/sim"
 	"github.com/mpool-go/mpool/mpool"
 	"github.com/mpool-go/mpool/sched"
-
-	"context"
 )
 
 var (
@@ -141,18 +140,22 @@ func (w *world) work(seed, at uint64, ops int) (seen uint64, cut bool, err error
 		must(failed)
 		must(p.Close())
 	})
-	if errors.Is(err, sched.ErrCut) && failed == nil {
-		return cutter.Seen(), true, nil
-	}
-	if err == nil {
+	switch {
+	case failed != nil:
 		err = failed
+	case errors.Is(err, sched.ErrCut):
+		return cutter.Seen(), true, nil
 	}
 	return cutter.Seen(), false, err
 }
 
-// check activates a medium and compares it with the model.
+// check looks at a medium with the offline checker, then activates it and
+// compares it with the model.
 func (w *world) check(d *devsim.Disk, settle bool) error {
 	w.states++
+	if err := offline(d); err != nil {
+		return err
+	}
 	s := sched.New(w.rng.Uint64())
 	return inSim(s, func() {
 		p, err := mpool.Activate(ctx, w.m.name, []string{"sim"}, api.ActivateOptions{}, options(s, d, devsim.OpenOptions{Inline: true}))
@@ -250,6 +253,7 @@ func everyBoundary(seed uint64, stop func() bool) (states int, err error) {
 
 // sweep runs seeds on all processors until the time is up.
 func sweep(t *testing.T, f func(seed uint64, stop func() bool) (int, error)) {
+	t.Helper()
 	start := time.Now()
 	stop := func() bool { return *seedFlag == 0 && time.Since(start) > *forFlag }
 	if *seedFlag != 0 {

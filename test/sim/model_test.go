@@ -37,7 +37,6 @@ type group struct {
 // logModel is what the model knows of an mlog.
 type logModel struct {
 	fate       fate
-	with       *group
 	generation uint64
 	records    map[uint64]string // by number, as Append answered
 	inflight   map[string]bool   // appends not answered
@@ -85,8 +84,7 @@ type model struct {
 	rootMaybe  map[string][]layout.ObjectID // values sent and not answered
 	used       map[layout.ObjectID]bool     // ids that were given
 	name       string
-	nameMaybe  string // a rename was sent and not answered
-	acks       int    // acknowledged changes, for reports
+	acks       int // acknowledged changes, for reports
 }
 
 func newModel() *model {

@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/mpool-go/mpool/api"
@@ -15,7 +16,7 @@ func sorted[T any](m map[layout.ObjectID]T) []layout.ObjectID {
 	for id := range m { // order does not matter: sorted below
 		ids = append(ids, id)
 	}
-	sort.Slice(ids, func(i, j int) bool { return ids[i] < ids[j] })
+	slices.Sort(ids)
 	return ids
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"time"
 
@@ -176,7 +177,7 @@ func pick[T any](w *worker, objects map[layout.ObjectID]T, ok func(T) bool) layo
 	if len(ids) == 0 {
 		return 0
 	}
-	sort.Slice(ids, func(i, j int) bool { return ids[i] < ids[j] })
+	slices.Sort(ids)
 	return ids[w.rng.IntN(len(ids))]
 }
 
