@@ -10,38 +10,79 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/ioctl"
 )
 
 // ErrInUse is returned when a daemon listens on the socket already.
 var ErrInUse = errors.New("a daemon is listening on the socket already")
 
-// Listener is a daemon's socket and the lock beside it.
-type Listener struct {
-	*net.UnixListener
-
+// Claim is a daemon's right to a socket: a lock file beside it, which keeps two
+// daemons apart before either has made the socket.
+type Claim struct {
 	path string
 	lock *os.File
-	once sync.Once
 }
 
-// Listen makes the daemon's socket at path, with the given permission bits; who
-// may do what is decided pool by pool. A lock file beside it (path + ".lock")
-// keeps two daemons apart. A socket that nobody listens on is replaced; one
-// that is alive is ErrInUse. The directory is made if it is not there.
-func Listen(path string, mode os.FileMode) (*Listener, error) {
+// NewClaim claims the socket at path; ErrInUse if a daemon has it. The socket's
+// directory is made if it is not there; the lock is path + ".lock".
+func NewClaim(path string) (*Claim, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+		return nil, fmt.Errorf("claim socket: %w", err)
 	}
 	lock, err := takeLock(path + ".lock")
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
+		return nil, fmt.Errorf("claim socket %s: %w", path, err)
 	}
-	l, err := listen(path, mode)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), os.Remove(lock.Name()), lock.Close())
+	c := &Claim{path: path, lock: lock}
+	if err := removeStale(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("claim socket %s: %w", path, err), c.Release())
 	}
-	return &Listener{UnixListener: l, path: path, lock: lock}, nil
+	return c, nil
 }
+
+// Release gives the claim up, which must not have become a Listener.
+func (c *Claim) Release() error {
+	// Removed first, while it is held: whoever finds it locked must not come to
+	// hold a file that is not there any more.
+	return errors.Join(os.Remove(c.lock.Name()), c.lock.Close())
+}
+
+// Listen makes the socket, with the given permission bits, and accepts from
+// then on; who may do what is decided pool by pool. The claim is the listener's
+// when it succeeds.
+func (c *Claim) Listen(mode os.FileMode) (*Listener, error) {
+	l, err := listen(c.path, mode)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", c.path, err)
+	}
+	return &Listener{UnixListener: l, claim: c}, nil
+}
+
+// Listener is a daemon's socket, with its claim.
+type Listener struct {
+	*net.UnixListener
+
+	claim *Claim
+	once  sync.Once
+}
+
+// Listen claims the socket at path and listens.
+func Listen(path string, mode os.FileMode) (*Listener, error) {
+	c, err := NewClaim(path)
+	if err != nil {
+		return nil, err
+	}
+	l, err := c.Listen(mode)
+	if err != nil {
+		return nil, errors.Join(err, c.Release())
+	}
+	return l, nil
+}
+
+// DefaultSocket returns the path of the socket where clients look for a daemon
+// of the user: MPOOL_SOCKET's, else root's or the user's own.
+func DefaultSocket() (string, error) { return ioctl.DefaultSocket(os.Geteuid(), os.Getenv) }
 
 // takeLock takes the lock file. Whoever removes it holds it, so one that was
 // removed while we waited for it is not the one.
@@ -72,9 +113,6 @@ func takeLock(path string) (*os.File, error) {
 }
 
 func listen(path string, mode os.FileMode) (*net.UnixListener, error) {
-	if err := removeStale(path); err != nil {
-		return nil, err
-	}
 	// Bound under another name and renamed, the socket has its permissions and
 	// accepts from the moment it is there.
 	tmp := path + ".new"
@@ -141,7 +179,7 @@ func removeStale(path string) error {
 func (l *Listener) Close() error {
 	var err error
 	l.once.Do(func() {
-		err = errors.Join(l.UnixListener.Close(), os.Remove(l.path), os.Remove(l.lock.Name()), l.lock.Close())
+		err = errors.Join(l.UnixListener.Close(), os.Remove(l.claim.path), l.claim.Release())
 	})
 	return err
 }

@@ -50,7 +50,11 @@ func (l Limits) withDefaults() Limits {
 // maxArenas bounds Limits.Arenas.
 const maxArenas = 64
 
-func (l Limits) validate() error {
+// DefaultLimits returns the limits that zero fields stand for.
+func DefaultLimits() Limits { return Limits{}.withDefaults() }
+
+// Validate says what is wrong with limits that are all set.
+func (l Limits) Validate() error {
 	for _, c := range []struct {
 		name      string
 		v, lo, hi int64
@@ -93,7 +97,7 @@ func (o Options) validate() error {
 	if o.Backend == nil {
 		return errors.New("server: no backend")
 	}
-	if err := o.Limits.validate(); err != nil {
+	if err := o.Limits.Validate(); err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
 	return nil

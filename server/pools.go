@@ -227,6 +227,12 @@ func (s *Server) ActivatePool(ctx context.Context, nameOrUUID string, devices []
 	return info, nil
 }
 
+// Activate is ActivatePool with no options and nothing to say about the pool.
+func (s *Server) Activate(ctx context.Context, nameOrUUID string, devices []string) error {
+	_, err := s.ActivatePool(ctx, nameOrUUID, devices, api.ActivateOptions{})
+	return err
+}
+
 // change does an administrator's change of a pool.
 func (s *Server) change(name string, alone bool, f func(*activePool) error) error {
 	a, err := s.pools.get(name)
