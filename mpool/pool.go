@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sort"
 	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
