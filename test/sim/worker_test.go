@@ -294,7 +294,7 @@ func (w *worker) appends(id layout.ObjectID, lm *logModel, a api.Appender, who s
 		if w.rng.IntN(10) == 0 {
 			n = w.rng.IntN(9000)
 		}
-		rec := fmt.Sprintf("%v %s %d %x", id, who, i, pattern(w.rng, n/2))
+		rec := fmt.Sprintf("%v %s %d %x", id, who, i, pattern(w.rng, 8+n/2))
 		sync := w.rng.IntN(3) == 0
 		lm.inflight[rec] = true
 		number, err := a.Append(ctx, []byte(rec), sync)
