@@ -16,6 +16,7 @@ import (
 const benchDevice = "MPOOL_BENCH_DEVICE"
 
 func benchDrive(b *testing.B) *bdev.Drive {
+	b.Helper()
 	path := os.Getenv(benchDevice)
 	if path == "" {
 		return openFile(b, 256<<20, bdev.Auto)
@@ -43,9 +44,10 @@ func BenchmarkWriteSeal(b *testing.B) {
 	data := bdev.AllocBuffer(size)
 	defer bdev.FreeBuffer(data)
 	copy(data, random(size, 1))
-	ends, cancel := context.WithCancel(context.Background())
+	ends, cancel := context.WithCancel(b.Context())
 	defer cancel()
-	write := func(b *testing.B, ctx context.Context, call int) {
+	write := func(ctx context.Context, b *testing.B, call int) {
+		b.Helper()
 		b.SetBytes(size)
 		b.ReportAllocs()
 		for n := uint64(0); b.Loop(); n++ {
@@ -62,14 +64,15 @@ func BenchmarkWriteSeal(b *testing.B) {
 	}
 	for range 3 { // alternated: the machine is noisy
 		b.Run("raw", func(b *testing.B) { benchRaw(b, d, data) })
-		b.Run("one call", func(b *testing.B) { write(b, context.Background(), size) })
-		b.Run("1 MiB calls", func(b *testing.B) { write(b, context.Background(), 1<<20) })
-		b.Run("copied", func(b *testing.B) { write(b, ends, size) })
+		b.Run("one call", func(b *testing.B) { write(context.Background(), b, size) })
+		b.Run("1 MiB calls", func(b *testing.B) { write(context.Background(), b, 1<<20) })
+		b.Run("copied", func(b *testing.B) { write(ends, b, size) })
 	}
 }
 
 // benchRaw writes and flushes 32 MiB and 9 pages with the same operations.
 func benchRaw(b *testing.B, d *bdev.Drive, data []byte) {
+	b.Helper()
 	b.SetBytes(int64(len(data)))
 	for n := uint64(0); b.Loop(); n++ {
 		at := int64(n % 4 * 8300 * blockSize)
@@ -103,7 +106,7 @@ func BenchmarkRead(b *testing.B) {
 	}
 	r := NewReader(c, object(c, s), NewSums(nil, 1<<20), true)
 	blind := NewReader(c, object(c, s), nil, false)
-	ends, cancel := context.WithCancel(context.Background())
+	ends, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	for range 3 {
 		for _, n := range []int{4 << 10, 1 << 20, 16 << 20} {
@@ -127,6 +130,7 @@ func BenchmarkRead(b *testing.B) {
 }
 
 func bench1(b *testing.B, n int, size int64, read func(p []byte, off int64) error) {
+	b.Helper()
 	p := bdev.AllocBuffer(n)
 	defer bdev.FreeBuffer(p)
 	rng := rand.New(rand.NewPCG(1, 2))

@@ -21,8 +21,7 @@ const (
 func (c *Config) ioError(op string, err error) *api.Error {
 	e := &api.Error{Code: api.EIO, Op: op, Object: c.ID, Device: c.Drive.Path(), Err: err}
 	e.Detail = "the drive failed the request"
-	var ioe *bdev.IOError
-	if errors.As(err, &ioe) {
+	if ioe, ok := errors.AsType[*bdev.IOError](err); ok {
 		e.Offset = ioe.Offset
 	}
 	return e

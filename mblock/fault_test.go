@@ -110,18 +110,13 @@ func TestReadErrorIsTheObjectsAlone(t *testing.T) {
 		r := newRig(t, nil, sim.NewDisk(200*blockSize, sim.DiskOptions{}))
 		data := random(size, 1)
 		c1, o1 := r.write(data)
-		c2, o2 := c1, o1
+		c2 := r.config(int64(size))
 		c2.Extent.Start += 100
-		{
-			w := NewWriter(Config{
-				Drive: c2.Drive, Extent: c2.Extent, ID: c2.ID + 1, Birth: c2.Birth + 1, Capacity: int64(size),
-			})
-			if _, err := w.Write(context.Background(), data); err != nil {
-				t.Fatal(err)
-			}
-			c2.ID, c2.Birth = c2.ID+1, c2.Birth+1
-			o2 = r.seal(c2, w)
+		w := NewWriter(c2)
+		if _, err := w.Write(context.Background(), data); err != nil {
+			t.Fatal(err)
 		}
+		o2 := r.seal(c2, w)
 		bad := c1.Extent.Offset() + 2*blockSize
 		r.disk.SetUnreadable(bad, 1)
 		one, two := NewReader(c1, o1, nil, true), NewReader(c2, o2, nil, true)

@@ -90,7 +90,7 @@ func TestBlocksFor(t *testing.T) {
 			t.Errorf("BlocksFor(%d) = %d, want %d", c.bytes, got, c.want)
 		}
 	}
-	for n := int64(0); n < 3000; n++ {
+	for n := range int64(3000) {
 		if BlocksFor(n*blockSize) > BlocksFor((n+1)*blockSize) {
 			t.Errorf("%d blocks of data need more than %d", n, n+1)
 		}

@@ -22,10 +22,11 @@ type damaged struct {
 	data []byte
 }
 
-func newDamaged(t testing.TB, size int) *damaged {
+func newDamaged(tb testing.TB, size int) *damaged {
+	tb.Helper()
 	// Room behind it, for blocks of another object.
 	disk := sim.NewDisk((rigStart+2*int64(BlocksFor(int64(size))))*blockSize, sim.DiskOptions{})
-	d := &damaged{rig: newRig(t, nil, disk), data: random(size, uint64(size))}
+	d := &damaged{rig: newRig(tb, nil, disk), data: random(size, uint64(size))}
 	d.c, d.o = d.write(d.data)
 	return d
 }
@@ -34,28 +35,28 @@ func newDamaged(t testing.TB, size int) *damaged {
 func (d *damaged) block(i uint32) []byte {
 	p := make([]byte, blockSize)
 	if _, err := d.disk.ReadAt(p, d.c.Extent.Offset()+int64(i)*blockSize); err != nil {
-		d.t.Fatal(err)
+		d.tb.Fatal(err)
 	}
 	return p
 }
 
 func (d *damaged) put(i uint32, p []byte) {
 	if _, err := d.disk.WriteAt(p, d.c.Extent.Offset()+int64(i)*blockSize); err != nil {
-		d.t.Fatal(err)
+		d.tb.Fatal(err)
 	}
 }
 
 // mustFind fails unless every way of reading what depends on a block of the
 // extent finds it corrupt, and what does not can be read.
 func (d *damaged) mustFind(what string, block uint32) {
-	d.t.Helper()
+	d.tb.Helper()
 	r := NewReader(d.c, d.o, NewSums(nil, 1<<20), true)
 	at := d.c.Extent.Offset() + int64(block)*blockSize
 	is := func(err error) {
-		d.t.Helper()
+		d.tb.Helper()
 		var e *api.Error
 		if !errors.As(err, &e) || e.Code != api.ECORRUPT || e.Device != "sim" || e.Offset != at || e.Object != d.o.ID || e.Detail == "" {
-			d.t.Fatalf("%s: %v; want ECORRUPT at %d", what, err, at)
+			d.tb.Fatalf("%s: %v; want ECORRUPT at %d", what, err, at)
 		}
 	}
 	is(r.Verify(context.Background()))
@@ -68,7 +69,7 @@ func (d *damaged) mustFind(what string, block uint32) {
 		got, err := r.ReadAt(context.Background(), p, int64(first)*blockSize)
 		is(err)
 		if got != 0 || len(bytes.Trim(p, "\x00")) != 0 {
-			d.t.Fatalf("%s: %d bytes of a corrupt block were given out", what, got)
+			d.tb.Fatalf("%s: %d bytes of a corrupt block were given out", what, got)
 		}
 	}
 	// From the beginning: everything before it, nothing from it on.
@@ -76,33 +77,33 @@ func (d *damaged) mustFind(what string, block uint32) {
 	got, err := r.ReadAt(context.Background(), p, 0)
 	is(err)
 	if n == 1 && len(d.data) <= directRead && got != int(first)*blockSize || !bytes.Equal(p[:got], d.data[:got]) {
-		d.t.Fatalf("%s: %d bytes before block %d", what, got, first)
+		d.tb.Fatalf("%s: %d bytes before block %d", what, got, first)
 	}
 	if len(bytes.Trim(p[got:], "\x00")) != 0 {
-		d.t.Fatalf("%s: wrong bytes were left in memory", what)
+		d.tb.Fatalf("%s: wrong bytes were left in memory", what)
 	}
 	if end := (int(first) + n) * blockSize; end < len(d.data) {
 		got, err := r.ReadAt(context.Background(), p[:len(d.data)-end], int64(end))
 		if err != nil || !bytes.Equal(p[:got], d.data[end:]) {
-			d.t.Fatalf("%s: behind it: %d, %v", what, got, err)
+			d.tb.Fatalf("%s: behind it: %d, %v", what, got, err)
 		}
 	}
 	// Who does not verify gets data, right or wrong, but no error.
 	if block < dataBlocks(int64(len(d.data))) {
 		blind := NewReader(d.c, d.o, nil, false)
 		if _, err := blind.ReadAt(context.Background(), p[:len(d.data)], 0); err != nil {
-			d.t.Fatalf("%s: without verifying: %v", what, err)
+			d.tb.Fatalf("%s: without verifying: %v", what, err)
 		}
 		is(blind.Verify(context.Background()))
 	}
 }
 
 func (d *damaged) mustBeWhole() {
-	d.t.Helper()
+	d.tb.Helper()
 	r := NewReader(d.c, d.o, nil, true)
-	readAll(d.t, r, d.data)
+	readAll(d.tb, r, d.data)
 	if err := r.Verify(context.Background()); err != nil {
-		d.t.Fatal(err)
+		d.tb.Fatal(err)
 	}
 }
 

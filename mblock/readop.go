@@ -242,8 +242,7 @@ func (op *ReadOp) takePages() error {
 		if err := DecodePage(op.pageBuf[at:at+blockSize], r.cfg.Birth, index, sums); err != nil {
 			e := r.cfg.corrupt(op.mode.name(), r.blocks+index, err,
 				"the checksums of blocks %d to %d cannot be read", index*PageSums, index*PageSums+uint32(len(sums))-1)
-			var p *PageError
-			if errors.As(err, &p) {
+			if p, ok := errors.AsType[*PageError](err); ok {
 				e.Err, e.Detail = nil, e.Detail+": "+p.Error()
 			}
 			return e

@@ -17,22 +17,22 @@ import (
 )
 
 // openFile opens a new file of a size as a drive.
-func openFile(t testing.TB, size int64, kind bdev.EngineKind) *bdev.Drive {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "drive")
+func openFile(tb testing.TB, size int64, kind bdev.EngineKind) *bdev.Drive {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "drive")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.Truncate(path, size); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	d, err := bdev.Open(context.Background(), nil, path, bdev.OpenOptions{Engine: kind})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := d.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return d
@@ -54,7 +54,7 @@ func TestOnFile(t *testing.T) {
 				Capacity: size,
 			}
 			data := random(size, 4)
-			ctx, cancel := context.WithCancel(context.Background())
+			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			w := NewWriter(c)
 			for at := 0; at < size; {
@@ -90,6 +90,7 @@ func TestOnFile(t *testing.T) {
 }
 
 func readRandomly(t *testing.T, r *Reader, data []byte, seed uint64) {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for range 300 {
 		off, n := rng.IntN(len(data)), 1+rng.IntN(64<<10)

@@ -17,7 +17,7 @@ import (
 
 // rig is a drive with room for one mblock at a time, and who counts its pins.
 type rig struct {
-	t     testing.TB
+	tb    testing.TB
 	s     *sched.Sched
 	disk  *sim.Disk
 	drive *bdev.Drive
@@ -25,7 +25,6 @@ type rig struct {
 	pins    atomic.Int64
 	refuse  atomic.Bool // Pin refuses
 	pinned  atomic.Int64
-	cfg     Config
 	objects uint64
 }
 
@@ -33,13 +32,13 @@ const rigStart = 16 // block of the disk at which extents begin
 
 // newRig makes a rig on a disk with room for an mblock of the capacity. In a
 // simulation it must be called by a task.
-func newRig(t testing.TB, s *sched.Sched, disk *sim.Disk) *rig {
-	t.Helper()
+func newRig(tb testing.TB, s *sched.Sched, disk *sim.Disk) *rig {
+	tb.Helper()
 	drive, err := sim.Open(s, disk, sim.OpenOptions{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return &rig{t: t, s: s, disk: disk, drive: drive}
+	return &rig{tb: tb, s: s, disk: disk, drive: drive}
 }
 
 // diskFor makes a disk for an mblock of the capacity.
@@ -70,20 +69,20 @@ func (r *rig) config(capacity int64) Config {
 
 // write makes a sealed object of the data.
 func (r *rig) write(data []byte) (Config, layout.Object) {
-	r.t.Helper()
+	r.tb.Helper()
 	c := r.config(int64(len(data)))
 	w := NewWriter(c)
 	if n, err := w.Write(context.Background(), data); err != nil || n != len(data) {
-		r.t.Fatalf("write %d: %d, %v", len(data), n, err)
+		r.tb.Fatalf("write %d: %d, %v", len(data), n, err)
 	}
 	return c, r.seal(c, w)
 }
 
 func (r *rig) seal(c Config, w *Writer) layout.Object {
-	r.t.Helper()
+	r.tb.Helper()
 	s, err := w.Seal(context.Background())
 	if err != nil {
-		r.t.Fatalf("seal: %v", err)
+		r.tb.Fatalf("seal: %v", err)
 	}
 	return object(c, s)
 }
@@ -93,22 +92,22 @@ func object(c Config, s Sealed) layout.Object {
 }
 
 // on returns the configuration on another disk, opened inline.
-func on(t testing.TB, c Config, d *sim.Disk) Config {
-	t.Helper()
+func on(tb testing.TB, c Config, d *sim.Disk) Config {
+	tb.Helper()
 	drive, err := sim.Open(nil, d, sim.OpenOptions{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	c.Sched, c.Drive, c.Pin, c.Unpin = nil, drive, nil, nil
 	return c
 }
 
 // simulate runs f as the main task of a simulation.
-func simulate(t testing.TB, seed uint64, f func(s *sched.Sched)) {
-	t.Helper()
+func simulate(tb testing.TB, seed uint64, f func(s *sched.Sched)) {
+	tb.Helper()
 	s := sched.New(seed)
 	if err := s.Run(func() { f(s) }); err != nil {
-		t.Fatalf("seed %d: %v", seed, err)
+		tb.Fatalf("seed %d: %v", seed, err)
 	}
 }
 

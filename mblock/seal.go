@@ -44,7 +44,7 @@ func (w *Writer) Seal(ctx context.Context) (Sealed, error) {
 		w.sealing = true
 		sums, ticket := w.sums, w.ticket
 		w.mu.Unlock()
-		err, fatal := w.makeDurable(ctx, blocks, sums, ticket)
+		fatal, err := w.makeDurable(ctx, blocks, sums, ticket)
 		w.mu.Lock()
 		w.sealing = false
 		w.changed.Broadcast()
@@ -61,28 +61,28 @@ func (w *Writer) Seal(ctx context.Context) (Sealed, error) {
 
 // makeDurable writes the checksum pages of so many data blocks and flushes. An
 // error is fatal if the writes may be lost.
-func (w *Writer) makeDurable(ctx context.Context, blocks uint32, sums [][]uint32, ticket bdev.Ticket) (err error, fatal bool) {
+func (w *Writer) makeDurable(ctx context.Context, blocks uint32, sums [][]uint32, ticket bdev.Ticket) (fatal bool, err error) {
 	if ctx.Err() != nil {
-		return w.cfg.ended(ctx, opCommit), false
+		return false, w.cfg.ended(ctx, opCommit)
 	}
 	if pagesFor(blocks) > 0 {
 		if !w.cfg.pin() {
-			return w.cfg.gone(opCommit), false
+			return false, w.cfg.gone(opCommit)
 		}
 		if err := w.writePages(ctx, blocks, sums); err != nil {
-			return err, ctx.Err() == nil
+			return ctx.Err() == nil, err
 		}
 	}
 	err = w.cfg.Drive.Flush(ctx, ticket)
 	switch {
 	case err == nil:
-		return nil, false
+		return false, nil
 	case ctx.Err() != nil && !errors.Is(err, bdev.ErrFlushFailed):
-		return w.cfg.ended(ctx, opCommit), false
+		return false, w.cfg.ended(ctx, opCommit)
 	default:
 		e := w.cfg.ioError(opCommit, err)
 		e.Detail = "the drive failed to make the mblock durable: abort it and write it anew"
-		return e, true
+		return true, e
 	}
 }
 

@@ -15,12 +15,12 @@ import (
 )
 
 // readAll reads a committed object and compares it.
-func readAll(t testing.TB, r *Reader, want []byte) {
-	t.Helper()
+func readAll(tb testing.TB, r *Reader, want []byte) {
+	tb.Helper()
 	got := make([]byte, len(want)+1)
 	n, err := r.ReadAt(context.Background(), got, 0)
 	if !isEOF(err) || n != len(want) || !bytes.Equal(got[:n], want) {
-		t.Fatalf("read %d of %d bytes, %v; equal: %v", n, len(want), err, bytes.Equal(got[:n], want[:n]))
+		tb.Fatalf("read %d of %d bytes, %v; equal: %v", n, len(want), err, bytes.Equal(got[:n], want[:n]))
 	}
 }
 
@@ -208,7 +208,7 @@ func TestSealedSurvivesAnyCut(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			r := &rig{t: t, s: s, disk: disk, drive: drive}
+			r := &rig{tb: t, s: s, disk: disk, drive: drive}
 			c = r.config(64 * blockSize)
 			w := NewWriter(c)
 			for from := 0; from < len(data); from += 8 * blockSize {

@@ -301,7 +301,7 @@ func TestSimulationSeesWrongTransitions(t *testing.T) {
 func aged(n uint32, percent uint32, rng *rand.Rand) (*Map, []Run) {
 	m := New(nil, n, 0)
 	var runs []Run
-	for round := 0; round < 3; round++ {
+	for round := range 3 {
 		for {
 			if u := m.Usage(); u.Free < n/100*(100-percent)-40 {
 				break
