@@ -72,7 +72,7 @@ var rots = []rot{
 
 // moments runs a log through groups of all kinds: within a page, filling one,
 // many pages, two lives, clean closes, a crash, an erase before.
-func moments(t *testing.T) (list []moment, want [][]byte, c Config) {
+func moments(t testing.TB) (list []moment, want [][]byte, c Config) {
 	t.Helper()
 	r := newRig(t, nil, 24)
 	// An earlier generation leaves its pages behind.
