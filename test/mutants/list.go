@@ -36,13 +36,6 @@ func mutants() []mutant {
 			new:  "pair: t.slot.pair}",
 		},
 		{
-			name: "mlog: what a dead process left in the cache counts as durable",
-			file: "mlog/log.go",
-			old:  "if err := c.Drive.Flush(ctx, ticket); err != nil {",
-			new:  "if err, _ := error(nil), ticket; err != nil {",
-			pkg:  "./mlog", test: ".",
-		},
-		{
 			name: "mlog: a tail need not stand on the page before it",
 			file: "mlog/chain.go",
 			old:  "case p.Prev != c.prev:",
