@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/layout"

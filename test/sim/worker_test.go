@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/mpool-go/mpool/api"
