@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
 )
@@ -72,6 +74,10 @@ func greet(ctx context.Context, u *net.UnixConn) (*ioctl.HelloReply, error) {
 	_, werr := u.Write(b)
 	buf := make([]byte, ioctl.MaxMessage)
 	n, err := u.Read(buf)
+	if errors.Is(err, unix.ECONNRESET) {
+		// The kernel tells of the end before it gives what was sent before.
+		n, err = u.Read(buf)
+	}
 	if err != nil {
 		return fail(errors.Join(werr, err))
 	}

@@ -1,0 +1,404 @@
+package server
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
+)
+
+// fakeBackend has pools in memory. They check what the server must not do to a
+// real one: use a handle that has ended, or end it twice.
+type fakeBackend struct {
+	mu    sync.Mutex
+	pools map[string]*fakePool
+	// before is called at the start of every operation of every pool; it may
+	// wait, and fail the operation.
+	before func(ctx context.Context, op string) error
+}
+
+func newFakeBackend() *fakeBackend {
+	return &fakeBackend{pools: make(map[string]*fakePool), before: func(context.Context, string) error { return nil }}
+}
+
+// hook changes what happens before operations.
+func (b *fakeBackend) hook(f func(ctx context.Context, op string) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.before = f
+}
+
+func (b *fakeBackend) begin(ctx context.Context, op string) error {
+	b.mu.Lock()
+	f := b.before
+	b.mu.Unlock()
+	if err := f(ctx, op); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return api.ContextError(op, context.Cause(ctx))
+	}
+	return nil
+}
+
+func (b *fakeBackend) Create(ctx context.Context, name string, devices []string, o api.CreateOptions) (api.CreateResult, error) {
+	if err := b.begin(ctx, "pool create"); err != nil {
+		return api.CreateResult{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if name == "" || len(devices) == 0 {
+		return api.CreateResult{}, api.Errorf(api.EINVAL, "pool create", "no name or no devices")
+	}
+	p := &fakePool{
+		b: b, uuid: "uuid of " + name, objects: make(map[layout.ObjectID]*fakeObject),
+		roots: make(map[string]layout.ObjectID), owners: []api.Owner{{}}, next: 1,
+		info: api.PoolInfo{Name: name, UUID: "uuid of " + name, State: "active", UID: o.UID, GID: o.GID, Mode: o.Mode, Label: o.Label},
+	}
+	if p.info.Mode == 0 {
+		p.info.Mode = 0o660
+	}
+	for i, d := range append(slices.Clone(devices), o.Staging...) {
+		p.info.Drives = append(p.info.Drives, api.DriveInfo{Path: d, Slot: uint16(i), State: "online"})
+	}
+	if !o.DryRun {
+		b.pools[name] = p
+	}
+	return api.CreateResult{Name: name, UUID: p.uuid, ZoneSize: 65536, Drives: p.info.Drives}, nil
+}
+
+func (b *fakeBackend) Activate(ctx context.Context, nameOrUUID string, _ []string, _ api.ActivateOptions) (Pool, error) {
+	if err := b.begin(ctx, "pool activate"); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.pools {
+		p.mu.Lock()
+		if p.info.Name == nameOrUUID || p.uuid == nameOrUUID {
+			defer p.mu.Unlock()
+			if p.active {
+				return nil, api.Errorf(api.EBUSY, "pool activate", "active already")
+			}
+			p.active = true
+			return p, nil
+		}
+		p.mu.Unlock()
+	}
+	return nil, api.Errorf(api.ENOENT, "pool activate", "no pool %q", nameOrUUID)
+}
+
+type fakePool struct {
+	b    *fakeBackend
+	uuid string
+
+	mu      sync.Mutex
+	info    api.PoolInfo
+	active  bool
+	next    uint64
+	objects map[layout.ObjectID]*fakeObject
+	roots   map[string]layout.ObjectID
+	owners  []api.Owner
+	misuse  []string // what must not happen
+	closers int      // appenders, readers and MDCs that are open
+}
+
+type fakeObject struct {
+	p       *fakePool
+	id      layout.ObjectID
+	o       api.AllocOptions
+	state   api.State
+	refs    uint32
+	busy    bool // being committed
+	data    []byte
+	records [][]byte
+	gen     uint64
+	append  bool
+}
+
+func (p *fakePool) wrong(what string) {
+	p.misuse = append(p.misuse, what)
+}
+
+func (p *fakePool) begin(ctx context.Context, op string) error { return p.b.begin(ctx, op) }
+
+func (p *fakePool) Name() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.info.Name
+}
+
+func (p *fakePool) Access() (uid, gid, mode uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.info.UID, p.info.GID, p.info.Mode
+}
+
+func (p *fakePool) Rename(_ context.Context, name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.info.Name = name
+	return nil
+}
+
+func (p *fakePool) Set(ctx context.Context, s api.PoolSettings) error {
+	if err := p.begin(ctx, "pool set"); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.Mode != nil {
+		p.info.Mode = *s.Mode
+	}
+	if s.UID != nil {
+		p.info.UID = *s.UID
+	}
+	if s.GID != nil {
+		p.info.GID = *s.GID
+	}
+	return nil
+}
+
+func (p *fakePool) Destroy(ctx context.Context) error {
+	if err := p.begin(ctx, "pool destroy"); err != nil {
+		return err
+	}
+	if err := p.Close(); err != nil {
+		return err
+	}
+	p.b.mu.Lock()
+	defer p.b.mu.Unlock()
+	delete(p.b.pools, p.info.Name)
+	return nil
+}
+
+func (p *fakePool) Abandon(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.active = false
+	return nil
+}
+
+func (p *fakePool) DriveCounters() []ioctl.DriveCounters {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []ioctl.DriveCounters
+	for _, d := range p.info.Drives {
+		list = append(list, ioctl.DriveCounters{Path: d.Path, Reads: 7})
+	}
+	return list
+}
+
+func (p *fakePool) Info(ctx context.Context) (api.PoolInfo, error) {
+	if err := p.begin(ctx, "pool info"); err != nil {
+		return api.PoolInfo{}, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.info, nil
+}
+
+func (p *fakePool) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, o := range p.objects {
+		if o.refs > 0 {
+			return api.Errorf(api.EBUSY, "pool close", "%v is in use", o.id)
+		}
+	}
+	if !p.active {
+		return api.Errorf(api.EBADF, "pool close", "closed already")
+	}
+	p.active = false
+	for id, o := range p.objects {
+		if o.state == api.StateUncommitted {
+			delete(p.objects, id)
+		}
+	}
+	return nil
+}
+
+func (p *fakePool) alloc(ctx context.Context, op string, kind layout.Kind, id layout.ObjectID, o api.AllocOptions) (*fakeHandle, error) {
+	if err := p.begin(ctx, op); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if o.Capacity < 0 {
+		return nil, api.Errorf(api.EINVAL, op, "capacity %d", o.Capacity)
+	}
+	if id == 0 {
+		id = layout.NewObjectID(kind, p.next)
+		p.next++
+	}
+	if p.objects[id] != nil {
+		return nil, api.Errorf(api.EEXIST, op, "%v lives", id)
+	}
+	x := &fakeObject{p: p, id: id, o: o, state: api.StateUncommitted, refs: 1, gen: 1}
+	p.objects[id] = x
+	return &fakeHandle{o: x}, nil
+}
+
+func (p *fakePool) find(ctx context.Context, op string, kind layout.Kind, id layout.ObjectID) (*fakeHandle, error) {
+	if err := p.begin(ctx, op); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if id.Kind() != kind {
+		return nil, api.Errorf(api.EINVAL, op, "not a %v", kind)
+	}
+	o := p.objects[id]
+	if o == nil {
+		return nil, &api.Error{Code: api.ENOENT, Op: op, Object: id, Detail: "no such object"}
+	}
+	o.refs++
+	return &fakeHandle{o: o}, nil
+}
+
+func (p *fakePool) AllocMblock(ctx context.Context, o api.AllocOptions) (api.Mblock, error) {
+	h, err := p.alloc(ctx, "mblock alloc", layout.KindMblock, 0, o)
+	if err != nil {
+		return nil, err
+	}
+	return &fakeMblock{h}, nil
+}
+
+func (p *fakePool) ReallocMblock(ctx context.Context, id layout.ObjectID, o api.AllocOptions) (api.Mblock, error) {
+	h, err := p.alloc(ctx, "mblock realloc", layout.KindMblock, id, o)
+	if err != nil {
+		return nil, err
+	}
+	return &fakeMblock{h}, nil
+}
+
+func (p *fakePool) Mblock(ctx context.Context, id layout.ObjectID) (api.Mblock, error) {
+	h, err := p.find(ctx, "mblock find", layout.KindMblock, id)
+	if err != nil {
+		return nil, err
+	}
+	return &fakeMblock{h}, nil
+}
+
+func (p *fakePool) AllocMlog(ctx context.Context, o api.AllocOptions) (api.Mlog, error) {
+	h, err := p.alloc(ctx, "mlog alloc", layout.KindMlog, 0, o)
+	if err != nil {
+		return nil, err
+	}
+	return &fakeMlog{h}, nil
+}
+
+func (p *fakePool) Mlog(ctx context.Context, id layout.ObjectID) (api.Mlog, error) {
+	h, err := p.find(ctx, "mlog find", layout.KindMlog, id)
+	if err != nil {
+		return nil, err
+	}
+	return &fakeMlog{h}, nil
+}
+
+func (p *fakePool) CreateMDC(ctx context.Context, o api.AllocOptions) (layout.ObjectID, error) {
+	h, err := p.alloc(ctx, "mdc create", layout.KindMlog, 0, o)
+	if err != nil {
+		return 0, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h.o.state, h.o.refs = api.StateCommitted, 0
+	return h.o.id, nil
+}
+
+func (p *fakePool) OpenMDC(ctx context.Context, id layout.ObjectID) (api.MDC, error) {
+	h, err := p.find(ctx, "mdc open", layout.KindMlog, id)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h.o.append {
+		h.o.refs--
+		return nil, api.Errorf(api.EBUSY, "mdc open", "open already")
+	}
+	h.o.append = true
+	p.closers++
+	return &fakeMDC{h: h}, nil
+}
+
+func (p *fakePool) DeleteMDC(_ context.Context, id layout.ObjectID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.objects, id)
+	return nil
+}
+
+func (p *fakePool) CommitMany(ctx context.Context, objects []api.Object, roots []api.Root) error {
+	for _, o := range objects {
+		if err := o.Commit(ctx); err != nil {
+			return err
+		}
+	}
+	return p.SetRoots(ctx, roots)
+}
+
+func (p *fakePool) SetRoots(ctx context.Context, roots []api.Root) error {
+	if err := p.begin(ctx, "root set"); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range roots {
+		p.roots[r.Name] = r.ID
+	}
+	return nil
+}
+
+func (p *fakePool) Roots(context.Context) ([]api.Root, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []api.Root
+	for name, id := range p.roots {
+		list = append(list, api.Root{Name: name, ID: id})
+	}
+	slices.SortFunc(list, func(a, b api.Root) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+func (p *fakePool) Objects(ctx context.Context, f api.Filter) iter.Seq2[api.ObjectInfo, error] {
+	return func(yield func(api.ObjectInfo, error) bool) {
+		if err := p.begin(ctx, "object list"); err != nil {
+			yield(api.ObjectInfo{}, err)
+			return
+		}
+		p.mu.Lock()
+		var list []api.ObjectInfo
+		for _, o := range p.objects {
+			if f.Kind == 0 || f.Kind == o.id.Kind() {
+				list = append(list, o.info())
+			}
+		}
+		p.mu.Unlock()
+		for _, i := range list {
+			if !yield(i, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (p *fakePool) AddOwner(_ context.Context, name string, parent uint32) (uint32, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := uint32(len(p.owners))
+	p.owners = append(p.owners, api.Owner{Index: i, Parent: parent, Name: name})
+	return i, nil
+}
+
+func (p *fakePool) Owners(context.Context) ([]api.Owner, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.owners), nil
+}
