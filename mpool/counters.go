@@ -42,6 +42,8 @@ func (c *counters) init(p *Pool) {
 	c.pool = p
 	c.mu.Init(p.sched, sched.RankObject)
 	c.cond.Init(p.sched, &c.mu)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.nextID, c.limitID, c.nextBirth, c.limitBirth = firstID, firstID, firstBirth, firstBirth
 }
 

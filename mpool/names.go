@@ -21,6 +21,8 @@ type namesTable struct {
 
 func (t *namesTable) init(s *sched.Sched) {
 	t.mu.Init(s, sched.RankUses)
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.byName = make(map[string]layout.ObjectID)
 	t.owner = []api.Owner{{Name: ""}}
 }
