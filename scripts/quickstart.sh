@@ -56,9 +56,10 @@ trap 'exit 143' TERM
 
 step() { printf '\n-- %s\n' "$*"; }
 
-# show prints a command and runs it.
+# show prints a command, also when its output goes elsewhere, and runs it.
+exec 3>&1
 show() {
-	printf '$ %s\n' "$*" | sed "s#$work/##g"
+	printf '$ %s\n' "$*" | sed "s#$work/##g" >&3
 	"$@"
 }
 
@@ -133,8 +134,8 @@ step "Storing the tree, then its manifest under a named root"
 begin=$(now)
 show mpoolctl mblock put demo "$tree" --manifest "$work/tree.manifest" --tag 1 >/dev/null
 put_time=$(seconds "$begin")
-show mpoolctl --quiet mblock put demo "$work/tree.manifest" --tag 2 | tee "$work/manifest.id"
-show mpoolctl root set demo "tree=$(cat "$work/manifest.id")"
+id=$(show mpoolctl --quiet mblock put demo "$work/tree.manifest" --tag 2)
+show mpoolctl root set demo "tree=$id"
 stored=$(mpoolctl --quiet mblock list demo --tag 1 | wc -l)
 echo "$stored mblocks in $put_time s"
 same "mblocks stored" "$stored" "$files"
@@ -150,7 +151,7 @@ rm -rf "$work/back"
 echo "the same, in $get_time s"
 
 step "Appending a real log line by line, each line durable"
-(cd "$tree" && find . -type f -printf '%T+ %8s %m %p\n' | sort | head -n 5000) >"$work/log"
+(cd "$tree" && find . -type f -printf '%T+ %8s %m %p\n' | sort | sed -n 1,5000p) >"$work/log"
 lines=$(wc -l <"$work/log")
 log=$(mpoolctl --quiet mlog create demo --capacity 8MiB)
 mpoolctl root set demo "log=$log" >/dev/null

@@ -111,7 +111,7 @@ func (o *mblockPutOptions) afterFailure(ctx context.Context, a *app, put *putter
 		partial.remove()
 		return
 	}
-	a.warn("%s stored before could not be deleted again", plural(left, "mblock"))
+	a.warn("%s that had been or may have been stored could not be deleted again", plural(left, "mblock"))
 	if partial != nil {
 		a.warn("the files they make up are listed in %s", partial.path())
 		partial.keep()

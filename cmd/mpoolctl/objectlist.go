@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -86,7 +87,7 @@ func (w *objectWriter) write(v objectView) error {
 	}
 	w.rows++
 	_, err := fmt.Fprintf(w.buf, objectRow, v.ID, v.State, v.Class, formatSize(v.Length), formatSize(v.Capacity),
-		v.Owner, v.Tag, v.Refs, v.Created)
+		cmp.Or(v.Owner, "-"), v.Tag, v.Refs, v.Created)
 	return err
 }
 

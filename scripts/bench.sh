@@ -1,0 +1,172 @@
+#!/usr/bin/env bash
+# Measures mpool against what else one could use on the same devices:
+#
+#   ./scripts/bench.sh [ROW...] [--quick] [--json FILE] [--profile DIR]
+#
+# ROW is one of engine-read, mblock-durable, commit-rate, mlog-sync, churn,
+# activate, memory; all of them when none is named. docs/performance.md says
+# what they measure. --quick takes under two minutes and is good for a look
+# only. --json writes every run's figures, --profile the CPU, mutex, block and
+# allocation profiles of our side.
+#
+# Needs root, for loop devices and mounts. Missing anchors (fio, mkfs) are
+# installed by apt, others built from the module proxy. Whatever happens, no
+# process, loop device, mount or file is left behind. Nothing else should run
+# meanwhile: each comparison alternates A B A B, so that ratios bear some noise,
+# but absolute figures do not.
+
+set -euo pipefail
+
+readonly all_rows="engine-read mblock-durable commit-rate mlog-sync churn activate memory"
+
+usage() {
+	sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
+	exit 2
+}
+
+rows=()
+args=()
+quick=false
+while [ $# -gt 0 ]; do
+	case "$1" in
+	--quick) quick=true ;;
+	--json | --profile)
+		[ $# -gt 1 ] || usage
+		args+=("-${1#--}" "$(realpath -m "$2")")
+		[ "$1" = --json ] || mkdir -p "$2"
+		shift
+		;;
+	-*) usage ;;
+	*)
+		case " $all_rows " in
+		*" $1 "*) rows+=("$1") ;;
+		*) usage ;;
+		esac
+		;;
+	esac
+	shift
+done
+[ ${#rows[@]} -gt 0 ] || read -ra rows <<<"$all_rows"
+$quick && args+=(-quick)
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+[ "$(id -u)" = 0 ] || { echo "bench.sh: needs root, for loop devices" >&2; exit 1; }
+command -v go >/dev/null || { echo "bench.sh: Go is missing" >&2; exit 1; }
+
+# Sizes in MiB. The memory devices are sparse; the others are written before
+# they are used, because a file system below them is slower on new blocks.
+fast_size=4096 disk_size=5120 sparse_size=$((80 * 1024))
+$quick && fast_size=2048 disk_size=1536 sparse_size=$((8 * 1024))
+
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/mpool-bench.XXXXXX")
+memory=$(mktemp -d /dev/shm/mpool-bench.XXXXXX)
+loops=()
+mounts=()
+huge_before=
+
+cleanup() {
+	local code=$? m l
+	trap - EXIT INT TERM
+	set +e
+	for m in "${mounts[@]}"; do umount "$m"; done
+	for l in "${loops[@]}"; do losetup --detach "$l"; done
+	[ -z "$huge_before" ] || echo "$huge_before" >/proc/sys/vm/nr_hugepages
+	rm -rf "$work" "$memory"
+	exit $code
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# install makes sure of a program, by its package.
+install() {
+	command -v "$1" >/dev/null && return
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$2" >/dev/null ||
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$2" >/dev/null; }
+}
+
+# attach makes a loop device over a file and sets the variable named first.
+attach() {
+	local -n device=$1
+	for _ in 1 2 3 4 5; do
+		if device=$(losetup --find --show --sector-size 4096 "${@:3}" "$2" 2>"$work/losetup.log"); then
+			loops+=("$device")
+			return
+		fi
+		sleep 0.2
+	done
+	cat "$work/losetup.log" >&2
+	return 1
+}
+
+# fast_device makes a device over memory.
+fast_device() {
+	truncate --size "${fast_size}M" "$memory/$1"
+	attach "$1" "$memory/$1"
+}
+
+# disk_device makes a device over a file that is written throughout.
+disk_device() {
+	dd if=/dev/zero of="$work/$1.img" bs=4M count=$((disk_size / 4)) oflag=direct status=none
+	attach "$1" "$work/$1.img" --direct-io=on
+}
+
+# file_system makes a file system over a device like disk and mounts it.
+file_system() {
+	local kind=$1
+	disk_device "$kind"
+	local -n dev=$kind
+	case $kind in
+	ext4) mkfs.ext4 -q -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 -i 8192 "$dev" ;;
+	xfs) mkfs.xfs -q -K "$dev" ;;
+	esac
+	mkdir "$work/$kind"
+	mount -o noatime "$dev" "$work/$kind"
+	mounts+=("$work/$kind")
+	args+=("-$kind" "$work/$kind")
+}
+
+needs() {
+	local r n
+	for r in "${rows[@]}"; do
+		for n in "${@}"; do [ "$r" = "$n" ] && return 0; done
+	done
+	return 1
+}
+
+install fio fio
+install mkfs.ext4 e2fsprogs
+needs commit-rate && install mkfs.xfs xfsprogs
+go build -o "$work/bench" ./test/bench
+if needs mlog-sync; then
+	(cd test/bench/anchors && go build -o "$work/anchors" .)
+	args+=(-anchors "$work/anchors")
+fi
+
+if needs engine-read mblock-durable churn; then
+	fast_device fast
+	args+=(-fast "$fast")
+fi
+if needs churn; then
+	fast_device fast2
+	args+=(-fast2 "$fast2")
+fi
+if needs engine-read mblock-durable commit-rate mlog-sync; then
+	disk_device disk
+	args+=(-disk "$disk")
+fi
+if needs commit-rate mlog-sync; then file_system ext4; fi
+if needs commit-rate; then file_system xfs; fi
+if needs activate; then
+	truncate --size "${sparse_size}M" "$work/sparse.img"
+	attach sparse "$work/sparse.img" --direct-io=on
+	args+=(-sparse "$sparse")
+fi
+if needs mblock-durable; then
+	huge_before=$(cat /proc/sys/vm/nr_hugepages)
+	echo $((huge_before + 16)) >/proc/sys/vm/nr_hugepages
+	if [ "$(cat /proc/sys/vm/nr_hugepages)" = $((huge_before + 16)) ]; then args+=(-huge-pages); fi
+fi
+
+"$work/bench" run "${args[@]}" "${rows[@]}"
