@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
+	"github.com/mpool-go/mpool/test/bench/measure"
+)
+
+// mblockDurable compares the writing of large mblocks, each durable, with fio's
+// sequential writes and a sync for as many bytes.
+func (b *bench) mblockDurable(ctx context.Context) error {
+	count := int64(96)
+	flights := []int{1, 4, 8}
+	if b.quick {
+		count, flights = 24, []int{1, 8}
+	}
+	for _, d := range []struct{ name, path string }{{"fast", b.fast}, {"disk", b.disk}} {
+		// Both sides write the same blocks: those behind the pool's metadata. The
+		// first write of them is nobody's.
+		if _, err := b.work(ctx, "durable", "-dev", d.path, "-ops", strconv.FormatInt(count, 10), "-flight", "8"); err != nil {
+			return err
+		}
+		fio := []string{
+			"--filename=" + d.path, "--direct=1", "--ioengine=io_uring", "--rw=write", "--bs=1M", "--iodepth=8",
+			"--fdatasync=32", "--offset=8M", fmt.Sprintf("--size=%d", count*mblockSize),
+		}
+		sides := []side{b.fio("fio", append(fio, "--fixedbufs=1", "--registerfiles=1", "--nonvectored=1")...)}
+		if d.name == "disk" && b.hugePages {
+			sides = append(sides, b.fio("fio, huge pages", append(fio, "--mem=mmaphuge", "--hugepage-size=2M")...))
+		}
+		for _, n := range flights {
+			sides = append(sides, b.worker(fmt.Sprintf("%d in flight", n), "durable", "-dev", d.path,
+				"-ops", strconv.FormatInt(count, 10), "-flight", strconv.Itoa(n)))
+		}
+		all, err := b.alternate(ctx, sides...)
+		if err != nil {
+			return err
+		}
+		ours := all[len(all)-len(flights):]
+		for i, n := range flights {
+			name := fmt.Sprintf("%s, %d in flight", d.name, n)
+			b.report(name, mbPerSecond, ours[i], all[0], ratioAtLeast, 0.95, 1)
+			if len(all) > len(flights)+1 {
+				b.report(name, mbPerSecond, ours[i], all[1], ratioAtLeast, 0, 0.95)
+			}
+		}
+	}
+	return nil
+}
+
+// durable makes a pool and stores o.plan.Ops mblocks of 32 MiB in it.
+func durable(ctx context.Context, o *options) (*measure.Result, error) {
+	p, err := o.fresh(ctx, api.CreateOptions{})
+	if err != nil {
+		return nil, err
+	}
+	bufs := make([][]byte, o.plan.Workers)
+	for i := range bufs {
+		bufs[i] = noise(mblockSize)
+	}
+	if err := o.measured(); err != nil {
+		return nil, err
+	}
+	r, err := measure.Run(o.plan, func(w int) error { return storeMblock(ctx, p, bufs[w]) })
+	if err != nil {
+		return nil, err
+	}
+	r.Bytes = r.Ops * mblockSize
+	for _, b := range bufs {
+		bdev.FreeBuffer(b)
+	}
+	return r, p.Close()
+}

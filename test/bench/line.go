@@ -1,0 +1,218 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/mpool-go/mpool/test/bench/measure"
+)
+
+// line is one figure beside its anchor.
+type line struct {
+	Row, Case    string
+	Unit         string
+	Mine, Anchor figure
+	Compared     spread // the two figures compared as How says, turn by turn
+	How          how
+	Must, Aim    float64 // limits of Compared's median; 0: none
+	Verdict      string
+}
+
+// figure is what one side measured, over all turns.
+type figure struct {
+	Name              string
+	Value             spread
+	CPU               spread // µs per operation
+	P50, P99, P999    float64
+	Runs              []*measure.Result
+	HasCPU, HasLatent bool
+}
+
+// spread is a median with the extremes.
+type spread struct{ Median, Min, Max float64 }
+
+func spreadOf(v []float64) spread {
+	if len(v) == 0 {
+		return spread{}
+	}
+	s := slices.Sorted(slices.Values(v))
+	mid := s[len(s)/2]
+	if len(s)%2 == 0 {
+		mid = (mid + s[len(s)/2-1]) / 2
+	}
+	return spread{mid, s[0], s[len(s)-1]}
+}
+
+func (s spread) String() string {
+	return fmt.Sprintf("%s [%s-%s]", number(s.Median), number(s.Min), number(s.Max))
+}
+
+// number prints three or four digits.
+func number(v float64) string {
+	switch a := max(v, -v); {
+	case a >= 1e6:
+		return fmt.Sprintf("%.3gM", v/1e6)
+	case a >= 1e4:
+		return fmt.Sprintf("%.1fk", v/1e3)
+	case a >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case a >= 10:
+		return fmt.Sprintf("%.1f", v)
+	default:
+		return fmt.Sprintf("%.2f", v)
+	}
+}
+
+// metric is what is taken of a result.
+type metric struct {
+	unit string
+	of   func(*measure.Result) float64
+}
+
+// The metrics that several rows use.
+var (
+	opsPerSecond = metric{"op/s", (*measure.Result).Rate}
+	mbPerSecond  = metric{"MB/s", func(r *measure.Result) float64 { return r.Bandwidth() / 1e6 }}
+	cpuPerOp     = metric{"µs CPU/op", (*measure.Result).CPU}
+	wallTime     = metric{"s", func(r *measure.Result) float64 { return r.Seconds }}
+)
+
+// extra is a metric of a result's Extra.
+func extra(name, unit string) metric {
+	return metric{unit, func(r *measure.Result) float64 { return r.Extra[name] }}
+}
+
+// how compares the two sides.
+type how int
+
+// The ways to compare.
+const (
+	ratioAtLeast how = iota // ours / anchor's, more is better
+	ratioAtMost             // ours / anchor's, less is better
+	aboveAtMost             // ours - anchor's, less is better
+	valueAtMost             // ours alone, less is better
+)
+
+func (h how) compare(mine, anchor float64) float64 {
+	switch h {
+	case ratioAtLeast, ratioAtMost:
+		return mine / anchor
+	case aboveAtMost:
+		return mine - anchor
+	case valueAtMost:
+	}
+	return mine
+}
+
+func (h how) String() string {
+	return [...]string{"ratio", "ratio, less is better", "difference", "value"}[h]
+}
+
+// MarshalText puts the name into JSON.
+func (h how) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// meets says whether a compared value keeps a limit.
+func (h how) meets(v, limit float64) bool {
+	if h == ratioAtLeast {
+		return v >= limit
+	}
+	return v <= limit
+}
+
+func (h how) limit(v float64) string {
+	switch {
+	case v == 0:
+		return "-"
+	case h == ratioAtLeast:
+		return ">=" + number(v)
+	case h == aboveAtMost:
+		return "<=+" + number(v)
+	default:
+		return "<=" + number(v)
+	}
+}
+
+// report adds a line that compares a metric of two series. anchor is nil when
+// there is none.
+func (b *bench) report(name string, m metric, mine, anchor *series, h how, must, aim float64) {
+	l := line{Case: name, Unit: m.unit, Mine: figureOf(mine, m), How: h, Must: must, Aim: aim}
+	var compared []float64
+	for i, r := range mine.Runs {
+		var other float64
+		if anchor != nil && i < len(anchor.Runs) {
+			other = m.of(anchor.Runs[i])
+		}
+		compared = append(compared, h.compare(m.of(r), other))
+	}
+	if anchor != nil {
+		l.Anchor = figureOf(anchor, m)
+	}
+	l.Compared = spreadOf(compared)
+	switch {
+	case must != 0 && !h.meets(l.Compared.Median, must):
+		l.Verdict = "MISSED"
+	case aim != 0 && h.meets(l.Compared.Median, aim):
+		l.Verdict = "aim"
+	case must != 0:
+		l.Verdict = "ok"
+	case aim != 0:
+		l.Verdict = "below aim"
+	}
+	b.lines = append(b.lines, l)
+	fmt.Fprintf(b.log, "  %s: %s %s against %s of %s: %s %s %s\n", name, l.Mine.Value, m.unit,
+		l.Anchor.Value, l.Anchor.Name, l.How, l.Compared, l.Verdict)
+}
+
+func figureOf(s *series, m metric) figure {
+	f := figure{Name: s.Name, Runs: s.Runs}
+	var value, cpu, p50, p99, p999 []float64
+	for _, r := range s.Runs {
+		value = append(value, m.of(r))
+		if r.Ops > 0 && r.CPUUS > 0 {
+			cpu = append(cpu, r.CPU())
+		}
+		if r.P50US > 0 {
+			p50, p99, p999 = append(p50, r.P50US), append(p99, r.P99US), append(p999, r.P999US)
+		}
+	}
+	f.Value, f.CPU = spreadOf(value), spreadOf(cpu)
+	f.P50, f.P99, f.P999 = spreadOf(p50).Median, spreadOf(p99).Median, spreadOf(p999).Median
+	f.HasCPU, f.HasLatent = len(cpu) > 0, len(p50) > 0
+	return f
+}
+
+// printTable prints the lines as a table.
+func printTable(w io.Writer, lines []line) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "ROW\tCASE\tUNIT\tOURS [MIN-MAX]\tANCHOR\tITS [MIN-MAX]\tRATIO/DIFF [MIN-MAX]\tMUST\tAIM\tVERDICT\tCPU µs/op\tp50/p99/p99.9 µs\tANCHOR'S")
+	for i := range lines {
+		l := &lines[i]
+		h := l.How
+		cpu := "-"
+		if l.Mine.HasCPU {
+			cpu = number(l.Mine.CPU.Median)
+			if l.Anchor.HasCPU {
+				cpu += " : " + number(l.Anchor.CPU.Median)
+			}
+		}
+		its := "-"
+		if l.Anchor.Name != "" {
+			its = l.Anchor.Value.String()
+		}
+		fmt.Fprintln(t, strings.Join([]string{
+			l.Row, l.Case, l.Unit, l.Mine.Value.String(), l.Anchor.Name, its, l.Compared.String(),
+			h.limit(l.Must), h.limit(l.Aim), l.Verdict, cpu, latencies(&l.Mine), latencies(&l.Anchor),
+		}, "\t"))
+	}
+	return t.Flush()
+}
+
+func latencies(f *figure) string {
+	if !f.HasLatent {
+		return "-"
+	}
+	return number(f.P50) + "/" + number(f.P99) + "/" + number(f.P999)
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// bench is one run of rows.
+type bench struct {
+	fast, fast2, disk, sparse string // devices; "" where a row does not need one
+	ext4, xfs                 string // mount points
+	anchors                   string // the program with the anchors that are libraries
+	profile                   string // folder for profiles of the engine's processes, or ""
+	quick                     bool
+	hugePages                 bool          // the system has some reserved
+	turns                     int           // alternations
+	time                      time.Duration // of a run that is limited by time
+
+	log   io.Writer // progress
+	lines []line
+}
+
+// row is a row of the table in docs/performance.md.
+type row struct {
+	name string
+	run  func(b *bench, ctx context.Context) error
+}
+
+// rows returns the rows in the order they are run.
+func rows() []row {
+	return []row{
+		{"engine-read", (*bench).engineRead},
+		{"mblock-durable", (*bench).mblockDurable},
+		{"commit-rate", (*bench).commitRate},
+		{"mlog-sync", (*bench).mlogSync},
+		{"churn", (*bench).churn},
+		{"activate", (*bench).activate},
+		{"memory", (*bench).memory},
+	}
+}
+
+// run runs the rows named in args, or all.
+func run(ctx context.Context, args []string) error {
+	b := &bench{log: os.Stderr}
+	f := flag.NewFlagSet("run", flag.ContinueOnError)
+	f.StringVar(&b.fast, "fast", "", "device over memory")
+	f.StringVar(&b.fast2, "fast2", "", "another one")
+	f.StringVar(&b.disk, "disk", "", "device over the disk")
+	f.StringVar(&b.sparse, "sparse", "", "large device over a sparse file")
+	f.StringVar(&b.ext4, "ext4", "", "folder on ext4 over a device like disk")
+	f.StringVar(&b.xfs, "xfs", "", "folder on XFS over a device like disk")
+	f.StringVar(&b.anchors, "anchors", "", "program with the anchors that are libraries")
+	f.StringVar(&b.profile, "profile", "", "folder to write profiles to")
+	f.BoolVar(&b.hugePages, "huge-pages", false, "the system has huge pages reserved")
+	f.BoolVar(&b.quick, "quick", false, "short runs, two alternations")
+	jsonFile := f.String("json", "", "file to write all figures to")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	b.turns, b.time = 5, 2*time.Second
+	if b.quick {
+		b.turns, b.time = 2, 500*time.Millisecond
+	}
+	chosen, err := choose(f.Args())
+	if err != nil {
+		return err
+	}
+	m := machine()
+	fmt.Println(m)
+	for _, r := range chosen {
+		from := len(b.lines)
+		fmt.Fprintf(b.log, "%s (load %s)\n", r.name, loadavg())
+		if err := r.run(b, ctx); err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+		for i := range b.lines[from:] {
+			b.lines[from+i].Row = r.name
+		}
+	}
+	if err := printTable(os.Stdout, b.lines); err != nil {
+		return err
+	}
+	fmt.Printf("load at the end: %s\n", loadavg())
+	if *jsonFile != "" {
+		return writeJSON(*jsonFile, m, b.lines)
+	}
+	return nil
+}
+
+func choose(names []string) ([]row, error) {
+	all := rows()
+	if len(names) == 0 {
+		return all, nil
+	}
+	var chosen []row
+	for _, n := range names {
+		i := slices.IndexFunc(all, func(r row) bool { return r.name == n })
+		if i < 0 {
+			return nil, fmt.Errorf("no row %q", n)
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
+}
+
+// machine describes the machine in one line.
+func machine() string {
+	read := func(path string) string {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return "?"
+		}
+		return strings.TrimSpace(string(b))
+	}
+	model, cpus := "?", 0
+	for l := range strings.Lines(read("/proc/cpuinfo")) {
+		if k, v, ok := strings.Cut(l, ":"); ok && strings.TrimSpace(k) == "model name" {
+			model = strings.TrimSpace(v)
+			cpus++
+		}
+	}
+	return fmt.Sprintf("%s; %d x %s; Linux %s; load %s", time.Now().UTC().Format("2006-01-02 15:04 MST"),
+		cpus, model, read("/proc/sys/kernel/osrelease"), loadavg())
+}
+
+func loadavg() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "?"
+	}
+	f := strings.Fields(string(b))
+	return strings.Join(f[:min(3, len(f))], " ")
+}
+
+func writeJSON(path, machine string, lines []line) error {
+	b, err := json.MarshalIndent(map[string]any{"machine": machine, "lines": lines}, "", "\t")
+	if err != nil {
+		return fmt.Errorf("encode figures: %w", err)
+	}
+	if err := os.WriteFile(path, append(b, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write figures: %w", err)
+	}
+	return nil
+}

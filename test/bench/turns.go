@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/mpool-go/mpool/test/bench/measure"
+)
+
+// side is one side of a comparison.
+type side struct {
+	name string
+	run  func(ctx context.Context, turn int) (*measure.Result, error)
+}
+
+// series is what a side measured, turn by turn.
+type series struct {
+	Name string
+	Runs []*measure.Result
+}
+
+// alternate runs the sides in turn, as often as there are alternations.
+func (b *bench) alternate(ctx context.Context, sides ...side) ([]*series, error) {
+	all := make([]*series, len(sides))
+	for i, s := range sides {
+		all[i] = &series{Name: s.name}
+	}
+	for turn := range b.turns {
+		for i, s := range sides {
+			r, err := s.run(ctx, turn)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", s.name, err)
+			}
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			all[i].Runs = append(all[i].Runs, r)
+		}
+	}
+	return all, nil
+}
+
+// worker returns a side that is a process of this program. It ends with its
+// result, or by killing itself after it printed it.
+func (b *bench) worker(label, name string, args ...string) side {
+	return side{name: label, run: func(ctx context.Context, _ int) (*measure.Result, error) {
+		return b.work(ctx, name, args...)
+	}}
+}
+
+// work runs a process of this program.
+func (b *bench) work(ctx context.Context, name string, args ...string) (*measure.Result, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find own program: %w", err)
+	}
+	args = append([]string{"work", name}, args...)
+	if b.profile != "" {
+		file := strings.NewReplacer("/", "_", " ", "").Replace(strings.Join(args[1:], " "))
+		args = append(args, "-profile", filepath.Join(b.profile, file))
+	}
+	return process(ctx, self, args...)
+}
+
+// anchor returns a side that is a process of the anchors' program.
+func (b *bench) anchor(label string, args ...string) side {
+	return side{name: label, run: func(ctx context.Context, _ int) (*measure.Result, error) {
+		return process(ctx, b.anchors, args...)
+	}}
+}
+
+// process runs a program that prints a result.
+func process(ctx context.Context, program string, args ...string) (*measure.Result, error) {
+	c := exec.CommandContext(ctx, program, args...)
+	var out, msg bytes.Buffer
+	c.Stdout, c.Stderr = &out, &msg
+	err := c.Run()
+	var exit *exec.ExitError
+	killed := errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL && ctx.Err() == nil
+	if err != nil && !killed {
+		return nil, fmt.Errorf("%s %s: %w\n%s", program, strings.Join(args, " "), err, msg.Bytes())
+	}
+	r := new(measure.Result)
+	if err := json.Unmarshal(out.Bytes(), r); err != nil {
+		return nil, fmt.Errorf("%s %s: no result: %w\n%s%s", program, strings.Join(args, " "), err, out.Bytes(), msg.Bytes())
+	}
+	return r, nil
+}
