@@ -41,10 +41,12 @@ type Engine interface {
 	Close() error
 }
 
-// starter is an Engine whose Start can give up waiting for room. Operations
-// that were not started by then are completed with the context's error.
-type starter interface {
+// batcher is an Engine that knows batches. startContext is a Start that gives up
+// waiting for room when the context ends, and completes what it did not start
+// with the context's error. awaitBatch is Await for a batch.
+type batcher interface {
 	startContext(ctx context.Context, ops []*Op)
+	awaitBatch(ctx context.Context, b *Batch) error
 }
 
 // inliner is an Engine that can do some operations in the caller's goroutine,
@@ -68,7 +70,7 @@ type Drive struct {
 	engine Engine
 	geo    Geometry
 
-	starter starter // the engine, if it is one
+	batcher batcher // the engine, if it is one
 	inliner inliner // the engine, if it is one
 
 	reads, writes, flushes, discards atomic.Uint64
@@ -84,7 +86,7 @@ type Drive struct {
 // NewDrive makes a drive over an engine, which it owns from then on.
 func NewDrive(s *sched.Sched, e Engine) *Drive {
 	d := &Drive{sched: s, engine: e, geo: e.Geometry()}
-	d.starter, _ = e.(starter)
+	d.batcher, _ = e.(batcher)
 	d.inliner, _ = e.(inliner)
 	d.flush.init(s, d)
 	return d
@@ -240,6 +242,11 @@ type Batch struct {
 	done    sched.Completion
 	start   []*Op // Run's copy of Ops, which engines may keep until Start returns
 	few     [4]*Op
+
+	// The io_uring engine's: who waits, and how many operations have ended of
+	// which pending does not yet know.
+	follower *follower
+	ending   int32
 }
 
 func (b *Batch) opDone() {
@@ -304,14 +311,15 @@ func (d *Drive) runBatch(ctx context.Context, b *Batch) error {
 		b.start = b.few[:0]
 	}
 	b.start = append(b.start[:0], b.Ops...)
-	if ops := d.admit(b.start); len(ops) > 0 {
-		if d.starter != nil {
-			d.starter.startContext(ctx, ops)
-		} else {
-			d.engine.Start(ops)
-		}
+	ops := d.admit(b.start)
+	switch {
+	case len(ops) == 0:
+	case d.batcher != nil:
+		d.batcher.startContext(ctx, ops)
+	default:
+		d.engine.Start(ops)
 	}
-	err := d.engine.Await(ctx, &b.done)
+	err := d.await(ctx, b)
 	if err == nil {
 		return nil
 	}
@@ -320,14 +328,21 @@ func (d *Drive) runBatch(ctx context.Context, b *Batch) error {
 		return fmt.Errorf("%s: %w: %w", d.Path(), ErrDetached, err)
 	}
 	// The last operation ended at the same moment.
-	return d.engine.Await(context.WithoutCancel(ctx), &b.done)
+	return d.await(context.WithoutCancel(ctx), b)
+}
+
+func (d *Drive) await(ctx context.Context, b *Batch) error {
+	if d.batcher != nil {
+		return d.batcher.awaitBatch(ctx, b)
+	}
+	return d.engine.Await(ctx, &b.done)
 }
 
 // reapLater sees to it that somebody waits for the rest of an abandoned batch,
 // for engines whose waiters do the reaping. The task ends with the batch.
 func (d *Drive) reapLater(b *Batch) {
 	d.sched.Go("bdev reap", func() {
-		// With a context that never ends, Await cannot fail.
-		_ = d.engine.Await(context.Background(), &b.done) //nolint:errcheck // see above
+		// With a context that never ends, it cannot fail.
+		_ = d.await(context.Background(), b) //nolint:errcheck // see above
 	})
 }

@@ -30,6 +30,8 @@ func (e *preadEngine) Start(ops []*Op) { e.pool.start(context.Background(), ops)
 
 func (e *preadEngine) startContext(ctx context.Context, ops []*Op) { e.pool.start(ctx, ops) }
 
+func (e *preadEngine) awaitBatch(ctx context.Context, b *Batch) error { return b.done.Wait(ctx) }
+
 func (e *preadEngine) inline(o *Op) bool { return e.pool.tryInline(o) }
 
 // Await waits; the workers complete.
@@ -37,6 +39,8 @@ func (e *preadEngine) Await(ctx context.Context, c *sched.Completion) error { re
 
 // Close waits for the workers' end and closes the device.
 func (e *preadEngine) Close() error {
-	e.pool.close()
+	if err := e.pool.close(); err != nil {
+		return err
+	}
 	return e.dev.close()
 }

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// submitBatch: whoever makes so many entries pending submits them even if
-	// the leader is about to.
+	// submitBatch: whoever makes so many entries pending submits them, even if
+	// a leader is to come.
 	submitBatch = 8
 	// interruptData marks the completion of the entry that interrupts a leader.
 	interruptData = 1 << 32
@@ -26,12 +26,17 @@ const (
 //
 // Operations are put on the ring under mu. One of the waiting callers is the
 // leader: it enters the kernel to submit what is pending and to wait, and
-// completes everybody's operations, until its own have ended; then it makes
-// another waiter the leader. While the leader is outside the kernel, others
-// leave what they put to it, so that one system call submits for many. While
-// it waits in the kernel, they submit themselves. Every operation under way
-// has a waiter: that of its batch, or, for those that nobody waits for, a
-// reaper that ends with them. So none is ever left without a leader to come.
+// completes everybody's operations. When that woke others, it stops leading:
+// they will probably start the next operations, and then wait again. Who of
+// them is the last to be heard of makes a waiter the leader, who submits for
+// all of them and waits in one system call, on one thread; a thread that only
+// submitted would be disturbed at each completion. So nobody enters the kernel
+// while others are about to, and everybody else is a follower.
+//
+// Every operation under way has a waiter: that of its batch, or, for those that
+// nobody waits for, a reaper that ends with them. And as long as anything is
+// under way there is a leader, or one who was woken and will appoint one, or
+// the waiter of something just put who will find that nobody leads.
 //
 // Operations under way are bounded by the submission queue, and so by the
 // completion queue, which is twice as long: no completion is ever lost.
@@ -52,7 +57,9 @@ type uringEngine struct {
 	// +checklocks:mu
 	leading bool // there is a leader, or one was chosen
 	// +checklocks:mu
-	waiting bool // the leader is in the kernel, or not yet awake
+	waiting bool // the leader waits in the kernel, or is about to
+	// +checklocks:mu
+	awake int // followers that were woken by a leader and not heard of since
 	// +checklocks:mu
 	interrupting bool // an interrupt is under way
 	// +checklocks:mu
@@ -233,13 +240,13 @@ func (e *uringEngine) adoptLocked(n int) {
 	}()
 }
 
-// submitAndUnlock lets the kernel take what is pending, unless the leader does
-// so in a moment, or the caller will once it leads.
+// submitAndUnlock lets the kernel take what is pending, unless the next leader
+// will do so in a moment.
 //
 // +checklocksrelease:e.mu
 func (e *uringEngine) submitAndUnlock() {
 	n := e.ring.Pending()
-	if n == 0 || !e.leading || (!e.waiting && n < submitBatch) {
+	if n == 0 || (!e.waiting && n < submitBatch) {
 		e.mu.Unlock()
 		return
 	}

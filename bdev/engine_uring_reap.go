@@ -16,6 +16,7 @@ type follower struct {
 	c          *sched.Completion
 	prev, next *follower
 	chosen     bool // it is the leader now
+	woken      bool // its batch has ended, and it was counted in awake
 }
 
 // followerList is a list of followers in the order of their coming, and of
@@ -42,9 +43,9 @@ func (l *followerList) add(c *sched.Completion) *follower {
 	return f
 }
 
-// drop takes a follower out and returns whether it was chosen.
-func (l *followerList) drop(f *follower) bool {
-	chosen := f.chosen
+// drop takes a follower out and returns what became of it.
+func (l *followerList) drop(f *follower) (chosen, woken bool) {
+	chosen, woken = f.chosen, f.woken
 	if f.prev == nil {
 		l.first = f.next
 	} else {
@@ -57,7 +58,7 @@ func (l *followerList) drop(f *follower) bool {
 	}
 	*f = follower{next: l.unused}
 	l.unused = f
-	return chosen
+	return chosen, woken
 }
 
 // choose picks the next leader and wakes it: the one that came last, because
@@ -73,27 +74,33 @@ func (l *followerList) choose() bool {
 	return false
 }
 
-// Await waits as the leader, if something is under way and there is none, or
-// as a follower.
+// Await waits as the leader or as a follower.
 func (e *uringEngine) Await(ctx context.Context, c *sched.Completion) error {
+	return e.await(ctx, c, nil)
+}
+
+func (e *uringEngine) awaitBatch(ctx context.Context, b *Batch) error {
+	return e.await(ctx, &b.done, b)
+}
+
+// await leads, if something is under way and nobody leads or is about to; else
+// it follows. b is the batch that c belongs to, if any.
+func (e *uringEngine) await(ctx context.Context, c *sched.Completion, b *Batch) error {
 	for !c.IsDone() {
 		e.mu.Lock()
 		if e.closed {
 			e.mu.Unlock()
 			return ErrClosed
 		}
-		if e.leading || e.underWayLocked() == 0 {
-			f := e.followers.add(c)
-			e.mu.Unlock()
-			err := c.Wait(ctx)
-			e.mu.Lock()
-			if !e.followers.drop(f) {
-				e.mu.Unlock()
+		if e.leading || e.awake > 0 || e.underWayLocked() == 0 {
+			chosen, err := e.followAndUnlock(ctx, c, b)
+			if !chosen {
 				return err
 			}
+		} else {
+			e.leading = true
+			e.mu.Unlock()
 		}
-		e.leading, e.waiting = true, false
-		e.mu.Unlock()
 		if err := e.lead(ctx, c); err != nil {
 			return err
 		}
@@ -101,33 +108,64 @@ func (e *uringEngine) Await(ctx context.Context, c *sched.Completion) error {
 	return nil
 }
 
+// followAndUnlock waits until c is done, ctx has ended or this follower was
+// chosen to lead.
+//
+// +checklocksrelease:e.mu
+func (e *uringEngine) followAndUnlock(ctx context.Context, c *sched.Completion, b *Batch) (bool, error) {
+	f := e.followers.add(c)
+	if b != nil {
+		b.follower = f
+	}
+	e.mu.Unlock()
+	err := c.Wait(ctx)
+	e.mu.Lock()
+	if b != nil {
+		b.follower = nil
+	}
+	chosen, woken := e.followers.drop(f)
+	if woken {
+		e.awake--
+	}
+	if !chosen {
+		e.appointLocked()
+	}
+	e.mu.Unlock()
+	return chosen, err
+}
+
+// appointLocked makes a follower the leader if there must be one.
+//
+// +checklocks:e.mu
+func (e *uringEngine) appointLocked() {
+	if !e.leading && e.awake == 0 && (e.underWayLocked() > 0 || e.closed) {
+		e.leading = e.followers.choose()
+	}
+}
+
 // underWayLocked returns how many operations the ring has.
 //
 // +checklocks:e.mu
 func (e *uringEngine) underWayLocked() int { return len(e.slots) - len(e.free) }
 
-// lead submits and reaps until c is done, the context has ended or nothing is
-// under way, then makes another waiter the leader. (With nothing under way it
-// is somebody else who will complete c: a worker, or an Engine around this one.)
+// lead submits and reaps until c is done, the context has ended, nothing is
+// under way (then somebody else completes c: a worker, or an Engine around this
+// one), or those whose operations it completed are better placed to go on.
 func (e *uringEngine) lead(ctx context.Context, c *sched.Completion) error {
 	var stop func() bool
 	defer func() {
 		if stop != nil {
 			stop()
 		}
-		e.resign()
 	}()
 	for {
-		n := e.reap()
-		if c.IsDone() {
+		n, awake := e.reap()
+		if awake || c.IsDone() {
+			e.resign()
 			return nil
 		}
-		if n > 0 {
-			// Those that were just woken may start more: one entry for all.
-			runtime.Gosched()
-			if e.ring.Ready() > 0 {
-				continue
-			}
+		if n > 0 && e.ring.Ready() > 0 {
+			continue
 		}
 		if stop == nil && ctx.Done() != nil {
 			stop = context.AfterFunc(ctx, e.interrupt)
@@ -139,25 +177,23 @@ func (e *uringEngine) lead(ctx context.Context, c *sched.Completion) error {
 		e.mu.Unlock()
 		// After waiting is set: what happens from now on interrupts.
 		switch {
-		case c.IsDone() || idle:
+		case idle || c.IsDone():
+			e.resign()
 			return nil
 		case ctx.Err() != nil:
+			e.resign()
 			return context.Cause(ctx)
 		}
 		e.enter(submit, 1, uring.EnterGetEvents)
 	}
 }
 
-// resign passes the lead on, and submits what was left to the leader: its
-// successor may take a while to wake.
+// resign gives up the lead.
 func (e *uringEngine) resign() {
 	e.mu.Lock()
-	// Until the next leader is awake, everybody submits himself.
-	e.waiting = true
-	if (e.underWayLocked() == 0 && !e.closed) || !e.followers.choose() {
-		e.waiting, e.leading = false, false
-	}
-	e.submitAndUnlock()
+	e.waiting, e.leading = false, false
+	e.appointLocked()
+	e.mu.Unlock()
 }
 
 // interrupt makes a leader that waits in the kernel come back.
@@ -177,13 +213,14 @@ func (e *uringEngine) interrupt() {
 	e.submit(e.ring.Pending())
 }
 
-// reap completes the operations whose completions have come and returns how
-// many completions there were. The leader calls it.
-func (e *uringEngine) reap() int {
+// reap completes the operations whose completions have come. It returns how
+// many completions there were, and whether somebody who was woken by them has
+// not been heard of yet. The leader calls it.
+func (e *uringEngine) reap() (n int, awake bool) {
 	ended := e.ended[:0]
 	e.mu.Lock()
 	e.waiting = false
-	n := e.ring.Reap(e.cqes[:])
+	n = e.ring.Reap(e.cqes[:])
 	again := false
 	for _, c := range e.cqes[:n] {
 		if c.UserData == interruptData {
@@ -208,6 +245,7 @@ func (e *uringEngine) reap() int {
 			continue
 		}
 		o.state.err = err
+		e.countLocked(o.batch)
 		ended = append(ended, o)
 	}
 	if again {
@@ -217,13 +255,32 @@ func (e *uringEngine) reap() int {
 		e.orphaned.Done()
 		e.orphaned = nil
 	}
+	awake = e.awake > 0
 	e.mu.Unlock()
 	for i, o := range ended {
 		ended[i] = nil
+		if o.batch != nil {
+			o.batch.ending--
+		}
 		o.Complete(o.state.err)
 	}
 	e.ended = ended
-	return n
+	return n, awake
+}
+
+// countLocked notes that an operation of the batch has ended, and counts its
+// follower as awake if that was the last.
+//
+// +checklocks:e.mu
+func (e *uringEngine) countLocked(b *Batch) {
+	if b == nil {
+		return
+	}
+	b.ending++
+	if f := b.follower; f != nil && !f.woken && b.ending == b.pending.Load() {
+		f.woken = true
+		e.awake++
+	}
 }
 
 // mustEnter judges the result of an Enter.
@@ -257,21 +314,17 @@ func (e *uringEngine) Close() error {
 		return fmt.Errorf("close %s: operations are under way: %w", e.dev.geo.Path, syscall.EBUSY)
 	}
 	e.closed = true
-	if e.leading {
+	if e.leading || e.awake > 0 {
 		// The leader's work is done, but it may still touch the ring. It resigns
-		// in favour of this waiter, who came last.
-		f := e.followers.add(&c)
+		// in favour of this waiter, who came last. The context never ends, and
+		// nobody completes c: it was chosen when this returns.
+		_, _ = e.followAndUnlock(context.Background(), &c, nil) //nolint:errcheck // see above
+	} else {
+		e.leading = true
 		e.mu.Unlock()
-		// A context that never ends: this ends with a poke.
-		_ = c.Wait(context.Background()) //nolint:errcheck // see above
-		e.mu.Lock()
-		e.followers.drop(f)
 	}
-	e.leading = true
-	e.mu.Unlock()
 	for e.entering.Load() > 0 {
 		runtime.Gosched()
 	}
-	e.slow.close()
-	return joinClose(e.dev.geo.Path, e.ring.Close(), e.dev.close())
+	return joinClose(e.dev.geo.Path, e.slow.close(), e.ring.Close(), e.dev.close())
 }

@@ -32,6 +32,8 @@ type flusher struct {
 	running bool // the task is alive
 	// +checklocks:mu
 	failures uint64 // flushes that failed
+	// +checklocks:mu
+	waiting int // callers who wait
 }
 
 func (f *flusher) init(s *sched.Sched, d *Drive) {
@@ -57,8 +59,13 @@ func (d *Drive) Flush(ctx context.Context, t Ticket) error {
 func (f *flusher) flush(ctx context.Context, t Ticket) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.failures != t.failures {
+		return ErrFlushFailed
+	}
 	need := f.begun + 1
 	f.wanted = max(f.wanted, need)
+	f.waiting++
+	defer func() { f.waiting-- }() //+checklocksforce: mu is held
 	if !f.running {
 		f.running = true
 		f.sched.Go("bdev flush", f.run)

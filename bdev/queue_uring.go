@@ -236,7 +236,7 @@ func (q *ringQueue) enter(submit, wait, flags uint32) error {
 		// The kernel has no memory for requests now. What is pending stays so.
 		time.Sleep(time.Millisecond)
 		return nil
-	case syscall.EEXIST:
+	case syscall.EEXIST, syscall.EBADF: // the ring, or its registration, is another thread's
 		return fmt.Errorf("the queue is used on another thread than it was made on; call runtime.LockOSThread first: %w", err)
 	default:
 		return fmt.Errorf("io_uring_enter: %w", err)

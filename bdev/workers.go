@@ -113,7 +113,7 @@ func (w *workers) tryInline(o *Op) bool {
 	w.running++
 	w.mu.Unlock()
 	o.Drive.begun(o)
-	w.complete(o)
+	o.Complete(w.do(o))
 	w.mu.Lock()
 	w.room.give(1)
 	w.running--
@@ -202,17 +202,21 @@ func (w *workers) endLocked() {
 	}
 }
 
-// close waits until the workers, who have nothing to do, have gone.
-func (w *workers) close() {
+// close waits until the workers, who have nothing to do, have gone. ErrClosed
+// when it was called before.
+func (w *workers) close() error {
 	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return ErrClosed
+	}
 	w.closed = true
 	if w.running == 0 {
 		w.mu.Unlock()
-		return
+		return nil
 	}
 	c := new(sched.Completion)
 	w.idle = c
 	w.mu.Unlock()
-	// A context that never ends: Wait cannot fail.
-	_ = c.Wait(context.Background()) //nolint:errcheck // see above
+	return c.Wait(context.Background())
 }

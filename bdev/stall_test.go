@@ -1,0 +1,186 @@
+package bdev_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/bdev"
+)
+
+const (
+	fiFreeze = 0xc0045877
+	fiThaw   = 0xc0045878
+)
+
+// frozenFile makes a file on a file system of its own that can be frozen:
+// writes to it hang until it is thawed.
+func frozenFile(t *testing.T) (path string, freeze, thaw func()) {
+	t.Helper()
+	_, at := mountLoop(t)
+	path = filepath.Join(at, "drive")
+	if err := os.WriteFile(path, make([]byte, 8<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frozen := false
+	ioctl := func(what uint) {
+		if err := unix.IoctlSetInt(int(dir.Fd()), what, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	thaw = func() {
+		if frozen {
+			frozen = false
+			ioctl(fiThaw)
+		}
+	}
+	t.Cleanup(func() {
+		thaw()
+		dir.Close()
+	})
+	return path, func() { ioctl(fiFreeze); frozen = true }, thaw
+}
+
+// kernelWorkers counts this process's threads that io_uring made.
+func kernelWorkers(t *testing.T) int {
+	t.Helper()
+	names, err := filepath.Glob("/proc/self/task/*/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, name := range names {
+		if b, err := os.ReadFile(name); err == nil && strings.HasPrefix(string(b), "iou-wrk") {
+			n++
+		}
+	}
+	return n
+}
+
+// A drive that hangs holds nobody longer than his context: neither who waits
+// for its operations, nor who waits for room in its queue. What it occupies is
+// bounded. Another drive goes on. When it goes on, everything ends.
+//
+// proves S42
+// proves S46
+func TestStalledDrive(t *testing.T) {
+	for _, kind := range engines {
+		t.Run(kind.String(), func(t *testing.T) {
+			const depth, workers, callers = 16, 4, 40
+			path, freeze, thaw := frozenFile(t)
+			d := open(t, path, bdev.OpenOptions{Engine: kind, QueueDepth: depth, MaxWorkers: workers})
+			defer closeDrive(t, d)
+			other := open(t, makeFile(t, t.TempDir(), testSize), bdev.OpenOptions{Engine: kind})
+			defer closeDrive(t, other)
+			freeze()
+
+			var told sync.WaitGroup
+			var detached, refused atomic.Int32
+			ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+			defer cancel()
+			var all sync.WaitGroup
+			for i := range callers {
+				all.Go(func() {
+					o := &bdev.Op{Code: bdev.OpWrite, Offset: int64(i) * 4096, Buf: bdev.AllocBuffer(4096)}
+					told.Add(1)
+					b := &bdev.Batch{Ops: []*bdev.Op{o}, Detached: func() {
+						bdev.FreeBuffer(o.Buf)
+						told.Done()
+					}}
+					err := d.Run(ctx, b)
+					switch {
+					case errors.Is(err, bdev.ErrDetached):
+						detached.Add(1)
+						return
+					case errors.Is(err, context.DeadlineExceeded):
+						refused.Add(1)
+					default:
+						t.Errorf("write to a frozen drive: %v", err)
+					}
+					bdev.FreeBuffer(o.Buf)
+					told.Done()
+				})
+			}
+			all.Wait()
+			if detached.Load() != depth || refused.Load() != callers-depth {
+				t.Errorf("%d callers left operations behind, %d were not served; want %d and %d",
+					detached.Load(), refused.Load(), depth, callers-depth)
+			}
+			if n := d.InFlight(); n != depth {
+				t.Errorf("%d operations are under way, want %d", n, depth)
+			}
+			// For each thread that submitted; GOMAXPROCS and a few did.
+			if n := kernelWorkers(t); n > workers*8 {
+				t.Errorf("%d kernel threads hang", n)
+			}
+			if err := other.Run(context.Background(), readOp(t)); err != nil {
+				t.Errorf("another drive: %v", err)
+			}
+			thaw()
+			told.Wait()
+			if err := d.Run(context.Background(), readOp(t)); err != nil {
+				t.Errorf("after the stall: %v", err)
+			}
+		})
+	}
+}
+
+func readOp(t *testing.T) *bdev.Batch {
+	p := bdev.AllocBuffer(4096)
+	t.Cleanup(func() { bdev.FreeBuffer(p) })
+	return &bdev.Batch{Ops: []*bdev.Op{{Code: bdev.OpRead, Buf: p}}}
+}
+
+// Who waits for room leaves the queue in order when his context ends.
+func TestQueueOfTheImpatientMovesOn(t *testing.T) {
+	for _, kind := range engines {
+		t.Run(kind.String(), func(t *testing.T) {
+			path, freeze, thaw := frozenFile(t)
+			d := open(t, path, bdev.OpenOptions{Engine: kind, QueueDepth: 4, MaxWorkers: 2})
+			defer closeDrive(t, d)
+			freeze()
+			var all sync.WaitGroup
+			for i := range 60 {
+				all.Go(func() {
+					ctx := context.Background()
+					if i%3 == 0 {
+						c, cancel := context.WithTimeout(ctx, time.Duration(i)*3*time.Millisecond)
+						defer cancel()
+						ctx = c
+					}
+					b := &bdev.Batch{}
+					for j := range 3 {
+						p := make([]byte, 8192)
+						p = p[4096-int(addressOf(p)&4095):][:4096]
+						b.Ops = append(b.Ops, &bdev.Op{Code: bdev.OpWrite, Offset: int64(i*3+j) * 4096, Buf: p})
+					}
+					err := d.Run(ctx, b)
+					if i%3 != 0 && err != nil {
+						t.Errorf("a patient caller: %v", err)
+					}
+					if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("caller %d: %v", i, err)
+					}
+				})
+			}
+			time.Sleep(100 * time.Millisecond) // let some of the contexts end first
+			thaw()
+			all.Wait()
+			for d.InFlight() > 0 {
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+}
