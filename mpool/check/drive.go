@@ -26,10 +26,11 @@ type drive struct {
 // maxZones bounds a drive's zones: what lies behind is rest.
 const maxZones = 1 << 31
 
-// divide works out how each drive is divided. It is false when there is no
-// place where the metadata could be.
+// divide works out how each drive is divided. It is false when that makes no
+// sense or the metadata is not there.
 func (c *checker) divide() bool {
 	c.bySlot = make(map[uint16]*drive)
+	good := true
 	for _, e := range c.sb.Drives {
 		if e.State != omf.DriveOnline {
 			continue
@@ -50,7 +51,7 @@ func (c *checker) divide() bool {
 				Code: Geometry, Device: d.path(),
 				Text: fmt.Sprintf("drive %d of %d bytes has no zone of %d bytes behind the metadata", e.Slot, e.Size, d.zone),
 			})
-			d.head = d.zones
+			good = false
 		case d.dev == nil:
 			c.problem(Problem{
 				Code: DeviceMissing,
@@ -68,7 +69,7 @@ func (c *checker) divide() bool {
 			})
 		}
 	}
-	return c.metadataPlace()
+	return c.metadataPlace() && good
 }
 
 // deviceAt returns the device of a slot, or nil.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mlog"
@@ -85,7 +86,11 @@ func (c *checker) scanLog(ctx context.Context, l *logPlace) (*scan, error) {
 		return nil, err
 	}
 	if len(s.tails) == 0 {
-		s.find(LogNoTail, l.extent.Offset(), "no tail of generation %d is left: %s", l.generation, s.reasons())
+		which := fmt.Sprintf("generation %d", l.generation)
+		if l.discover {
+			which = "any generation"
+		}
+		s.find(LogNoTail, l.extent.Offset(), "no tail of %s is left: %s", which, s.reasons())
 		return s, nil
 	}
 	if err := c.walk(ctx, s); err != nil {
@@ -264,14 +269,17 @@ func (s *scan) lostAt() int64 {
 	return s.extent.Offset()
 }
 
-// reasons joins why the slots hold no tail.
+// reasons joins why the slots hold no tail, each once.
 func (s *scan) reasons() string {
 	text := ""
 	for i, why := range s.why {
-		if i > 0 {
+		if slices.Contains(s.why[:i], why) {
+			continue
+		}
+		if text != "" {
 			text += "; "
 		}
-		text += fmt.Sprintf("slot %d: %s", i, why)
+		text += why
 	}
 	return text
 }

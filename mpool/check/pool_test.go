@@ -176,6 +176,7 @@ type fixture struct {
 	disk                               *devsim.Disk
 	empty, small, edge, sums, large    layout.ObjectID // mblocks
 	log, erased, fresh, container, mdc layout.ObjectID
+	objects                            map[layout.ObjectID]layout.Object
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -206,6 +207,7 @@ func newFixture(t testing.TB) *fixture {
 		do(t, b.Delete(bg))
 	})
 	use(t, f.disk, func(p *mpool.Pool) { put(t, p, 3000) })
+	f.learn(t)
 	return f
 }
 

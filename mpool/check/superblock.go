@@ -124,7 +124,9 @@ func (c *checker) member(d *device) {
 		})
 		return
 	}
-	c.seat(d)
+	if c.seat(d); d.slot < 0 {
+		return
+	}
 	if e := c.entry(d.slot); e != nil && d.sb[2].offset != e.EndCopy {
 		d.readCopy(2, e.EndCopy)
 	}
