@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -173,7 +174,7 @@ func (p *fakePool) Destroy(ctx context.Context) error {
 	}
 	p.b.mu.Lock()
 	defer p.b.mu.Unlock()
-	delete(p.b.pools, p.info.Name)
+	maps.DeleteFunc(p.b.pools, func(_ string, q *fakePool) bool { return p == q })
 	return nil
 }
 

@@ -246,6 +246,15 @@ func (s *Server) change(name string, alone bool, f func(*activePool) error) erro
 	return f(a)
 }
 
+// tell logs what became of a pool that is active no more.
+func (s *Server) tell(what, name string, err error) {
+	if err != nil {
+		s.log.Error(what, slog.String("pool", name), slog.Any("error", err)) //nolint:sloglint // one of two constants
+		return
+	}
+	s.log.Info(what, slog.String("pool", name)) //nolint:sloglint // one of two constants
+}
+
 // DeactivatePool implements [api.Manager].
 func (s *Server) DeactivatePool(_ context.Context, name string) error {
 	return s.change(name, true, func(a *activePool) error {
@@ -254,7 +263,7 @@ func (s *Server) DeactivatePool(_ context.Context, name string) error {
 			return err
 		}
 		s.pools.drop(name)
-		s.log.Info("pool deactivated", slog.String("pool", name), slog.Any("error", err))
+		s.tell("pool deactivated", name, err)
 		return err
 	})
 }
@@ -273,7 +282,7 @@ func (s *Server) DestroyPool(ctx context.Context, name string) error {
 			}
 		}
 		s.pools.drop(name)
-		s.log.Info("pool destroyed", slog.String("pool", name), slog.Any("error", err))
+		s.tell("pool destroyed", name, err)
 		return err
 	})
 }

@@ -142,6 +142,8 @@ func (r *rig) stop() {
 	case <-ctx.Done():
 		r.t.Error("Serve does not return")
 	}
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
 	for _, p := range r.b.pools {
 		r.checkClean(p)
 	}
@@ -189,10 +191,12 @@ func (r *rig) eventually(what string, ok func(p *fakePool) bool) {
 	}
 }
 
-func (r *rig) pool() *fakePool {
+func (r *rig) pool() *fakePool { return r.named("data") }
+
+func (r *rig) named(name string) *fakePool {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
-	return r.b.pools["data"]
+	return r.b.pools[name]
 }
 
 // nextReaped waits for the n-th session's end and returns it.
