@@ -210,7 +210,7 @@ func TestTableMemoryIsUsedAgain(t *testing.T) {
 	}
 	fill(1)
 	entries, sums := tab.Bytes()
-	for round := range uint64(20) {
+	for round := range uint64(40) {
 		for i := range uint64(3000) {
 			_, ok := tab.Delete(NewObjectID(KindMblock, round*3000+1+i))
 			check(t, ok, "round %d: %d is not there", round, i)

@@ -314,22 +314,86 @@ func TestVanishedDrive(t *testing.T) {
 	})
 }
 
-// Two seals at once: one works, the other gets its result.
+// Seals at once, and while a write is under way: one works, the others get its
+// result.
 func TestConcurrentSeals(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(60) {
 		simulate(t, seed, func(s *sched.Sched) {
-			r := newRig(t, s, diskFor(40*blockSize))
-			w := NewWriter(r.config(40 * blockSize))
-			if _, err := w.Write(context.Background(), random(40*blockSize, 1)); err != nil {
-				t.Fatal(err)
+			const size = 40 * blockSize
+			r := newRig(t, s, diskFor(size))
+			w := NewWriter(r.config(size))
+			s.Go("write", func() {
+				if _, err := w.Write(context.Background(), random(size, 1)); err != nil {
+					t.Error(err)
+				}
+			})
+			for w.Len() == 0 {
+				s.Point()
 			}
-			for range 3 {
+			var fin sched.Completion
+			fin.Init(s)
+			left := 3
+			for range left {
 				s.Go("seal", func() {
-					if v, err := w.Seal(context.Background()); err != nil || v.Written != 40*blockSize {
+					if v, err := w.Seal(context.Background()); err != nil || v.Written != size {
 						t.Errorf("%+v, %v", v, err)
+					}
+					if left--; left == 0 {
+						fin.Done()
 					}
 				})
 			}
+			if err := fin.Wait(context.Background()); err != nil {
+				t.Error(err)
+			}
+			if st := r.drive.Stats(); st.Writes != 2 || st.Flushes != 1 {
+				t.Errorf("%d writes and %d flushes: a seal was done again", st.Writes, st.Flushes)
+			}
 		})
 	}
+}
+
+// proves S40
+//
+// The failed flush may come between two writes of an mblock; its first write is
+// then as lost as if it had come after both.
+func TestFlushFailsBetweenWrites(t *testing.T) {
+	simulate(t, 1, func(s *sched.Sched) {
+		r := newRig(t, s, diskFor(40*blockSize))
+		r.disk.Inject(sim.Fault{Code: bdev.OpFlush, Count: 1, Err: syscall.EIO})
+		ctx := context.Background()
+		w := NewWriter(r.config(40 * blockSize))
+		if _, err := w.Write(ctx, random(20*blockSize, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.drive.Flush(ctx, r.drive.Ticket()); !errors.Is(err, bdev.ErrFlushFailed) {
+			t.Fatalf("flush: %v", err)
+		}
+		if _, err := w.Write(ctx, random(20*blockSize, 2)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Seal(ctx); !errors.Is(err, api.EIO) {
+			t.Fatalf("seal: %v", err)
+		}
+	})
+}
+
+// proves S40
+func TestFailedPageWritePoisons(t *testing.T) {
+	simulate(t, 1, func(s *sched.Sched) {
+		r := newRig(t, s, diskFor(40*blockSize))
+		r.disk.Inject(sim.Fault{Code: bdev.OpWrite, Skip: 1, Count: 1, Err: syscall.EIO})
+		w := NewWriter(r.config(40 * blockSize))
+		if _, err := w.Write(context.Background(), random(40*blockSize, 1)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := w.Seal(context.Background()); !errors.Is(err, api.EIO) {
+				t.Fatalf("seal: %v", err)
+			}
+		}
+		if w.Err() == nil || r.pins.Load() != 0 {
+			t.Errorf("%v, %d pins", w.Err(), r.pins.Load())
+		}
+	})
 }

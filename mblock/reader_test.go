@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -21,56 +22,76 @@ func TestReadsOfAnyOffsetAndLength(t *testing.T) {
 		var o layout.Object
 		written := diskFor(int64(size))
 		simulate(t, 1, func(s *sched.Sched) { _, o = newRig(t, s, written).write(data) })
-		times := 1 + (1<<20)/size
 		rapid.Check(t, func(rt *rapid.T) {
+			// All is drawn before: rapid and the simulator both unwind by panics.
+			verify := rapid.Bool().Draw(rt, "verify")
+			reads := make([]readPlan, min(1+(1<<20)/size, 20))
+			for i := range reads {
+				reads[i] = drawRead(rt, size)
+			}
 			simulate(t, 1, func(s *sched.Sched) {
 				r := newRig(t, s, written.Clone())
 				c := r.config(int64(size))
 				c.ID, c.Birth = o.ID, o.Birth
-				reader := NewReader(c, o, NewSums(s, 1<<20), rapid.Bool().Draw(rt, "verify"))
-				for range min(times, 20) {
-					readOnce(rt, s, reader, data)
+				reader := NewReader(c, o, NewSums(s, 1<<20), verify)
+				for _, p := range reads {
+					if err := p.try(s, reader, data); err != nil {
+						t.Errorf("%+v of %d bytes: %v", p, size, err)
+					}
 				}
 				if r.pins.Load() != 0 {
-					rt.Fatalf("%d pins are left of %d", r.pins.Load(), r.pinned.Load())
+					t.Errorf("%d pins are left", r.pins.Load())
 				}
 			})
+			if t.Failed() {
+				rt.FailNow()
+			}
 		})
 	}
 }
 
-func readOnce(rt *rapid.T, s *sched.Sched, r *Reader, data []byte) {
-	size := len(data)
-	off := rapid.IntRange(0, size+2*blockSize).Draw(rt, "off")
-	n := rapid.IntRange(0, size+blockSize).Draw(rt, "n")
-	skip := rapid.SampledFrom([]int{0, 0, 1, 512}).Draw(rt, "skip")
-	if rapid.Bool().Draw(rt, "aligned") {
-		off, n, skip = off&^(blockSize-1), n&^(blockSize-1), 0
+// readPlan is one read.
+type readPlan struct {
+	off, n, skip int // skip: bytes by which the memory is not aligned
+	canEnd       bool
+}
+
+func drawRead(t *rapid.T, size int) readPlan {
+	p := readPlan{
+		off:    rapid.IntRange(0, size+2*blockSize).Draw(t, "off"),
+		n:      rapid.IntRange(0, size+blockSize).Draw(t, "n"),
+		skip:   rapid.SampledFrom([]int{0, 0, 1, 512}).Draw(t, "skip"),
+		canEnd: rapid.Bool().Draw(t, "can end"),
 	}
+	if rapid.Bool().Draw(t, "aligned") {
+		p.off, p.n, p.skip = p.off&^(blockSize-1), p.n&^(blockSize-1), 0
+	}
+	return p
+}
+
+func (plan readPlan) try(s *sched.Sched, r *Reader, data []byte) error {
 	ctx := context.Background()
-	if rapid.Bool().Draw(rt, "can end") {
+	if plan.canEnd {
 		var cancel context.CancelFunc
 		ctx, cancel = s.WithCancel(ctx)
 		defer cancel()
 	}
-	room := alignedBytes(n+blockSize, skip)
+	room := alignedBytes(plan.n+blockSize, plan.skip)
 	for i := range room {
 		room[i] = 0xa5
 	}
-	p := room[:n:n]
-	got, err := r.ReadAt(ctx, p, int64(off))
-	want := min(n, max(size-off, 0))
-	if got != want || (got < n) != isEOF(err) || got == n && err != nil {
-		rt.Fatalf("read %d+%d of %d: %d, %v", off, n, size, got, err)
+	p := room[:plan.n:plan.n]
+	got, err := r.ReadAt(ctx, p, int64(plan.off))
+	want := min(plan.n, max(len(data)-plan.off, 0))
+	switch {
+	case got != want || (got < plan.n) != isEOF(err) || got == plan.n && err != nil:
+		return fmt.Errorf("%d, %w; want %d", got, err, want)
+	case got > 0 && !bytes.Equal(p[:got], data[plan.off:plan.off+got]):
+		return errors.New("wrong bytes")
+	case len(bytes.Trim(room[plan.n:], "\xa5")) != 0:
+		return errors.New("it wrote past the end of the caller's memory")
 	}
-	if got > 0 && !bytes.Equal(p[:got], data[off:off+got]) {
-		rt.Fatalf("read %d+%d of %d: wrong bytes", off, n, size)
-	}
-	for _, b := range room[n:] {
-		if b != 0xa5 {
-			rt.Fatalf("read %d+%d of %d wrote past the end of the caller's memory", off, n, size)
-		}
-	}
+	return nil
 }
 
 func TestReadErrors(t *testing.T) {
