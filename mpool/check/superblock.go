@@ -28,6 +28,9 @@ func (d *device) readCopy(place int, offset int64) {
 	if c.err = d.read(b, offset); c.err == nil {
 		c.sb, c.err = omf.Decode(b)
 	}
+	if c.err != nil {
+		c.sb = nil
+	}
 	if c.sb != nil && (d.best == nil || c.sb.Generation > d.best.Generation) {
 		d.best = c.sb
 	}
