@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -81,10 +82,10 @@ func mountOf(mountinfo string, devs []string) string {
 		if len(f) < 6 {
 			continue
 		}
-		uses := contains(devs, f[2])
+		uses := slices.Contains(devs, f[2])
 		for i := 6; i+2 < len(f) && !uses; i++ {
 			if f[i] == "-" {
-				uses = contains(devs, deviceNumber(unescape(f[i+2])))
+				uses = slices.Contains(devs, deviceNumber(unescape(f[i+2])))
 				break
 			}
 		}
@@ -100,7 +101,7 @@ func mountOf(mountinfo string, devs []string) string {
 func swapUses(swaps string, devs []string) bool {
 	for line := range strings.Lines(swaps) {
 		f := strings.Fields(line)
-		if len(f) > 1 && f[1] == "partition" && contains(devs, deviceNumber(unescape(f[0]))) {
+		if len(f) > 1 && f[1] == "partition" && slices.Contains(devs, deviceNumber(unescape(f[0]))) {
 			return true
 		}
 	}
@@ -113,16 +114,7 @@ func deviceNumber(path string) string {
 	if !strings.HasPrefix(path, "/") || unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return ""
 	}
-	return fmt.Sprintf("%d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))
-}
-
-func contains(list []string, s string) bool {
-	for _, v := range list {
-		if v == s {
-			return true
-		}
-	}
-	return false
+	return fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
 }
 
 // unescape undoes the octal escapes of /proc files (\040 for a space).
@@ -153,7 +145,7 @@ func (d *device) claim(st *unix.Stat_t) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		return d.claimBacking(uint64(st.Rdev))
+		return d.claimBacking(st.Rdev)
 	}
 	return nil
 }
@@ -167,7 +159,7 @@ func lockError(err error, holder string) error {
 
 func flock(fd int) error {
 	for {
-		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != unix.EINTR {
+		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

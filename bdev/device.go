@@ -72,7 +72,7 @@ func (d *device) retry(f func() error) error {
 // isTransient says whether an operation that failed so is to be tried again.
 // ECANCELED: the thread that submitted it to an io_uring has ended.
 func isTransient(err error) bool {
-	return err == syscall.EINTR || err == syscall.EAGAIN || err == syscall.ECANCELED
+	return err != nil && (errors.Is(err, syscall.EINTR) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ECANCELED))
 }
 
 func (d *device) discard(offset, length int64) error {

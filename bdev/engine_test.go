@@ -155,8 +155,8 @@ func TestClosedDrive(t *testing.T) {
 
 // A batch and its operations may be used again and again without allocating.
 func TestRunDoesNotAllocate(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
+	if checkedBuild {
+		t.Skip("checked builds allocate")
 	}
 	for _, kind := range engines {
 		d := open(t, makeFile(t, t.TempDir(), testSize), bdev.OpenOptions{Engine: kind})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/mpool-go/mpool/bdev/uring"
 	"github.com/mpool-go/mpool/sched"
@@ -41,8 +42,9 @@ const (
 // Operations under way are bounded by the submission queue, and so by the
 // completion queue, which is twice as long: no completion is ever lost.
 type uringEngine struct {
-	dev  *device
-	slow workers // for what only an ioctl does
+	sched *sched.Sched // nil: the real world
+	dev   *device
+	slow  workers // for what only an ioctl does
 
 	mu sched.Mutex
 	// The submission side of the ring is guarded by mu, its completion side is
@@ -262,6 +264,15 @@ func (e *uringEngine) submit(n uint32) {
 		e.enter(n, 0, 0)
 		n = e.ring.Pending()
 	}
+}
+
+// shortagePause is how long to leave a kernel alone that has no memory for
+// requests.
+const shortagePause = time.Millisecond
+
+// isShortage says whether the kernel had no memory for requests.
+func isShortage(err error) bool {
+	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.ENOMEM)
 }
 
 // enter enters the kernel once.

@@ -2,10 +2,10 @@ package bdev
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"syscall"
-	"time"
 
 	"github.com/mpool-go/mpool/bdev/uring"
 	"github.com/mpool-go/mpool/sched"
@@ -218,6 +218,7 @@ func (e *uringEngine) interrupt() {
 // not been heard of yet. The leader calls it.
 func (e *uringEngine) reap() (n int, awake bool) {
 	ended := e.ended[:0]
+	var aside []*Op // for ioctl: at most once in a drive's life
 	e.mu.Lock()
 	e.waiting = false
 	n = e.ring.Reap(e.cqes[:])
@@ -241,7 +242,7 @@ func (e *uringEngine) reap() (n int, awake bool) {
 			e.orphans--
 		}
 		if err != nil && e.dev.learnIoctl(o, err) {
-			e.slow.force(o)
+			aside = append(aside, o)
 			continue
 		}
 		o.state.err = err
@@ -257,6 +258,9 @@ func (e *uringEngine) reap() (n int, awake bool) {
 	}
 	awake = e.awake > 0
 	e.mu.Unlock()
+	for _, o := range aside {
+		e.slow.force(o)
+	}
 	for i, o := range ended {
 		ended[i] = nil
 		if o.batch != nil {
@@ -285,11 +289,11 @@ func (e *uringEngine) countLocked(b *Batch) {
 
 // mustEnter judges the result of an Enter.
 func (e *uringEngine) mustEnter(err error) {
-	switch err {
-	case nil, syscall.EINTR:
-	case syscall.EAGAIN, syscall.EBUSY, syscall.ENOMEM:
-		// The kernel has no memory for requests now. What is pending stays so.
-		time.Sleep(time.Millisecond)
+	switch {
+	case err == nil || errors.Is(err, syscall.EINTR):
+	case isShortage(err): // what is pending stays so
+		// With a context that never ends, Sleep cannot fail.
+		_ = e.sched.Sleep(context.Background(), shortagePause) //nolint:errcheck // see above
 	default:
 		panic(fmt.Sprintf("bdev: io_uring_enter for %s: %v", e.dev.geo.Path, err))
 	}

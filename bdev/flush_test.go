@@ -36,7 +36,7 @@ func (e *fakeEngine) Start(ops []*Op) {
 	}
 }
 func (e *fakeEngine) Await(ctx context.Context, c *sched.Completion) error { return c.Wait(ctx) }
-func (e *fakeEngine) Close() error                                        { return nil }
+func (e *fakeEngine) Close() error                                         { return nil }
 
 // next waits for a flush to have begun.
 func (e *fakeEngine) next(s *sched.Sched) *Op {
@@ -55,6 +55,7 @@ func (e *fakeEngine) next(s *sched.Sched) *Op {
 
 // worlds runs a test in the real world and in simulations.
 func worlds(t *testing.T, f func(t *testing.T, s *sched.Sched)) {
+	t.Helper()
 	t.Run("real", func(t *testing.T) { f(t, nil) })
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprintf("seed%d", seed), func(t *testing.T) {
@@ -111,6 +112,7 @@ func waiting(s *sched.Sched, d *Drive, n int) {
 // flush covers none of them.
 func TestFlushIsShared(t *testing.T) {
 	worlds(t, func(t *testing.T, s *sched.Sched) {
+		t.Helper()
 		e := &fakeEngine{flushes: make(chan *Op, 8), s: s}
 		d := NewDrive(s, e)
 		c := &flusherCalls{s: s, d: d}
@@ -148,6 +150,7 @@ func TestFlushIsShared(t *testing.T) {
 // proves S40
 func TestFailedFlushIsForEver(t *testing.T) {
 	worlds(t, func(t *testing.T, s *sched.Sched) {
+		t.Helper()
 		e := &fakeEngine{flushes: make(chan *Op, 8), s: s}
 		d := NewDrive(s, e)
 		c := &flusherCalls{s: s, d: d}
@@ -179,6 +182,7 @@ func TestFailedFlushIsForEver(t *testing.T) {
 
 func TestFlushEndsWithItsContext(t *testing.T) {
 	worlds(t, func(t *testing.T, s *sched.Sched) {
+		t.Helper()
 		e := &fakeEngine{flushes: make(chan *Op, 8), s: s}
 		d := NewDrive(s, e)
 		ctx, cancel := s.WithTimeout(context.Background(), 5*time.Millisecond)

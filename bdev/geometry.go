@@ -78,8 +78,8 @@ func (d *device) measureBlock(rdev uint64) error {
 // resolved.
 func sysfsBlock(rdev uint64) string {
 	dir := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(rdev), unix.Minor(rdev))
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		return real
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		return resolved
 	}
 	return dir
 }

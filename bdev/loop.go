@@ -1,6 +1,7 @@
 package bdev
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,7 +34,7 @@ func backingOf(dir string) (b loopBacking, ok bool) {
 	// The device itself knows best, but not everybody may ask it.
 	if fd, err := open("/dev/"+filepath.Base(dir), unix.O_RDONLY|unix.O_CLOEXEC); err == nil {
 		info, err := unix.IoctlLoopGetStatus64(fd)
-		_ = unix.Close(fd) //nolint:errcheck // it was only read
+		_ = unix.Close(fd)
 		if err == nil {
 			b.known, b.dev, b.ino, b.rdev = true, info.Device, info.Inode, info.Rdevice
 			return b, true
@@ -41,7 +42,7 @@ func backingOf(dir string) (b loopBacking, ok bool) {
 	}
 	var st unix.Stat_t
 	if unix.Stat(path, &st) == nil {
-		b.known, b.dev, b.ino, b.rdev = true, uint64(st.Dev), st.Ino, uint64(st.Rdev)
+		b.known, b.dev, b.ino, b.rdev = true, st.Dev, st.Ino, st.Rdev
 	}
 	return b, true
 }
@@ -52,9 +53,9 @@ func (b *loopBacking) is(st *unix.Stat_t) bool {
 		return false
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		return b.rdev == uint64(st.Rdev)
+		return b.rdev == st.Rdev
 	}
-	return b.dev == uint64(st.Dev) && b.ino == st.Ino
+	return b.dev == st.Dev && b.ino == st.Ino
 }
 
 // refuseLoopOver returns a BusyError if a loop device lies over the file or
@@ -62,7 +63,7 @@ func (b *loopBacking) is(st *unix.Stat_t) bool {
 func refuseLoopOver(st *unix.Stat_t) error {
 	dirs, err := filepath.Glob("/sys/block/loop*")
 	if err != nil {
-		return nil
+		return fmt.Errorf("look for loop devices: %w", err)
 	}
 	for _, dir := range dirs {
 		if b, ok := backingOf(dir); ok && b.is(st) {
@@ -115,7 +116,7 @@ func openBacking(b *loopBacking) (int, error) {
 			return fd, nil
 		}
 	}
-	if err == unix.EBUSY {
+	if errors.Is(err, unix.EBUSY) {
 		return -1, &BusyError{Holder: "its backing device " + path + " is in use"}
 	}
 	return -1, fmt.Errorf("whether its backing file %s is in use cannot be seen: %w: %w", b.path, ErrBusy, err)

@@ -164,11 +164,11 @@ func openDevice(path string, o *OpenOptions) (*device, error) {
 		flags |= unix.O_EXCL
 	}
 	fd, err := open(path, flags|unix.O_DIRECT|unix.O_CLOEXEC)
-	switch err {
-	case nil:
-	case unix.EBUSY:
-		return nil, whoHolds(path, uint64(st.Rdev))
-	case unix.EINVAL:
+	switch {
+	case err == nil:
+	case errors.Is(err, unix.EBUSY):
+		return nil, whoHolds(path, st.Rdev)
+	case errors.Is(err, unix.EINVAL):
 		return nil, fmt.Errorf("%w: %w", ErrNoDirect, err)
 	default:
 		return nil, err
@@ -197,14 +197,14 @@ func (d *device) setUp(path string, o *OpenOptions, named *unix.Stat_t) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
 		return d.measureFile(&st)
 	}
-	return d.measureBlock(uint64(st.Rdev))
+	return d.measureBlock(st.Rdev)
 }
 
 // open is open(2) that goes on after signals.
 func open(path string, flags int) (int, error) {
 	for {
 		fd, err := unix.Open(path, flags, 0)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return fd, err
 		}
 	}

@@ -31,10 +31,10 @@ func refused(t *testing.T, path, holder string, o bdev.OpenOptions) {
 	}
 }
 
-func closeDrive(t testing.TB, d *bdev.Drive) {
-	t.Helper()
+func closeDrive(tb testing.TB, d *bdev.Drive) {
+	tb.Helper()
 	if err := d.Close(); err != nil {
-		t.Error(err)
+		tb.Error(err)
 	}
 }
 
@@ -204,7 +204,9 @@ func TestOpenAfterKill(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "holding"; {
+			lines := bufio.NewScanner(out)
+			for lines.Scan() && lines.Text() != "holding" {
+				t.Log(lines.Text())
 			}
 			refused(t, path, "used by another process", atOnce)
 			if err := cmd.Process.Kill(); err != nil {

@@ -19,10 +19,10 @@ type Queue interface {
 	Put(o *Op) bool
 	// Submit starts what was put.
 	Submit() error
-	// Reap starts what was put, waits until at least min operations have ended
+	// Reap starts what was put, waits until at least so many operations have ended
 	// since the last Reap (or none are under way), and calls Op.Complete (and
 	// so OnDone) for each that has. It returns how many.
-	Reap(min int) (int, error)
+	Reap(atLeast int) (int, error)
 	// InFlight returns how many operations were put and have not been reaped.
 	InFlight() int
 	// Close ends the queue. No operation may be under way.

@@ -110,13 +110,13 @@ func (q *engineQueue) Wake() {
 }
 
 // Reap finishes operations.
-func (q *engineQueue) Reap(min int) (int, error) { return q.reap(min, false) }
+func (q *engineQueue) Reap(atLeast int) (int, error) { return q.reap(atLeast, false) }
 
 // Sleep waits for anything.
 func (q *engineQueue) Sleep() (int, error) { return q.reap(1, true) }
 
-// reap waits for min operations, or, if idle is set, until woken.
-func (q *engineQueue) reap(min int, idle bool) (int, error) {
+// reap waits for so many operations, or, if idle is set, until woken.
+func (q *engineQueue) reap(atLeast int, idle bool) (int, error) {
 	if err := q.Submit(); err != nil {
 		return 0, err
 	}
@@ -127,7 +127,7 @@ func (q *engineQueue) reap(min int, idle bool) (int, error) {
 		if err := q.Submit(); err != nil {
 			return n, err
 		}
-		if n >= min || (q.inflight == 0 && !idle) || q.woken.Swap(false) {
+		if n >= atLeast || (q.inflight == 0 && !idle) || q.woken.Swap(false) {
 			return n, nil
 		}
 		q.event.Reset()

@@ -1,16 +1,17 @@
 package bdev
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/mpool-go/mpool/bdev/uring"
+	"github.com/mpool-go/mpool/sched"
 )
 
 const (
@@ -22,6 +23,7 @@ const (
 
 // ringQueue is a Queue over a ring of its own, for one locked thread.
 type ringQueue struct {
+	sched    *sched.Sched // nil: the real world
 	ring     *uring.Ring
 	deferred bool // completions stay in the kernel until an Enter fetches them
 
@@ -193,7 +195,7 @@ func (q *ringQueue) ringBell() {
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
 	for {
-		if _, err := unix.Write(q.wakeFD, one[:]); err != syscall.EINTR {
+		if _, err := unix.Write(q.wakeFD, one[:]); !errors.Is(err, syscall.EINTR) {
 			return // EAGAIN: 2^64-1 wakes are pending; one is enough
 		}
 	}
@@ -219,7 +221,7 @@ func (q *ringQueue) quiet() {
 	}
 	var b [8]byte
 	for {
-		if _, err := unix.Read(q.wakeFD, b[:]); err != syscall.EINTR {
+		if _, err := unix.Read(q.wakeFD, b[:]); !errors.Is(err, syscall.EINTR) {
 			break
 		}
 	}
@@ -229,14 +231,12 @@ func (q *ringQueue) quiet() {
 // enter enters the kernel once. EINTR is no error.
 func (q *ringQueue) enter(submit, wait, flags uint32) error {
 	_, err := q.ring.Enter(submit, wait, flags)
-	switch err {
-	case nil, syscall.EINTR:
+	switch {
+	case err == nil || errors.Is(err, syscall.EINTR):
 		return nil
-	case syscall.EAGAIN, syscall.EBUSY, syscall.ENOMEM:
-		// The kernel has no memory for requests now. What is pending stays so.
-		time.Sleep(time.Millisecond)
-		return nil
-	case syscall.EEXIST, syscall.EBADF: // the ring, or its registration, is another thread's
+	case isShortage(err): // what is pending stays so
+		return q.sched.Sleep(context.Background(), shortagePause)
+	case errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.EBADF): // the ring, or its registration, is another thread's
 		return fmt.Errorf("the queue is used on another thread than it was made on; call runtime.LockOSThread first: %w", err)
 	default:
 		return fmt.Errorf("io_uring_enter: %w", err)
@@ -244,20 +244,20 @@ func (q *ringQueue) enter(submit, wait, flags uint32) error {
 }
 
 // Reap finishes operations.
-func (q *ringQueue) Reap(min int) (int, error) { return q.reap(min, false) }
+func (q *ringQueue) Reap(atLeast int) (int, error) { return q.reap(atLeast, false) }
 
 // Sleep waits for anything.
 func (q *ringQueue) Sleep() (int, error) { return q.reap(1, true) }
 
-// reap waits for min operations, or, if idle is set, until woken.
-func (q *ringQueue) reap(min int, idle bool) (int, error) {
+// reap waits for so many operations, or, if idle is set, until woken.
+func (q *ringQueue) reap(atLeast int, idle bool) (int, error) {
 	n := q.reapReady()
 	for {
 		q.arm()
 		q.sendAway()
 		q.ring.Publish()
 		wait := uint32(0)
-		if n < min && (idle || q.inflight > 0) && len(q.refused) == 0 && !q.woken.Load() {
+		if n < atLeast && (idle || q.inflight > 0) && len(q.refused) == 0 && !q.woken.Load() {
 			// Any one completion may be the bell's.
 			wait = 1
 		}
@@ -271,7 +271,7 @@ func (q *ringQueue) reap(min int, idle bool) (int, error) {
 			}
 		}
 		n += q.reapReady()
-		if n >= min || (q.inflight == 0 && !idle) || q.woken.Swap(false) {
+		if n >= atLeast || (q.inflight == 0 && !idle) || q.woken.Swap(false) {
 			return n, q.Submit()
 		}
 	}

@@ -138,6 +138,7 @@ func TestStalledDrive(t *testing.T) {
 }
 
 func readOp(t *testing.T) *bdev.Batch {
+	t.Helper()
 	p := bdev.AllocBuffer(4096)
 	t.Cleanup(func() { bdev.FreeBuffer(p) })
 	return &bdev.Batch{Ops: []*bdev.Op{{Code: bdev.OpRead, Buf: p}}}

@@ -1,6 +1,7 @@
 package bdev
 
 import (
+	"errors"
 	"syscall"
 	"unsafe"
 
@@ -90,10 +91,11 @@ func (d *device) learnIoctl(o *Op, err error) bool {
 	if o.Code != OpDiscard || d.geo.Regular {
 		return false
 	}
-	switch err {
-	case syscall.EINVAL, syscall.EOPNOTSUPP, syscall.ENOTTY, syscall.ENOSYS:
-		d.plainDiscard.Store(true)
-		return true
+	for _, e := range []error{syscall.EINVAL, syscall.EOPNOTSUPP, syscall.ENOTTY, syscall.ENOSYS} {
+		if errors.Is(err, e) {
+			d.plainDiscard.Store(true)
+			return true
+		}
 	}
 	return false
 }

@@ -117,7 +117,8 @@ func (w *workers) tryInline(o *Op) bool {
 	w.mu.Lock()
 	w.room.give(1)
 	w.running--
-	for w.running < w.limit && w.spawnLocked() {
+	for ok := true; ok && w.running < w.limit; {
+		ok = w.spawnLocked()
 	}
 	w.endLocked()
 	w.mu.Unlock()

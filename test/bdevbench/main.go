@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -95,7 +96,10 @@ func byQueue(d *bdev.Drive, kind bdev.EngineKind, depth int, end time.Time) (int
 	defer q.Close()
 	mem := bdev.AllocBuffer(depth * block)
 	defer bdev.FreeBuffer(mem)
-	id, _ := bdev.RegisterBuffer(q, mem)
+	id, err := bdev.RegisterBuffer(q, mem)
+	if err != nil && !errors.Is(err, bdev.ErrNotRegistered) {
+		return 0, err
+	}
 	if r, ok := q.(bdev.Registrar); ok {
 		if err := r.RegisterDrive(d); err != nil {
 			return 0, err

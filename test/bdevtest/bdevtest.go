@@ -80,6 +80,7 @@ type env struct {
 }
 
 func run(t *testing.T, prefix string, seed uint64, open func(t *testing.T) *bdev.Drive, fn func(e *env)) {
+	t.Helper()
 	d := open(t)
 	e := &env{
 		t: t, prefix: prefix, s: d.Sched(), d: d, geo: d.Geometry(),
@@ -119,11 +120,16 @@ func (e *env) run(ops ...*bdev.Op) error {
 // operations may outlive a case that failed.
 func buffer(n int64) []byte { return bdev.AllocBuffer(int(n)) }
 
-// stamp fills a buffer with what belongs at an offset in a version.
+// stamp fills a buffer with what belongs at an offset in a version: each 512
+// bytes say so at both of their ends.
 func stamp(p []byte, offset int64, version uint64) {
-	for i := 0; i+16 <= len(p); i += 16 {
-		binary.LittleEndian.PutUint64(p[i:], uint64(offset)+uint64(i))
-		binary.LittleEndian.PutUint64(p[i+8:], version*0x9e3779b97f4a7c15)
+	const unit = 512
+	clear(p)
+	for i := 0; i+unit <= len(p); i += unit {
+		for _, v := range []int{i, i + unit - 16} {
+			binary.LittleEndian.PutUint64(p[v:], uint64(offset)+uint64(v))
+			binary.LittleEndian.PutUint64(p[v+8:], version*0x9e3779b97f4a7c15)
+		}
 	}
 }
 

@@ -44,7 +44,7 @@ func queue(e *env) {
 		for i := range ops {
 			p := buffer(e.sector)
 			defer bdev.FreeBuffer(p)
-			ops[i] = &bdev.Op{Drive: e.d, Buf: p, OnDone: func(o *bdev.Op) { ended++ }}
+			ops[i] = &bdev.Op{Drive: e.d, Buf: p, OnDone: func(*bdev.Op) { ended++ }}
 		}
 		for round := range uint64(20) {
 			for _, code := range []bdev.OpCode{bdev.OpWrite, bdev.OpRead} {
@@ -128,8 +128,7 @@ func queueCallbacks(e *env) {
 	const depth, total = 16, 500
 	e.withQueue(depth, func(q bdev.Queue) {
 		put, ended := 0, 0
-		var next func(o *bdev.Op)
-		next = func(o *bdev.Op) {
+		next := func(o *bdev.Op) {
 			ended++
 			if o.Err != nil && !errors.Is(o.Err, syscall.EINVAL) {
 				e.errorf("read: %v", o.Err)
