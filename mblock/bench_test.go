@@ -77,9 +77,9 @@ func benchRaw(b *testing.B, d *bdev.Drive, data []byte) {
 	for n := uint64(0); b.Loop(); n++ {
 		at := int64(n % 4 * 8300 * blockSize)
 		ticket := d.Ticket()
-		for from := 0; from < len(data); from += directGroup {
+		for from := 0; from < len(data); from += 8 << 20 {
 			var batch bdev.Batch
-			for k := from; k < from+directGroup; k += writePiece {
+			for k := from; k < from+8<<20; k += writePiece {
 				batch.Ops = append(batch.Ops, &bdev.Op{Code: bdev.OpWrite, Offset: at + int64(k), Buf: data[k : k+writePiece]})
 			}
 			if err := d.Run(context.Background(), &batch); err != nil {

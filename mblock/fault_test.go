@@ -202,7 +202,7 @@ func TestReadGivesUp(t *testing.T) {
 // Writes whose context ends poison the mblock; the caller's memory is not
 // looked at any more, and the pin goes when the device is through.
 func TestWriteGivesUp(t *testing.T) {
-	const size = bounceGroup + blockSize // two groups
+	const size = 2*bouncePart + blockSize // three parts
 	data := random(size, 1)
 	for seed := range uint64(30) {
 		simulate(t, seed, func(s *sched.Sched) {
@@ -215,7 +215,7 @@ func TestWriteGivesUp(t *testing.T) {
 			if n != 0 || !errors.Is(err, api.ETIMEDOUT) {
 				t.Fatalf("write: %d, %v", n, err)
 			}
-			if w.InFlight() != r.pins.Load() || w.InFlight() > 1 {
+			if w.InFlight() != r.pins.Load() || w.InFlight() > 2 {
 				t.Errorf("%d in flight, %d pins", w.InFlight(), r.pins.Load())
 			}
 			if _, err := w.Seal(context.Background()); !errors.Is(err, api.EIO) {

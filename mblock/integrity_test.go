@@ -76,7 +76,7 @@ func (d *damaged) mustFind(what string, block uint32) {
 	p := alignedBytes(len(d.data)+blockSize, 0)
 	got, err := r.ReadAt(context.Background(), p, 0)
 	is(err)
-	if n == 1 && len(d.data) <= directRead && got != int(first)*blockSize || !bytes.Equal(p[:got], d.data[:got]) {
+	if n == 1 && got != int(first)*blockSize || !bytes.Equal(p[:got], d.data[:got]) {
 		d.tb.Fatalf("%s: %d bytes before block %d", what, got, first)
 	}
 	if len(bytes.Trim(p[got:], "\x00")) != 0 {

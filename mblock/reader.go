@@ -38,10 +38,10 @@ func (c *Config) unpin() {
 	}
 }
 
-// Sizes of blocking reads.
+// Sizes of blocking reads. Two parts of a read are under way together.
 const (
-	directRead = 4 << 20 // bytes into the caller's memory at once
-	bounceRead = 1 << 20 // bytes through memory of our own at once
+	directRead = 2 << 20 // bytes into the caller's memory
+	bounceRead = 1 << 20 // bytes through memory of our own
 )
 
 // Reader reads a committed mblock. Safe for concurrent use.
@@ -55,7 +55,7 @@ type Reader struct {
 	cache   *SumCache  // nil: pages are read each time
 	verify  bool       // check what is read
 	broken  error      // the record cannot be true: what every read returns
-	spare   atomic.Pointer[readerCall]
+	spare   [2]atomic.Pointer[readerCall]
 }
 
 // NewReader makes a reader of a committed object. It costs little and holds
@@ -92,60 +92,89 @@ type readerCall struct {
 }
 
 func (r *Reader) takeCall() *readerCall {
-	if c := r.spare.Swap(nil); c != nil {
-		return c
+	for i := range r.spare {
+		if c := r.spare[i].Swap(nil); c != nil {
+			return c
+		}
 	}
 	c := new(readerCall)
 	c.batch.Detached = c.op.release
 	return c
 }
 
+func (r *Reader) keepCall(c *readerCall) {
+	for i := range r.spare {
+		if r.spare[i].CompareAndSwap(nil, c) {
+			return
+		}
+	}
+}
+
 // ReadAt implements io.ReaderAt, with a context. It reads any offset and
 // length; at the written length it returns what there is and io.EOF. What is
 // aligned to 4096 bytes (offset, and p's address) goes from the device straight
 // into p, if the context cannot end the wait; p may then be filled with zeros
-// past the written length. After an error, the n bytes before the failed place
-// are good. Errors: EINVAL, ECORRUPT, EIO, ENOENT (the object is being
-// deleted), ETIMEDOUT, ECANCELED.
+// past the written length. After another error the n bytes before the failed
+// place are good, and the rest of p is zeros. Errors: EINVAL, ECORRUPT, EIO,
+// ENOENT (the object is being deleted), ETIMEDOUT, ECANCELED.
 func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if ctx.Err() != nil {
 		return 0, r.cfg.ended(ctx, opRead)
 	}
-	bounce := r.cfg.Sched.CanEnd(ctx)
-	done := 0
-	for {
-		piece := p[done:]
-		if limit := pieceSize(piece, off, bounce); len(piece) > limit {
-			piece = piece[:limit]
+	bounce, size := r.cfg.Sched.CanEnd(ctx), bounceRead
+	if !bounce && off%blockSize == 0 && aligned(p) {
+		size = directRead
+	}
+	if max(off, 0)%blockSize+int64(len(p)) <= int64(size) { // the usual case: one part
+		n, err := r.readPart(ctx, p, off, bounce)
+		if err != nil && n < len(p) && !isEnd(err) {
+			clear(p[n:])
 		}
-		n, err := r.readPiece(ctx, piece, off, bounce)
-		done += n
-		off += int64(n)
-		if err != nil || done == len(p) {
-			return done, err
+		return n, err
+	}
+	return r.readParts(ctx, p, off, size, bounce)
+}
+
+// readParts reads in parts of size bytes that begin at blocks, the first but at
+// off.
+func (r *Reader) readParts(ctx context.Context, p []byte, off int64, size int, bounce bool) (int, error) {
+	skip := int(max(off, 0) % blockSize)
+	left := int(min(int64(len(p)), max(r.written-off, 0)))
+	parts := max((skip+left+size-1)/size, 1)
+	start := func(part int) int { return max(part*size-skip, 0) }
+	out := inLanes(r.cfg.Sched, opRead, parts, func(part int) (int, error) {
+		n, err := r.readPart(ctx, p[start(part):min(start(part+1), len(p))], off+int64(start(part)), bounce)
+		if isEnd(err) {
+			err = nil
 		}
+		return n, err
+	})
+	done := start(out.part) + out.n
+	switch {
+	case out.err != nil:
+		clear(p[done:])
+		return done, out.err
+	case done < len(p):
+		return done, io.EOF
+	default:
+		return done, nil
 	}
 }
 
-// pieceSize returns how many bytes to read at once: up to a block's end.
-func pieceSize(p []byte, off int64, bounce bool) int {
-	if bounce || off%blockSize != 0 || !aligned(p) {
-		return bounceRead - int(max(off, 0)%blockSize)
-	}
-	return directRead
-}
+// isEnd says whether an error only says that the mblock ends there.
+func isEnd(err error) bool { return err == io.EOF } //nolint:errorlint // ReadOp.End returns it bare
 
 // aligned says whether memory begins where a device can reach it.
 func aligned(p []byte) bool { return bdev.Aligned(p[:len(p)&^(blockSize-1)]) }
 
-func (r *Reader) readPiece(ctx context.Context, p []byte, off int64, bounce bool) (int, error) {
+func (r *Reader) readPart(ctx context.Context, p []byte, off int64, bounce bool) (int, error) {
 	c := r.takeCall()
 	if r.cfg.Sched.Simulated() {
 		defer c.op.unwound(r.cfg.Sched)
 	}
 	n, detached, err := c.read(ctx, r, p, off, readMode{bounce: bounce, verify: r.verify})
 	if !detached {
-		r.spare.Store(c)
+		r.keepCall(c)
 	}
 	return n, err
 }
@@ -203,7 +232,7 @@ func (r *Reader) Verify(ctx context.Context) error {
 		if detached {
 			return err
 		}
-		if err != nil && !errors.Is(err, io.EOF) {
+		if err != nil && !isEnd(err) {
 			bdev.FreeBuffer(buf)
 			return err
 		}

@@ -98,10 +98,6 @@ func (w *Writer) writePages(ctx context.Context, blocks uint32, sums [][]uint32)
 		EncodePage(g.bounce[i*blockSize:][:blockSize], w.cfg.Birth, i, sums[i][:sumsIn(blocks, i)])
 	}
 	g.add(g.bounce)
-	at := w.cfg.Extent.Offset() + int64(blocks)*blockSize
-	for _, o := range g.list {
-		o.Offset = at
-		at += int64(len(o.Buf))
-	}
-	return g.run(ctx, opCommit, func() {})
+	g.place(blocks)
+	return g.run(ctx, opCommit)
 }

@@ -199,11 +199,11 @@ func (w *Writer) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return r.ReadAt(ctx, p, off)
 }
 
-// Sizes of writes.
+// Sizes of writes. Two parts of a write are under way together.
 const (
-	writePiece  = 1 << 20 // bytes of one device operation
-	directGroup = 8 << 20 // bytes under way together out of the caller's memory
-	bounceGroup = 4 << 20 // bytes copied and under way together
+	writePiece = 1 << 20 // bytes of one device operation
+	directPart = 4 << 20 // bytes out of the caller's memory
+	bouncePart = 2 << 20 // bytes copied
 )
 
 // group is the part of a write that is under way together.
@@ -223,41 +223,42 @@ func (w *Writer) newGroup(size int) *group {
 	return g
 }
 
-// transfer writes p at its place and fills in the checksums.
+// transfer writes p at its place and fills in the checksums, of which the first
+// page is the one of p's first block.
 func (w *Writer) transfer(ctx context.Context, p []byte, off int64, sums [][]uint32) error {
-	direct, limit := !w.cfg.Sched.CanEnd(ctx) && aligned(p), bounceGroup
+	direct, size := !w.cfg.Sched.CanEnd(ctx) && aligned(p), bouncePart
 	if direct {
-		limit = directGroup
+		size = directPart
 	}
-	g := w.newGroup(min(len(p), limit))
+	first := uint32(off / blockSize)
+	base := first / PageSums * PageSums
+	return inLanes(w.cfg.Sched, opWrite, (len(p)+size-1)/size, func(part int) (int, error) {
+		from := part * size
+		piece := p[from:min(from+size, len(p))]
+		block := first + uint32(from/blockSize)
+		return len(piece), w.transferPart(ctx, piece, direct, block, base, sums)
+	}).err
+}
+
+// transferPart writes a part from a block on; sums begin with those of block
+// base.
+func (w *Writer) transferPart(ctx context.Context, p []byte, direct bool, block, base uint32, sums [][]uint32) error {
+	if !w.cfg.pin() {
+		return w.cfg.gone(opWrite)
+	}
+	g := w.newGroup(len(p))
 	if w.cfg.Sched.Simulated() {
 		defer g.unwound()
 	}
-	block := uint32(off / blockSize)
-	base := block / PageSums * PageSums
-	for len(p) > 0 {
-		part := p[:min(len(p), limit)]
-		p = p[len(part):]
-		if !w.cfg.pin() {
-			return w.cfg.gone(opWrite)
-		}
-		first := block
-		g.fill(part, direct)
-		for _, o := range g.list {
-			o.Offset = w.cfg.Extent.Offset() + int64(block)*blockSize
-			block += uint32(len(o.Buf) / blockSize)
-		}
-		if err := g.run(ctx, opWrite, func() { g.sum(first, base, sums) }); err != nil {
-			return err
-		}
-	}
-	return nil
+	g.fill(p, direct)
+	g.place(block)
+	g.sum(block, base, sums)
+	return g.run(ctx, opWrite)
 }
 
 // fill makes the device operations for a part of a write: out of the caller's
 // memory as far as that may be, the rest copied and padded.
 func (g *group) fill(part []byte, direct bool) {
-	g.list = g.list[:0]
 	if direct {
 		whole := part[:len(part)&^(blockSize-1)]
 		part = part[len(whole):]
@@ -283,6 +284,15 @@ func (g *group) add(buf []byte) {
 	}
 }
 
+// place makes the operations write to the extent from a block on.
+func (g *group) place(block uint32) {
+	at := g.w.cfg.Extent.Offset() + int64(block)*blockSize
+	for _, o := range g.list {
+		o.Offset = at
+		at += int64(len(o.Buf))
+	}
+}
+
 // sum fills in the checksums of what the group writes from block first on; the
 // first entry of sums is block base.
 func (g *group) sum(first, base uint32, sums [][]uint32) {
@@ -295,12 +305,11 @@ func (g *group) sum(first, base uint32, sums [][]uint32) {
 	}
 }
 
-// run starts the group's operations, calls during and waits. The caller has
-// pinned the object; the pin ends with the I/O. If the context ended the wait,
-// the group stays the device's.
-func (g *group) run(ctx context.Context, op string, during func()) error {
+// run starts the group's operations and waits. The caller has pinned the object;
+// the pin ends with the I/O. If the context ended the wait, the group stays the
+// device's.
+func (g *group) run(ctx context.Context, op string) error {
 	g.batch.Ops = g.list
-	during()
 	err := g.w.cfg.Drive.Run(ctx, &g.batch)
 	if errors.Is(err, bdev.ErrDetached) {
 		return g.w.cfg.ended(ctx, op)
