@@ -111,12 +111,17 @@ type Map struct {
 // ordinary allocations.
 func New(s *sched.Sched, zones uint32, sparePercent uint8) *Map {
 	m := &Map{track: trackStates || s.Simulated()}
+	m.init(zones, sparePercent)
 	m.mu.Init(s, sched.RankSpace)
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	return m
+}
+
+// init fills a map that nobody else has yet.
+//
+// +checklocksignore
+func (m *Map) init(zones uint32, sparePercent uint8) {
 	m.setSpareLocked(sparePercent)
 	m.growLocked(zones)
-	return m
 }
 
 // +checklocks:m.mu
