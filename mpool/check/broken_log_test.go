@@ -3,6 +3,7 @@ package check_test
 import (
 	"testing"
 
+	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mlog"
 	"github.com/mpool-go/mpool/mpool/check"
@@ -62,6 +63,20 @@ func logBreakages() []breakage {
 			o := f.object(t, f.fresh)
 			f.record(t, func(r *omf.Record) { r.Erase(o.ID, o.Birth, 2) })
 		}, check.LogNoTail, ""},
+		{"log erased, the metadata does not know", func(t *testing.T, f *fixture) {
+			o := f.object(t, f.log)
+			f.drive(t, func(d *bdev.Drive) {
+				c := mlog.Config{Drive: d, Birth: o.Birth, Epoch: 4, Extent: o.Extent, Generation: o.Generation + 1}
+				do(t, mlog.Format(bg, c, o.Generation))
+				// So far it is what a crash leaves.
+				wantClean(t, f.disk)
+				l, err := mlog.Open(bg, c)
+				do(t, err)
+				_, err = l.Append(bg, []byte("x"))
+				do(t, err)
+				do(t, l.Close(bg))
+			})
+		}, check.LogNoTail + " " + check.LogAhead, ""},
 		{"container: active log without end mark", func(t *testing.T, f *fixture) {
 			o := f.object(t, f.mdc)
 			f.rechain(t, o.Extent.Offset(), func(b []byte) { b[72+8+9+8] = mlog.KindData })

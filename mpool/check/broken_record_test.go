@@ -75,6 +75,19 @@ func recordBreakages() []breakage {
 		{"property out of range", record(func(r *omf.Record) {
 			r.PropertyNumber(omf.PropSpare, 51)
 		}), check.PropertyValue, ""},
+		{"no room for deletes", func(t *testing.T, f *fixture) {
+			for i := range uint64(10) {
+				f.record(t, func(r *omf.Record) {
+					for j := range uint64(50) {
+						n := 5000 + 50*i + j
+						r.Create(&layout.Object{
+							ID: layout.NewObjectID(layout.KindMblock, n), Birth: layout.BirthStamp(n),
+							Extent: layout.Extent{Start: 320, Blocks: 16},
+						})
+					}
+				})
+			}
+		}, strings.Repeat(check.ExtentOverlap+" ", 500) + check.MetadataRoom, ""},
 		{"compaction loses an object", compactWithout(func(f *fixture, op *omf.Op) bool {
 			return op.Type == omf.OpCreate && op.Object.ID == f.small
 		}), check.CompactionDiffers, check.RootDangling},

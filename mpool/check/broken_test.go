@@ -79,8 +79,10 @@ func TestBroken(t *testing.T) {
 					t.Errorf("notes %q, want %q: %v", got, b.notes, r.Notes)
 				}
 				fmt.Fprintf(&out, "%s\n", b.name)
-				for _, p := range r.Problems {
-					fmt.Fprintf(&out, "  %v\n", p)
+				for i, p := range r.Problems {
+					if i < 20 || i == len(r.Problems)-1 {
+						fmt.Fprintf(&out, "  %v\n", p)
+					}
 				}
 				for _, p := range r.Notes {
 					fmt.Fprintf(&out, "  note %v\n", p)

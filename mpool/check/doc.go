@@ -47,6 +47,8 @@
 //	                      it was, or no end is left before it
 //	log-epoch             a page was written by an activation that the superblock
 //	                      does not know of
+//	log-ahead             a page tells of records of a generation that the metadata
+//	                      does not know of
 //	log-copy              (note) one of the two copies of the last page is lost
 //	log-former            (note) something is wrong with the log of a container that
 //	                      a compaction has replaced
@@ -67,6 +69,7 @@
 //	counter-above         an id or birth stamp is not below the counters
 //	owner-order           an owner comes out of order or before its parent
 //	property-value        a property has a value that it cannot have
+//	metadata-room         the metadata log cannot take the deletes of all objects
 //	compaction-differs    a compaction changed what it was to copy
 //
 // Objects:
@@ -135,6 +138,7 @@ const (
 	LogNoTail         = "log-no-tail"
 	LogBroken         = "log-broken"
 	LogEpoch          = "log-epoch"
+	LogAhead          = "log-ahead"
 	LogCopy           = "log-copy"
 	LogFormer         = "log-former"
 	ContainerRecord   = "container-record"
@@ -151,6 +155,7 @@ const (
 	CounterAbove      = "counter-above"
 	OwnerOrder        = "owner-order"
 	PropertyValue     = "property-value"
+	MetadataRoom      = "metadata-room"
 	CompactionDiffers = "compaction-differs"
 
 	ExtentDrive   = "extent-drive"

@@ -72,6 +72,7 @@ type scan struct {
 	broken string // why the page behind it does not, or "" at the extent's end
 	pages  int64  // read and found whole
 	epoch  claim  // the highest epoch that was seen
+	ahead  claim  // epoch: the highest generation of pages that tell of records
 
 	end      *tail // the end of the log, or nil
 	findings []Problem
@@ -91,16 +92,20 @@ func (c *checker) scanLog(ctx context.Context, l *logPlace) (*scan, error) {
 			which = "any generation"
 		}
 		s.find(LogNoTail, l.extent.Offset(), "no tail of %s is left: %s", which, s.reasons())
-		return s, nil
+	} else {
+		if err := c.walk(ctx, s); err != nil {
+			return nil, err
+		}
+		s.choose()
+		s.copies()
 	}
-	if err := c.walk(ctx, s); err != nil {
-		return nil, err
+	if s.ahead.epoch > 0 {
+		s.find(LogAhead, s.ahead.offset, "a page tells of records of generation %d, and the log is known to be in %d: an erase was lost",
+			s.ahead.epoch, s.generation)
 	}
-	s.choose()
 	if s.epoch.epoch > c.sb.Epoch {
 		s.find(LogEpoch, s.epoch.offset, "a page was written by activation %d; the superblock knows of %d", s.epoch.epoch, c.sb.Epoch)
 	}
-	s.copies()
 	return s, nil
 }
 
@@ -147,6 +152,7 @@ func (c *checker) readSlots(ctx context.Context, s *scan) error {
 			s.tails = append(s.tails, tail{slot: i, page: s.valid[i]})
 		default:
 			s.why[i] = fmt.Sprintf("a tail of generation %d", s.valid[i].Generation)
+			s.overtaken(&s.valid[i], s.extent.Offset()+int64(i)*blockSize)
 		}
 	}
 	for i := range s.tails {
@@ -219,11 +225,20 @@ func (s *scan) foreign(p *mlog.Page, k uint32) string {
 	case p.Tail():
 		return "a tail in the place of a final page"
 	case p.Generation != s.generation:
+		s.overtaken(p, s.offset(k))
 		return fmt.Sprintf("it is of generation %d, not %d", p.Generation, s.generation)
 	case p.Index != k:
 		return fmt.Sprintf("it is page %d, not %d", p.Index, k)
 	}
 	return ""
+}
+
+// overtaken takes in a page of another generation. An erase writes the first tail
+// of the next one and then records it; only then does anything follow.
+func (s *scan) overtaken(p *mlog.Page, offset int64) {
+	if p.Generation > s.generation && p.Group > 1 && p.Generation > s.ahead.epoch {
+		s.ahead = claim{epoch: p.Generation, offset: offset}
+	}
 }
 
 // join looks which tails were written at the border.

@@ -10,6 +10,7 @@ import (
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mblock"
 	"github.com/mpool-go/mpool/mlog"
+	"github.com/mpool-go/mpool/mpool/omf"
 )
 
 // extent is an object's place.
@@ -41,6 +42,7 @@ func (c *checker) objects(st *state) []extent {
 	c.account()
 	c.births(st)
 	c.roots(st)
+	c.room(st)
 	return list
 }
 
@@ -155,6 +157,20 @@ func (d *drive) use(from, end uint64) {
 	from, end = max(from, d.head*zb), min(end, d.zones*zb)
 	if from < end {
 		d.live += (end - from + zb - 1) / zb
+	}
+}
+
+// room checks that every object can be deleted, after a compaction: a create is
+// admitted only when there is room for that.
+func (c *checker) room(st *state) {
+	need, n := int64(0), int64(0)
+	everyObject(st.table, func(o *layout.Object) {
+		need += omf.CreateBytes(len(o.Sums))
+		n++
+	})
+	need += n * mlog.Cost(1+omf.DeleteBytes)
+	if have := mlog.Usable(st.log.extent.Blocks); need > have {
+		c.problem(st.log.problem(MetadataRoom, st.log.extent.Offset(), "%d objects and the deletes of them take %d bytes of %d", n, need, have))
 	}
 }
 
