@@ -116,6 +116,11 @@ type workload struct {
 
 // run opens the log, judges it and works on it.
 func (w workload) run(c Config, g *ledger, rng *rand.Rand) error {
+	return w.runWith(c, g, rng, func(*Log) {})
+}
+
+// runWith is run, and tells the log that it opened.
+func (w workload) runWith(c Config, g *ledger, rng *rand.Rand, opened func(*Log)) error {
 	var found [][]byte
 	c.Replay = func(_ uint64, b []byte) error {
 		found = append(found, bytes.Clone(b))
@@ -126,6 +131,7 @@ func (w workload) run(c Config, g *ledger, rng *rand.Rand) error {
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
+	opened(l)
 	if err := g.judge(found); err != nil {
 		return err
 	}

@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/bdev/sim"
 	"github.com/mpool-go/mpool/sched"
 )
@@ -73,6 +77,7 @@ type mdcLife struct {
 	order sched.Mutex // the order of operations is that of their appends
 	state kv          // of all operations appended
 	err   error
+	fails bool // the disk does
 }
 
 // openKV opens a container and returns the state that is replayed.
@@ -124,7 +129,7 @@ func (w *mdcLife) run(c MDCConfig, rng *rand.Rand, steps int) error {
 		return err
 	}
 	if w.err != nil {
-		return w.err
+		return errors.Join(w.err, m.Abandon())
 	}
 	if rng.IntN(2) == 0 {
 		return m.Abandon()
@@ -191,14 +196,41 @@ func (w *mdcLife) compact(rng *rand.Rand) error {
 			}
 		}
 		end := w.m.CompactEnd
-		if rng.IntN(5) == 0 {
+		if rng.IntN(4) == 0 {
 			end = w.m.CompactAbort
 		}
-		if err := end(bg); err != nil {
+		ctx, cancel := w.s.WithCancel(bg)
+		if rng.IntN(3) == 0 {
+			ctx, cancel = w.s.WithTimeout(bg, time.Duration(rng.IntN(4000))*time.Microsecond)
+		}
+		err := end(ctx)
+		cancel()
+		switch api.CodeOf(err) {
+		case 0:
+		case api.ETIMEDOUT: // before the switch, or given up
+			if err := w.m.CompactAbort(bg); err != nil && !errors.Is(err, api.ESTATE) {
+				return err
+			}
+		case api.EUNKNOWN: // the switch goes on
+			if w.fails {
+				return err
+			}
+			for w.m.CompactAbort(bg); w.switching(); {
+				if err := w.s.Sleep(bg, time.Millisecond); err != nil {
+					return err
+				}
+			}
+		default:
 			return err
 		}
 	}
 	return nil
+}
+
+func (w *mdcLife) switching() bool {
+	w.m.mu.Lock()
+	defer w.m.mu.Unlock()
+	return w.m.state == compactSwitch
 }
 
 func kvDisk(t *testing.T, seed uint64) (*sim.Disk, kvLedger) {
@@ -228,7 +260,7 @@ func kvWorld(disk *sim.Disk, g *kvLedger, epoch, seed uint64, o sim.OpenOptions,
 		if cutter != nil {
 			cutter.Sched = s
 		}
-		w := mdcLife{g: g, s: s}
+		w := mdcLife{g: g, s: s, fails: cutter == nil && epoch > 1}
 		return w.run(mdcConfig(s, c.Drive, 60, epoch), rng, steps)
 	})
 }
@@ -302,5 +334,37 @@ func TestMDCCrashCycles(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// proves S26, S40
+//
+// Writes and flushes fail at random, then the power does: the content is that
+// of a prefix with all that was acknowledged.
+func TestMDCFailures(t *testing.T) {
+	failed := 0
+	for seed := range uint64(150) {
+		disk, g := kvDisk(t, seed)
+		rng := rand.New(rand.NewPCG(seed, 10))
+		for life := range uint64(5) {
+			disk.Inject(
+				sim.Fault{Code: bdev.OpWrite, Probability: 0.01, Err: syscall.EIO},
+				sim.Fault{Code: bdev.OpFlush, Skip: 2, Probability: 0.03, Err: syscall.EIO})
+			err := kvWorld(disk, &g, 2+life, rng.Uint64(), sim.OpenOptions{}, 8, nil)
+			if err != nil {
+				failed++
+				if c := api.CodeOf(err); c != api.EIO && c != api.EUNKNOWN || errors.Is(err, sched.ErrDeadlock) {
+					t.Fatalf("seed %d, life %d: %v", seed, life, err)
+				}
+				if !errors.As(err, new(*api.Error)) && !errors.As(err, new(*bdev.IOError)) && !errors.Is(err, bdev.ErrFlushFailed) {
+					t.Fatalf("seed %d, life %d: %v", seed, life, err)
+				}
+			}
+			disk.Heal()
+			disk.PowerCut(rng, sim.CutOptions{})
+		}
+	}
+	if failed < 100 {
+		t.Errorf("only %d failures", failed)
 	}
 }

@@ -130,13 +130,16 @@ func (h *Header) get(b []byte) {
 // then of the page with its CRC field zero.
 func PageCRC(b []byte) uint32 {
 	_ = b[PageSize-1]
-	var zero [4]byte
 	// The seed is what the header says; whoever reads a page compares both
 	// fields with what he expects.
 	crc := crc32.Update(0, castagnoli, b[offBirth:offBirth+8])
 	crc = crc32.Update(crc, castagnoli, b[offIndex:offIndex+4])
 	crc = crc32.Update(crc, castagnoli, b[:offCRC])
-	crc = crc32.Update(crc, castagnoli, zero[:])
+	crc = ^crc
+	for range offReserved - offCRC { // zero bytes
+		crc = castagnoli[byte(crc)] ^ crc>>8
+	}
+	crc = ^crc
 	return crc32.Update(crc, castagnoli, b[offReserved:PageSize])
 }
 

@@ -29,6 +29,10 @@ type group struct {
 	header   Header // of the tail
 }
 
+// gatherMost bounds how often the writer lets those it has woken run before the
+// next group.
+const gatherMost = 4
+
 // writeAt is the size of one write of final pages, in bytes.
 const writeAt = 1 << 20
 
@@ -233,8 +237,16 @@ func (l *Log) tell() {
 		l.w.told[i] = nil
 		t.done.Done() // it is its owner's from here on
 	}
-	if len(l.w.told) > 0 {
+	if len(l.w.told) == 0 {
+		return
+	}
+	n := l.Records()
+	for range gatherMost {
 		l.c.Sched.Yield()
+		was := n
+		if n = l.Records(); n == was {
+			break
+		}
 	}
 }
 
