@@ -26,7 +26,7 @@ func (s *state) compare(f *state) {
 			}
 		})
 	}
-	what := ""
+	var what string
 	switch {
 	case !maps.Equal(s.roots, f.roots):
 		what = "roots"

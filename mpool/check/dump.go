@@ -50,8 +50,9 @@ type run struct {
 	why          string // they do not belong here
 }
 
+// line prints a line. The writer keeps its error for Flush.
 func (d *dumper) line(format string, args ...any) {
-	fmt.Fprintf(d.w, format+"\n", args...) //nolint:errcheck // a bufio.Writer keeps its error for Flush
+	fmt.Fprintf(d.w, format+"\n", args...)
 }
 
 func (d *dumper) run(ctx context.Context) error {

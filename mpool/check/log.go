@@ -191,19 +191,7 @@ func (c *checker) walk(ctx context.Context, s *scan) error {
 		if err != nil {
 			return err
 		}
-		why := ""
-		var p mlog.Page
-		if bad != nil {
-			why = bad.Error()
-		} else if p, bad = mlog.DecodePage(b, s.birth); bad != nil {
-			why = bad.Error()
-		} else {
-			why = s.foreign(&p, k)
-		}
-		if why == "" {
-			s.heard(&p, s.offset(k))
-			why = s.border.refuses(&p)
-		}
+		p, why := s.final(b, bad, k)
 		if c.visit != nil {
 			c.visit(s, k, &p, why)
 		}
@@ -217,6 +205,21 @@ func (c *checker) walk(ctx context.Context, s *scan) error {
 		}
 	}
 	return nil
+}
+
+// final takes in a final page. why says that it does not belong at the border.
+func (s *scan) final(b []byte, bad error, k uint32) (p mlog.Page, why string) {
+	if bad == nil {
+		p, bad = mlog.DecodePage(b, s.birth)
+	}
+	if bad != nil {
+		return p, bad.Error()
+	}
+	if why := s.foreign(&p, k); why != "" {
+		return p, why
+	}
+	s.heard(&p, s.offset(k))
+	return p, s.border.refuses(&p)
 }
 
 // foreign says why a page is no final page of the log in its place, or "".

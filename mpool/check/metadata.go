@@ -43,7 +43,7 @@ func (c *checker) metadata(ctx context.Context) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.ended && a.scan.end != nil {
+	if a.ended && low.end != nil {
 		before.content = a
 	}
 	st := newState(high.logPlace)

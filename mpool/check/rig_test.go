@@ -190,10 +190,9 @@ func (f *fixture) learn(t testing.TB) {
 		do(t, omf.DecodeRecord(rec, func(op *omf.Op) error {
 			o := op.Object
 			o.Sums = append([]uint32(nil), o.Sums...)
-			switch op.Type {
-			case omf.OpCreate:
+			if op.Type == omf.OpCreate {
 				f.objects[o.ID] = o
-			case omf.OpErase:
+			} else if op.Type == omf.OpErase {
 				was := f.objects[o.ID]
 				was.Generation = o.Generation
 				f.objects[o.ID] = was
