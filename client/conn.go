@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -166,12 +167,23 @@ func (c *Conn) exchange(ctx context.Context, op ioctl.Op, m, reply ioctl.Message
 	return k.fd, nil
 }
 
-// timeUp makes the daemon's word that a request's time was up wrap the cause
-// that the caller's context gives.
+// expired is the error of an operation that was not done because its context
+// ended.
+func expired(ctx context.Context, op string) *api.Error {
+	e := api.ContextError(op, ctx.Err())
+	if cause := context.Cause(ctx); cause != ctx.Err() { //nolint:errorlint // whether there is another
+		e.Err = fmt.Errorf("%w: %w", ctx.Err(), cause)
+	}
+	return e
+}
+
+// timeUp makes the daemon's word that a request's time was up agree with the
+// caller's context: the daemon may have been told before its own clock struck.
 func timeUp(ctx context.Context, err error) error {
 	var e *api.Error
 	if ctx.Err() != nil && errors.As(err, &e) && (e.Code == api.ETIMEDOUT || e.Code == api.ECANCELED) {
-		e.Err = context.Cause(ctx)
+		own := expired(ctx, e.Op)
+		e.Code, e.Err = own.Code, own.Err
 	}
 	return err
 }
@@ -188,12 +200,12 @@ func (c *Conn) lost(k *call, cause error) error {
 // begin sends a request. When it fails, the request was not sent.
 func (c *Conn) begin(ctx context.Context, op ioctl.Op, m ioctl.Message, hold *region) (*call, error) {
 	if ctx.Err() != nil {
-		return nil, api.ContextError(op.Name(), context.Cause(ctx))
+		return nil, expired(ctx, op.Name())
 	}
 	select {
 	case c.slots <- struct{}{}:
 	case <-ctx.Done():
-		return nil, api.ContextError(op.Name(), context.Cause(ctx))
+		return nil, expired(ctx, op.Name())
 	}
 	return c.beginHeld(ctx, op, m, hold)
 }
@@ -254,7 +266,7 @@ func (c *Conn) giveUp(ctx context.Context, k *call) error {
 		if c.forget(k) {
 			c.finish(k)
 		}
-		return api.ContextError(k.op.Name(), context.Cause(ctx))
+		return expired(ctx, k.op.Name())
 	}
 	c.out.try(ioctl.Header{Op: ioctl.OpCancel}, &ioctl.Cancel{Tag: k.tag})
 	t := time.NewTimer(grace)
@@ -272,7 +284,7 @@ func (c *Conn) giveUp(ctx context.Context, k *call) error {
 		<-k.done
 		return nil
 	}
-	e := api.ContextError(k.op.Name(), context.Cause(ctx))
+	e := expired(ctx, k.op.Name())
 	if k.op.Mutates() {
 		return &api.Error{Code: api.EUNKNOWN, Op: e.Op, Err: e, Detail: "the daemon did not say in time whether it was done"}
 	}

@@ -47,7 +47,7 @@ func (c *Conn) region(ctx context.Context, op ioctl.Op, size int) (*region, erro
 		}
 		return nil, &api.Error{Code: api.ENOMEM, Op: op.Name(), Err: err, Detail: "the daemon has no memory to share for data of this size"}
 	}
-	return nil, api.ContextError(op.Name(), err)
+	return nil, expired(ctx, op.Name())
 }
 
 // why returns why the connection is gone, or nil.

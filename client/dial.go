@@ -37,7 +37,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	conn, err := d.DialContext(ctx, "unixpacket", path)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, api.ContextError("dial", context.Cause(ctx))
+			return nil, expired(ctx, "dial")
 		}
 		return nil, fmt.Errorf("%w at %s: %w", ErrNoDaemon, path, err)
 	}
@@ -61,7 +61,7 @@ func greet(ctx context.Context, u *net.UnixConn) (*ioctl.HelloReply, error) {
 	defer stop()
 	fail := func(err error) (*ioctl.HelloReply, error) {
 		if ctx.Err() != nil {
-			return nil, api.ContextError("dial", context.Cause(ctx))
+			return nil, expired(ctx, "dial")
 		}
 		return nil, gone("dial", err)
 	}

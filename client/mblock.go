@@ -112,13 +112,13 @@ func (m *mblock) Commit(ctx context.Context) error {
 func (m *mblock) Write(ctx context.Context, p []byte) (int, error) {
 	const op = ioctl.OpMblockWrite
 	if ctx.Err() != nil {
-		return 0, api.ContextError(op.Name(), context.Cause(ctx))
+		return 0, expired(ctx, op.Name())
 	}
 	select {
 	case m.writing <- struct{}{}:
 		defer func() { <-m.writing }()
 	case <-ctx.Done():
-		return 0, api.ContextError(op.Name(), context.Cause(ctx))
+		return 0, expired(ctx, op.Name())
 	}
 	done := 0
 	for {

@@ -21,6 +21,8 @@ type fakeBackend struct {
 	// before is called at the start of every operation of every pool; it may
 	// wait, and fail the operation.
 	before func(ctx context.Context, op string) error
+	// unheard makes operations run on although their context has ended.
+	unheard bool
 }
 
 func newFakeBackend() *fakeBackend {
@@ -34,14 +36,21 @@ func (b *fakeBackend) hook(f func(ctx context.Context, op string) error) {
 	b.before = f
 }
 
+// deaf makes operations run on although their context has ended.
+func (b *fakeBackend) deaf(on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unheard = on
+}
+
 func (b *fakeBackend) begin(ctx context.Context, op string) error {
 	b.mu.Lock()
-	f := b.before
+	f, deaf := b.before, b.unheard
 	b.mu.Unlock()
 	if err := f(ctx, op); err != nil {
 		return err
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && !deaf {
 		return api.ContextError(op, context.Cause(ctx))
 	}
 	return nil
