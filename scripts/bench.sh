@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
 # Measures mpool against what else one could use on the same devices:
 #
-#   ./scripts/bench.sh [ROW...] [--quick] [--json FILE] [--profile DIR]
+#   ./scripts/bench.sh [ROW...] [--quick] [--turns N] [--wait SECONDS]
+#                      [--json FILE] [--profile DIR]
 #
 # ROW is one of engine-read, mblock-durable, commit-rate, mlog-sync, churn,
 # activate, memory; all of them when none is named. docs/performance.md says
-# what they measure. --quick takes under two minutes and is good for a look
-# only. --json writes every run's figures, --profile the CPU, mutex, block and
-# allocation profiles of our side.
+# what they measure.
+#   --quick    short runs, two alternations: under two minutes, for a look only
+#   --turns    how often the sides alternate (5)
+#   --wait     wait so long before each turn until others are quiet, and take
+#              turns again that they disturbed
+#   --json     write every run's figures
+#   --profile  write CPU, mutex, block and allocation profiles of our side
 #
 # Needs root, for loop devices and mounts. Missing anchors (fio, mkfs) are
 # installed by apt, others built from the module proxy. Whatever happens, no
@@ -20,7 +25,7 @@ set -euo pipefail
 readonly all_rows="engine-read mblock-durable commit-rate mlog-sync churn activate memory"
 
 usage() {
-	sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
+	sed -n '2,22s/^# \{0,1\}//p' "$0" >&2
 	exit 2
 }
 
@@ -30,6 +35,16 @@ quick=false
 while [ $# -gt 0 ]; do
 	case "$1" in
 	--quick) quick=true ;;
+	--turns)
+		[ $# -gt 1 ] || usage
+		args+=(-turns "$2")
+		shift
+		;;
+	--wait)
+		[ $# -gt 1 ] || usage
+		args+=(-wait "${2}s")
+		shift
+		;;
 	--json | --profile)
 		[ $# -gt 1 ] || usage
 		args+=("-${1#--}" "$(realpath -m "$2")")

@@ -3,10 +3,11 @@
 // skipped. It adds the counts of tests to a file, so that several runs can be
 // summed up:
 //
-//	go test -json ./... | testreport -counts FILE [-no-skip]
+//	go test -json ./... | testreport -counts FILE [-no-skip] [-skips FILE]
 //
 // It exits with 1 when a test or package failed and, with -no-skip, when one
-// was skipped.
+// was skipped. With -skips, skipped tests are not counted at all but written to
+// a file, one "package pattern" a line, to be run again in another build.
 package main
 
 import (
@@ -23,11 +24,15 @@ import (
 func main() {
 	counts := flag.String("counts", "", "add a line with the counts passed, failed and skipped to `FILE`")
 	noSkip := flag.Bool("no-skip", false, "count a skipped test as failed")
+	skips := flag.String("skips", "", "write skipped tests to `FILE` instead of counting them")
 	flag.Parse()
-	r := report{out: os.Stdout, noSkip: *noSkip, output: make(map[testID][]string), failedTests: make(map[string]bool)}
+	r := report{out: os.Stdout, noSkip: *noSkip, later: *skips != "", output: make(map[testID][]string), failedTests: make(map[string]bool)}
 	err := r.read(os.Stdin)
 	if *counts != "" {
 		err = errors.Join(err, r.addCounts(*counts))
+	}
+	if *skips != "" {
+		err = errors.Join(err, os.WriteFile(*skips, []byte(strings.Join(r.again, "")), 0o644))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testreport:", err)
@@ -53,7 +58,9 @@ type testID struct{ pkg, test string }
 type report struct {
 	out    io.Writer
 	noSkip bool
+	later  bool // skipped tests are run again and count then
 
+	again                   []string // skipped tests, a line each
 	passed, failed, skipped int
 	output                  map[testID][]string // of what has not ended yet
 	failedTests             map[string]bool     // by package: a test of it has failed
@@ -124,6 +131,10 @@ func (r *report) skip(e event, id testID) {
 	lines := r.output[id]
 	delete(r.output, id)
 	if e.Test == "" {
+		return
+	}
+	if r.later {
+		r.again = append(r.again, fmt.Sprintf("%s ^%s$\n", e.Package, strings.ReplaceAll(e.Test, "/", "$/^")))
 		return
 	}
 	var why []string
