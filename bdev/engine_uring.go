@@ -172,9 +172,7 @@ func (e *uringEngine) put(ctx context.Context, ops []*Op) {
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
-		for _, o := range ops {
-			o.Complete(ErrClosed)
-		}
+		cancel(ops, ErrClosed)
 		return
 	}
 	n := e.room.take(len(ops))
@@ -203,7 +201,7 @@ func (e *uringEngine) put(ctx context.Context, ops []*Op) {
 			e.room.leave(r)
 			e.mu.Unlock()
 			e.interrupt() // the places went to another, who may be the leader
-			cancel(ctx, ops)
+			cancel(ops, err)
 			return
 		}
 		n = r.granted

@@ -94,6 +94,9 @@ func (e *uringEngine) await(ctx context.Context, c *sched.Completion, b *Batch) 
 		}
 		if e.leading || e.awake > 0 || e.underWayLocked() == 0 {
 			chosen, err := e.followAndUnlock(ctx, c, b)
+			if !chosen && errors.Is(err, sched.ErrPoked) {
+				continue // meant for an earlier wait, which its context ended
+			}
 			if !chosen {
 				return err
 			}

@@ -1,10 +1,6 @@
 package bdev
 
-import (
-	"context"
-
-	"github.com/mpool-go/mpool/sched"
-)
+import "github.com/mpool-go/mpool/sched"
 
 // room hands out a bounded number of places in arrival order. It is guarded by
 // its owner's mutex; the owner waits for its completions.
@@ -59,9 +55,9 @@ func (r *room) leave(w *roomWaiter) {
 	r.give(w.granted)
 }
 
-// cancel ends operations that were never started, because ctx has ended.
-func cancel(ctx context.Context, ops []*Op) {
+// cancel ends operations that were never started, with the reason.
+func cancel(ops []*Op, err error) {
 	for _, o := range ops {
-		o.Complete(context.Cause(ctx))
+		o.Complete(err)
 	}
 }

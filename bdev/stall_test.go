@@ -3,8 +3,10 @@ package bdev_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,12 +28,16 @@ const (
 func frozenFile(t *testing.T) (path string, freeze, thaw func()) {
 	t.Helper()
 	_, at := mountLoop(t)
-	path = filepath.Join(at, "drive")
-	if err := os.WriteFile(path, make([]byte, 8<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	dir, err := os.Open(at)
 	if err != nil {
+		t.Fatal(err)
+	}
+	// The descriptor keeps it from now on, so that it goes with the process.
+	if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	path = fmt.Sprintf("/proc/self/fd/%d/drive", dir.Fd())
+	if err := os.WriteFile(path, make([]byte, 8<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	frozen := false
@@ -183,5 +189,42 @@ func TestQueueOfTheImpatientMovesOn(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 		})
+	}
+}
+
+// When the contexts of all who wait end at one moment, the lead goes from one
+// who leaves to another, and still every operation is reaped.
+func TestAllGiveUpTogether(t *testing.T) {
+	const callers = 16
+	path, freeze, thaw := frozenFile(t)
+	// One worker, so that operations end one after another.
+	d := open(t, path, bdev.OpenOptions{Engine: bdev.URing, MaxWorkers: 1})
+	defer closeDrive(t, d)
+	p := bdev.AllocBuffer(callers * 4096)
+	defer bdev.FreeBuffer(p)
+	for range 100 {
+		freeze()
+		ctx, cancel := context.WithCancel(context.Background())
+		var left, told sync.WaitGroup
+		for i := range callers {
+			told.Add(1)
+			left.Go(func() {
+				b := &bdev.Batch{
+					Ops:      []*bdev.Op{{Code: bdev.OpWrite, Offset: int64(i) * 4096, Buf: p[i*4096 : (i+1)*4096]}},
+					Detached: told.Done,
+				}
+				if err := d.Run(ctx, b); !errors.Is(err, bdev.ErrDetached) {
+					t.Errorf("write to a frozen drive: %v", err)
+					told.Done()
+				}
+			})
+		}
+		for d.InFlight() < callers {
+			runtime.Gosched()
+		}
+		cancel()
+		left.Wait()
+		thaw()
+		told.Wait()
 	}
 }

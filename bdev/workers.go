@@ -65,9 +65,7 @@ func (w *workers) start(ctx context.Context, ops []*Op) {
 	w.mu.Lock()
 	if w.closed {
 		w.mu.Unlock()
-		for _, o := range ops {
-			o.Complete(ErrClosed)
-		}
+		cancel(ops, ErrClosed)
 		return
 	}
 	n := w.room.take(len(ops))
@@ -86,7 +84,7 @@ func (w *workers) start(ctx context.Context, ops []*Op) {
 		if err != nil {
 			w.room.leave(r)
 			w.mu.Unlock()
-			cancel(ctx, ops)
+			cancel(ops, err)
 			return
 		}
 		n = r.granted
