@@ -36,10 +36,9 @@ func (m *memory) Start(ops []*bdev.Op) {
 			vec = [][]byte{o.Buf}
 		}
 		for _, v := range vec {
-			switch o.Code {
-			case bdev.OpRead:
+			if o.Code == bdev.OpRead {
 				copy(v, m.data[at:])
-			case bdev.OpWrite:
+			} else {
 				copy(m.data[at:], v)
 			}
 			at += int64(len(v))

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -32,16 +33,7 @@ func newLedger() *ledger {
 
 func (g *ledger) clone() *ledger {
 	c := *g
-	c.size, c.dead, c.place = map[uint64]int{}, map[uint64]bool{}, map[uint64]uint64{}
-	for k, v := range g.size {
-		c.size[k] = v
-	}
-	for k, v := range g.dead {
-		c.dead[k] = v
-	}
-	for k, v := range g.place {
-		c.place[k] = v
-	}
+	c.size, c.dead, c.place = maps.Clone(g.size), maps.Clone(g.dead), maps.Clone(g.place)
 	c.base = slices.Clone(g.base)
 	return &c
 }
@@ -243,11 +235,7 @@ func inWorld(disk *sim.Disk, c Config, seed uint64, o sim.OpenOptions, f func(c 
 // The power fails at every start and end of an operation, with several possible
 // survivors each; what is recovered is judged, appended to, and cut again.
 func TestCrashAtEveryIO(t *testing.T) {
-	seeds := uint64(6)
-	if testing.Short() {
-		seeds = 2
-	}
-	for seed := range seeds {
+	for seed := range seeds(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := simRig(t, seed, 40)
 			rng := rand.New(rand.NewPCG(seed, 2))
@@ -317,11 +305,7 @@ func oneLife(disk *sim.Disk, c Config, g *ledger, w workload, rng *rand.Rand) er
 // Many lives of one log: crashes and kills at random moments, clean closes,
 // erases that a crash may interrupt.
 func TestCrashCycles(t *testing.T) {
-	seeds := uint64(60)
-	if testing.Short() {
-		seeds = 10
-	}
-	for seed := range seeds {
+	for seed := range seeds(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := simRig(t, seed, 60)
 			rng := rand.New(rand.NewPCG(seed, 4))

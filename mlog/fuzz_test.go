@@ -88,7 +88,7 @@ func FuzzRecovery(f *testing.F) {
 		c := c
 		c.Drive, c.Epoch = drive, 1<<40
 		var found [][]byte
-		c.Replay = func(n uint64, b []byte) error {
+		c.Replay = func(_ uint64, b []byte) error {
 			found = append(found, bytes.Clone(b))
 			return nil
 		}

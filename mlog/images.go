@@ -1,6 +1,10 @@
 package mlog
 
-import "github.com/mpool-go/mpool/bdev"
+import (
+	"slices"
+
+	"github.com/mpool-go/mpool/bdev"
+)
 
 // Sizes of chunks, in pages.
 const (
@@ -37,8 +41,8 @@ func (c *chunk) image(k uint32) []byte {
 
 // find returns the chunk that has page k, or nil.
 func (m *images) find(k uint32) *chunk {
-	for i := len(m.chunks) - 1; i >= 0; i-- {
-		if c := m.chunks[i]; k >= c.base {
+	for _, c := range slices.Backward(m.chunks) {
+		if k >= c.base {
 			if k < c.end() {
 				return c
 			}

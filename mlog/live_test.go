@@ -95,7 +95,7 @@ func TestBackpressure(t *testing.T) {
 // EUNKNOWN.
 func TestTimeouts(t *testing.T) {
 	unknown, late := 0, 0
-	for seed := range uint64(40) {
+	for seed := range seeds(40) {
 		r := simRig(t, seed, 6000)
 		rng := rand.New(rand.NewPCG(seed, 13))
 		taken := map[uint64][]byte{}
@@ -128,13 +128,13 @@ func TestTimeouts(t *testing.T) {
 						}
 					}
 					cancel()
-					switch api.CodeOf(err) {
-					case 0:
+					switch {
+					case err == nil:
 						taken[n] = b
-					case api.EUNKNOWN:
+					case errors.Is(err, api.EUNKNOWN):
 						unknown++
 						taken[n] = b
-					case api.ETIMEDOUT: // nothing was taken
+					case errors.Is(err, api.ETIMEDOUT): // nothing was taken
 						late++
 					default:
 						return err
@@ -164,7 +164,7 @@ func TestTimeouts(t *testing.T) {
 		r.c = c
 		checkLog(t, r, want)
 	}
-	if unknown == 0 || late == 0 {
+	if unknown == 0 || late == 0 && !raced {
 		t.Errorf("%d unknown, %d late", unknown, late)
 	}
 }
@@ -175,7 +175,7 @@ func TestTimeouts(t *testing.T) {
 // power cut that follows, and the log that failed acknowledges nothing more.
 func TestFailuresThenCut(t *testing.T) {
 	failures := 0
-	for seed := range uint64(150) {
+	for seed := range seeds(150) {
 		r := simRig(t, seed, 60)
 		rng := rand.New(rand.NewPCG(seed, 14))
 		g := newLedger()
@@ -189,12 +189,11 @@ func TestFailuresThenCut(t *testing.T) {
 			err := inWorld(r.disk, c, rng.Uint64(), sim.OpenOptions{}, func(c Config, _ *sched.Sched) error {
 				failed := false
 				c.OnFailure = func(error) { failed = true }
-				records, bytes := uint64(0), int64(0)
 				var log *Log
 				err := w.runWith(c, g, rng, func(l *Log) { log = l })
 				if failed {
 					failures++
-					records, bytes = log.Durable()
+					records, bytes := log.Durable()
 					if _, err := log.Append(bg, nil); err == nil {
 						return errors.New("a failed log appends")
 					}
@@ -218,7 +217,7 @@ func TestFailuresThenCut(t *testing.T) {
 			r.disk.PowerCut(rng, sim.CutOptions{})
 		}
 	}
-	if failures < 50 {
+	if failures < int(seeds(50)) {
 		t.Errorf("only %d failures", failures)
 	}
 }
@@ -226,7 +225,7 @@ func TestFailuresThenCut(t *testing.T) {
 // OnDurable is called in order, before waiters are told, for all that is
 // acknowledged.
 func TestOnDurableOrder(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range seeds(30) {
 		r := simRig(t, seed, 60)
 		rng := rand.New(rand.NewPCG(seed, 15))
 		said := uint64(0)

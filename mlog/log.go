@@ -185,8 +185,10 @@ func (l *Log) AppendSync(ctx context.Context, record ...[]byte) (number uint64, 
 	}
 	err = l.await(ctx, w)
 	if err != nil && api.CodeOf(err) != api.EUNKNOWN && api.CodeOf(err) != api.EIO {
-		err = &api.Error{Code: api.EUNKNOWN, Op: "mlog append", Object: l.c.ID, Err: err,
-			Detail: "the record was taken, and whether it is durable is unknown"}
+		err = &api.Error{
+			Code: api.EUNKNOWN, Op: "mlog append", Object: l.c.ID, Err: err,
+			Detail: "the record was taken, and whether it is durable is unknown",
+		}
 	}
 	return number, err
 }

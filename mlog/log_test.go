@@ -74,7 +74,7 @@ func TestPageEnds(t *testing.T) {
 // Random records until the log is full, in pieces, with syncs, reopened now and
 // then; readers of all kinds follow.
 func TestRandomFill(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range seeds(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			r, l := newTestLog(t, 1+rng.Uint32N(60))

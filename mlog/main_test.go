@@ -106,6 +106,14 @@ func mustClose(t testing.TB, l *Log) {
 	}
 }
 
+// seeds is how many seeds a test runs through: n, or fewer where that takes long.
+func seeds(n uint64) uint64 {
+	if testing.Short() || raced {
+		return max(1, n/5)
+	}
+	return n
+}
+
 // record makes the bytes of record n of a given size: no two are alike, in any
 // place of any record.
 func record(n uint64, size int) []byte {

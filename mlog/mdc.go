@@ -188,8 +188,10 @@ func (m *MDC) usableLocked(op string) error {
 	case m.closing:
 		return &api.Error{Code: api.EBADF, Op: op, Object: m.c.A.ID, Detail: "the container is closed"}
 	case m.failed != nil:
-		return &api.Error{Code: api.EIO, Op: op, Object: m.c.A.ID, Err: m.failed,
-			Detail: "a compaction's end could not be written: close the container, and open it again to see what is there"}
+		return &api.Error{
+			Code: api.EIO, Op: op, Object: m.c.A.ID, Err: m.failed,
+			Detail: "a compaction's end could not be written: close the container, and open it again to see what is there",
+		}
 	}
 	return nil
 }

@@ -157,8 +157,10 @@ func (m *MDC) CompactEnd(ctx context.Context) error {
 	m.sched.Go("mlog switch", m.doSwitch) // ends with the switch; Close waits for it
 	for m.state == compactSwitch {
 		if err := m.cond.Wait(ctx); err != nil {
-			return &api.Error{Code: api.EUNKNOWN, Op: op, Object: m.c.A.ID, Err: err,
-				Detail: "the switch between the logs goes on; look at the container's usage to see its end"}
+			return &api.Error{
+				Code: api.EUNKNOWN, Op: op, Object: m.c.A.ID, Err: err,
+				Detail: "the switch between the logs goes on; look at the container's usage to see its end",
+			}
 		}
 	}
 	return m.result
@@ -215,8 +217,10 @@ func (m *MDC) doSwitch() {
 
 // poison is the end of a switch whose end mark may or may not be durable.
 func (m *MDC) poison(cause error) {
-	err := &api.Error{Code: api.EUNKNOWN, Op: "mdc compact", Object: m.c.A.ID, Err: cause,
-		Detail: "the end of the compaction could not be written: which log is the active one is unknown until the container is opened again"}
+	err := &api.Error{
+		Code: api.EUNKNOWN, Op: "mdc compact", Object: m.c.A.ID, Err: cause,
+		Detail: "the end of the compaction could not be written: which log is the active one is unknown until the container is opened again",
+	}
 	m.mu.Lock()
 	m.failed, m.result = cause, err
 	m.mu.Unlock()

@@ -205,13 +205,9 @@ func (w *mdcLife) compact(rng *rand.Rand) error {
 		}
 		err := end(ctx)
 		cancel()
-		switch api.CodeOf(err) {
-		case 0:
-		case api.ETIMEDOUT: // before the switch, or given up
-			if err := w.m.CompactAbort(bg); err != nil && !errors.Is(err, api.ESTATE) {
-				return err
-			}
-		case api.EUNKNOWN: // the switch goes on
+		switch {
+		case err == nil:
+		case errors.Is(err, api.EUNKNOWN): // the switch goes on
 			if w.fails {
 				return err
 			}
@@ -219,6 +215,10 @@ func (w *mdcLife) compact(rng *rand.Rand) error {
 				if err := w.s.Sleep(bg, time.Millisecond); err != nil {
 					return err
 				}
+			}
+		case errors.Is(err, api.ETIMEDOUT): // before the switch, or given up
+			if err := w.m.CompactAbort(bg); err != nil && !errors.Is(err, api.ESTATE) {
+				return err
 			}
 		default:
 			return err
@@ -270,11 +270,7 @@ func kvWorld(disk *sim.Disk, g *kvLedger, epoch, seed uint64, o sim.OpenOptions,
 // The power fails at every start and end of an operation while appends and
 // compactions run.
 func TestMDCCrashAtEveryIO(t *testing.T) {
-	seeds := uint64(8)
-	if testing.Short() {
-		seeds = 2
-	}
-	for seed := range seeds {
+	for seed := range seeds(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			disk, g := kvDisk(t, seed)
 			rng := rand.New(rand.NewPCG(seed, 7))
@@ -313,11 +309,7 @@ func TestMDCCrashAtEveryIO(t *testing.T) {
 //
 // Many lives of one container, each ended by a crash, a kill or a close.
 func TestMDCCrashCycles(t *testing.T) {
-	seeds := uint64(60)
-	if testing.Short() {
-		seeds = 10
-	}
-	for seed := range seeds {
+	for seed := range seeds(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			disk, g := kvDisk(t, seed)
 			rng := rand.New(rand.NewPCG(seed, 9))
@@ -343,7 +335,7 @@ func TestMDCCrashCycles(t *testing.T) {
 // of a prefix with all that was acknowledged.
 func TestMDCFailures(t *testing.T) {
 	failed := 0
-	for seed := range uint64(150) {
+	for seed := range seeds(150) {
 		disk, g := kvDisk(t, seed)
 		rng := rand.New(rand.NewPCG(seed, 10))
 		for life := range uint64(5) {
@@ -364,7 +356,7 @@ func TestMDCFailures(t *testing.T) {
 			disk.PowerCut(rng, sim.CutOptions{})
 		}
 	}
-	if failed < 100 {
+	if failed < int(seeds(100)) {
 		t.Errorf("only %d failures", failed)
 	}
 }

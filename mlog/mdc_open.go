@@ -24,9 +24,11 @@ func OpenMDC(ctx context.Context, c MDCConfig) (*MDC, error) {
 			if errors.Is(err, api.ENOENT) {
 				// Both were formatted, and each erase keeps a tail: this log
 				// has rotted, and may be the active one.
-				err = &api.Error{Code: api.ECORRUPT, Op: op, Object: c.log(i).ID, Err: err,
+				err = &api.Error{
+					Code: api.ECORRUPT, Op: op, Object: c.log(i).ID, Err: err,
 					Device: c.log(i).Drive.Path(), Offset: c.log(i).Extent.Offset(),
-					Detail: "no tail of one of the container's logs is left"}
+					Detail: "no tail of one of the container's logs is left",
+				}
 			}
 			if err != nil {
 				return nil, err
@@ -57,8 +59,10 @@ func OpenMDC(ctx context.Context, c MDCConfig) (*MDC, error) {
 			c.Reset()
 		}
 	}
-	return nil, &api.Error{Code: api.ECORRUPT, Op: op, Object: c.A.ID, Device: c.A.Drive.Path(), Offset: c.A.Extent.Offset(),
-		Detail: "neither log of the container has the end of a compaction: restore it from a copy"}
+	return nil, &api.Error{
+		Code: api.ECORRUPT, Op: op, Object: c.A.ID, Device: c.A.Drive.Path(), Offset: c.A.Extent.Offset(),
+		Detail: "neither log of the container has the end of a compaction: restore it from a copy",
+	}
 }
 
 // config returns the configuration of log i at a generation.
@@ -95,8 +99,10 @@ func (m *MDC) openLog(ctx context.Context, i int) (*Log, scan, error) {
 			return m.c.Replay(body)
 		}
 		if err != nil {
-			return &api.Error{Code: api.ECORRUPT, Op: "mdc open", Object: c.ID, Device: c.Drive.Path(), Offset: c.Extent.Offset(),
-				Detail: "a record is not one of a metadata container", Err: err}
+			return &api.Error{
+				Code: api.ECORRUPT, Op: "mdc open", Object: c.ID, Device: c.Drive.Path(), Offset: c.Extent.Offset(),
+				Detail: "a record is not one of a metadata container", Err: err,
+			}
 		}
 		return nil
 	}

@@ -40,7 +40,7 @@ func (r *MDCReader) Rewind() {
 
 func (r *MDCReader) close() {
 	if r.r != nil {
-		_ = r.r.Close() //nolint:errcheck // never fails
+		r.r.free()
 	}
 }
 

@@ -192,7 +192,7 @@ func (p *Page) decode(b []byte, birth layout.BirthStamp) error {
 	if m := le.Uint32(b[offMagic:]); m != Magic {
 		return pageErrorf("magic number %08x", m)
 	}
-	p.Header.get(b)
+	p.get(b)
 	if p.Birth != birth {
 		return pageErrorf("birth stamp %016x, want %016x", uint64(p.Birth), uint64(birth))
 	}

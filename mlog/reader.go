@@ -61,11 +61,15 @@ func (r *Reader) place(record uint64, page uint32, at int) {
 
 // Close ends the reader.
 func (r *Reader) Close() error {
+	r.free()
+	return nil
+}
+
+func (r *Reader) free() {
 	r.stream.drop()
 	bdev.FreeBuffer(r.copied)
 	r.copied, r.part = nil, nil
 	r.cur = readerPage{}
-	return nil
 }
 
 // Next reads the next record into p and returns its length. Errors: io.EOF at

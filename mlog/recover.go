@@ -85,16 +85,8 @@ func (r *recovery) walk(ctx context.Context) error {
 		if k == r.stream.limit {
 			r.stream.limit = min(k+streamFirst, finals)
 		}
-		b, err := r.stream.page(ctx, k)
-		switch {
-		case err == nil:
-			err = r.checkFinal(&p, b)
-		case !unreadable(err):
+		if err := r.final(ctx, &p, k); err != nil || r.broken != nil {
 			return err
-		}
-		if err != nil {
-			r.broken = err
-			return nil
 		}
 		r.see(&p)
 		r.ch.add(&p)
@@ -105,6 +97,20 @@ func (r *recovery) walk(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// final reads the page behind the border; r.broken is set when it is not valid.
+func (r *recovery) final(ctx context.Context, p *Page, k uint32) error {
+	b, err := r.stream.page(ctx, k)
+	switch {
+	case err == nil:
+		r.broken = r.checkFinal(p, b)
+	case unreadable(err):
+		r.broken = err
+	default:
+		return err
+	}
+	return nil
 }
 
 func (r *recovery) checkFinal(p *Page, b []byte) error {
@@ -207,14 +213,12 @@ func (a *assembler) add(p *Page, fn func(number uint64, record []byte) error) er
 		f := fragmentAt(p.Payload, at)
 		at += FragmentHeader + len(f.Data)
 		record := f.Data
-		switch f.Type {
-		case FragmentFull:
-		case FragmentFirst:
-			a.part = append(a.part[:0], f.Data...)
-			continue
-		default:
+		if f.Type != FragmentFull {
+			if f.Type == FragmentFirst {
+				a.part = a.part[:0]
+			}
 			a.part = append(a.part, f.Data...)
-			if f.Type == FragmentMiddle {
+			if f.open() {
 				continue
 			}
 			record = a.part

@@ -149,8 +149,10 @@ func Discover(ctx context.Context, c Config) (generation uint64, err error) {
 	if unreadable(why) {
 		return 0, c.ioError(op, why)
 	}
-	return 0, &api.Error{Code: api.ENOENT, Op: op, Object: c.ID, Device: c.Drive.Path(), Offset: c.Extent.Offset(),
-		Detail: "no valid tail of this log", Err: why}
+	return 0, &api.Error{
+		Code: api.ENOENT, Op: op, Object: c.ID, Device: c.Drive.Path(), Offset: c.Extent.Offset(),
+		Detail: "no valid tail of this log", Err: why,
+	}
 }
 
 // Format writes the empty tail of c.Generation and flushes it. It begins a new
@@ -191,6 +193,23 @@ func Format(ctx context.Context, c Config, current uint64) error {
 	return nil
 }
 
+// hidden returns the pair that may hold a tail which cannot be read just now, or
+// pair B if all can be read and none is one. EIO if both may.
+func (s *slots) hidden(c *Config) (int, error) {
+	keep, found := 1, false
+	for i := range s.list {
+		l := &s.list[i]
+		if l.err == nil || !unreadable(l.err) {
+			continue
+		}
+		if found && l.pair != keep {
+			return 0, c.ioError("mlog format", l.err)
+		}
+		keep, found = l.pair, true
+	}
+	return keep, nil
+}
+
 // pairToKeep returns the pair that holds the tail which Open would choose, or
 // pair B when there is none.
 func pairToKeep(ctx context.Context, c *Config, current uint64) (int, error) {
@@ -203,7 +222,10 @@ func pairToKeep(ctx context.Context, c *Config, current uint64) (int, error) {
 	defer s.free()
 	list := s.of(current)
 	if len(list) == 0 {
-		return 1, nil
+		if current == 0 {
+			return 1, nil
+		}
+		return s.hidden(c)
 	}
 	// A tail may be in the drive's cache only, left by a process that died,
 	// and the other pair be the one that is durable.

@@ -1,0 +1,5 @@
+//go:build !race
+
+package mlog
+
+const raced = false
