@@ -34,7 +34,7 @@ func Activate(ctx context.Context, nameOrUUID string, devices []string, o api.Ac
 	}
 	p, err := activate(ctx, d, sb, o, opt)
 	if err != nil {
-		return nil, errors.Join(ioError(opActivate, d, err), d.Close())
+		return nil, errors.Join(ioError(opActivate, d, err), closeDrive(opt.Sched, d))
 	}
 	return p, nil
 }
@@ -56,7 +56,7 @@ func findPool(ctx context.Context, nameOrUUID string, devices []string, opt Opti
 				Code: api.ESTATE, Op: opActivate, Device: path,
 				Detail: fmt.Sprintf("%s carries the same pool or another of the same name; name the device", found.Path()),
 			}
-			return nil, nil, errors.Join(err, d.Close(), found.Close())
+			return nil, nil, errors.Join(err, closeDrive(opt.Sched, d), closeDrive(opt.Sched, found))
 		default:
 			found, foundSB = d, sb
 		}
@@ -77,7 +77,7 @@ func openMember(ctx context.Context, nameOrUUID, path string, opt Options) (*bde
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := d.Close(); err != nil {
+	if err := closeIdle(d); err != nil {
 		return nil, nil, ioError(opActivate, d, err)
 	}
 	d, sb, err := openAs(ctx, nameOrUUID, path, false, opt)
@@ -85,7 +85,7 @@ func openMember(ctx context.Context, nameOrUUID, path string, opt Options) (*bde
 		return nil, nil, err
 	}
 	if err := finishDestroy(ctx, d, sb); err != nil {
-		return nil, nil, errors.Join(err, d.Close())
+		return nil, nil, errors.Join(err, closeDrive(opt.Sched, d))
 	}
 	return d, sb, nil
 }
@@ -97,7 +97,7 @@ func openAs(ctx context.Context, nameOrUUID, path string, readOnly bool, opt Opt
 	}
 	sb, err := member(ctx, nameOrUUID, d)
 	if err != nil {
-		return nil, nil, errors.Join(err, d.Close())
+		return nil, nil, errors.Join(err, closeDrive(opt.Sched, d))
 	}
 	return d, sb, nil
 }
@@ -194,8 +194,10 @@ func newPool(sb *omf.Superblock, d *bdev.Drive, opt Options) *Pool {
 	s := opt.Sched
 	p := &Pool{opt: opt, sched: s, uses: make(map[layout.ObjectID]*object)}
 	p.sb.Store(sb)
-	p.life.Init(s, sched.RankPool)
-	p.admin.Init(s, sched.RankAdmin)
+	p.life.init(s, sched.RankPool)
+	p.admin.init(s, sched.RankAdmin)
+	p.ending.init(s)
+	p.background.init(s)
 	p.usesMu.Init(s, sched.RankUses)
 	p.sums = mblock.NewSums(s, opt.SumCacheBytes)
 	entry := ownDrive(sb)
@@ -304,7 +306,7 @@ func (p *Pool) claimZones() error {
 	var bad error
 	for cursor := uint64(0); bad == nil; {
 		cursor = p.table.Scan(cursor, 1024, func(o layout.Object) {
-			live += omf.CreateBytes(len(o.Sums)) + 4
+			live += createBytes(&o)
 			if bad == nil {
 				bad = p.claim(&o, nextID, nextBirth)
 			}
@@ -314,7 +316,7 @@ func (p *Pool) claimZones() error {
 		}
 	}
 	p.meta.mu.Lock()
-	p.meta.live += live
+	p.meta.live = live + p.names.live()
 	p.meta.objects = int64(p.table.Len())
 	p.meta.mu.Unlock()
 	return bad

@@ -7,8 +7,6 @@ import (
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mblock"
-	"github.com/mpool-go/mpool/mlog"
-	"github.com/mpool-go/mpool/mpool/omf"
 	"github.com/mpool-go/mpool/sched"
 	"github.com/mpool-go/mpool/space"
 )
@@ -49,11 +47,7 @@ func (o *object) cancelCommit() {
 func (o *object) prepare(ctx context.Context, op string) (layout.Object, error) {
 	_, desc := o.snapshot()
 	if o.id.Kind() == layout.KindMlog {
-		c := o.logConfig(&desc)
-		if err := mlog.Format(ctx, c, 0); err != nil {
-			return desc, ioError(op, o.drive.dev, err)
-		}
-		return desc, nil
+		return desc, o.formatNew(ctx, op, &desc)
 	}
 	s, err := o.writer.Seal(ctx)
 	if err != nil {
@@ -76,15 +70,17 @@ func (o *object) publish(desc layout.Object) {
 		d.zones.Drain(rest, space.Uncommitted)
 		d.drain.add(rest)
 	}
+	p.table.Insert(desc)
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	if desc.ID.Kind() == layout.KindMblock {
 		o.reader = mblock.NewReader(o.mblockConfig(desc), desc, p.sums, p.props.Load().verify)
 	}
 	o.run = keep
 	o.desc = desc
 	o.state = committed
-	o.mu.Unlock()
-	p.table.Insert(desc)
+	// Whoever gave up waiting for the commit may have gone.
+	o.dropUnusedLocked()
 }
 
 // commit commits objects and changes roots in one transaction. Objects that are
@@ -131,17 +127,20 @@ func (p *Pool) commitPrepared(ctx context.Context, op string, objects []*object,
 	for i := range descs {
 		t.rec.Create(&descs[i])
 		t.ids = append(t.ids, descs[i].ID)
-		t.live += omf.CreateBytes(len(descs[i].Sums)) + 4
+		t.live += createBytes(&descs[i])
 		committing[descs[i].ID] = true
 	}
 	if len(roots) > 0 {
-		p.admin.Lock()
-		defer p.admin.Unlock()
+		if err := p.admin.enter(ctx, op); err != nil {
+			return err
+		}
+		t.settled = p.admin.leave
 		if err := p.checkRoots(op, roots, committing); err != nil {
+			t.settle()
 			return err
 		}
 		roots = append([]api.Root(nil), roots...)
-		encodeRoots(t, roots)
+		p.encodeRoots(t, roots)
 		t.ids = append(t.ids, namesID)
 	}
 	t.apply = func() {
@@ -337,7 +336,7 @@ func (p *Pool) remove(ctx context.Context, op string, objects ...*object) error 
 		started = append(started, o)
 		t.rec.Delete(desc.ID, desc.Birth)
 		t.ids = append(t.ids, desc.ID)
-		t.live -= omf.CreateBytes(len(desc.Sums)) + 4
+		t.live -= createBytes(&desc)
 	}
 	t.apply = func() {
 		for _, o := range objects {

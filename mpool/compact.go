@@ -14,22 +14,22 @@ import (
 //
 // What makes it right: everything sent before the compaction began is applied
 // before the state is read, and the state of an object is read and written
-// under meta.mu while no transaction on it is under way. So whatever the new
+// under meta.turn while no transaction on it is under way. So whatever the new
 // log holds of an object is either the newest state, or is followed by the
 // record that makes it so.
 
 const (
-	compactChunk   = 64      // objects written under one hold of meta.mu
+	compactChunk   = 64      // objects written under one hold of meta.turn
 	compactSyncAt  = 1 << 19 // bytes written between flushes of the new log
 	compactUsed    = 60      // percent of the log used, from which on it is worth while ...
 	compactGarbage = 20      // ... if at least so many percent of it are garbage
 )
 
-// maybeCompactLocked starts a compaction when the log is well filled, much of
-// it with what is no longer true.
-//
-// +checklocks:m.mu
-func (m *meta) maybeCompactLocked() {
+// maybeCompact starts a compaction when the log is well filled, much of it with
+// what is no longer true.
+func (m *meta) maybeCompact() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	used, capacity := m.mdc.Usage()
 	if used > capacity/100*compactUsed && used-m.live > capacity/100*compactGarbage {
 		m.compactLocked()
@@ -92,16 +92,15 @@ const namesID layout.ObjectID = 0
 // compactNames writes properties, owners, roots and counters.
 func (m *meta) compactNames(ctx context.Context) error {
 	p := m.pool
-	names := []layout.Object{{ID: namesID}}
-	m.mu.Lock()
-	for m.underWay(names) {
-		m.mu.Unlock()
+	if err := m.turn.enter(ctx, "compaction"); err != nil {
+		return err
+	}
+	defer m.turn.leave()
+	if m.underWay()[namesID] {
 		if err := m.mdc.Sync(ctx); err != nil {
 			return err
 		}
-		m.mu.Lock()
 	}
-	defer m.mu.Unlock()
 	var r omf.Record
 	p.props.Load().encode(&r)
 	r.Counter(p.ids.limits())
@@ -137,31 +136,26 @@ func (m *meta) compactObjects(ctx context.Context) error {
 	var cursor uint64
 	var unsynced int64
 	chunk := make([]layout.Object, 0, compactChunk)
-	for {
-		m.mu.Lock()
-		chunk = chunk[:0]
-		next := m.pool.table.Scan(cursor, compactChunk, func(o layout.Object) { chunk = append(chunk, o) })
-		if m.underWay(chunk) {
-			m.mu.Unlock()
+	for busy := false; ; {
+		next, again, err := m.compactChunk(ctx, &r, &chunk, cursor, busy)
+		if err != nil {
+			return err
+		}
+		if again {
+			// Once more when they are applied; and if there are always others,
+			// then none is let in meanwhile.
 			if err := m.mdc.Sync(ctx); err != nil {
 				return err
 			}
+			busy = true
 			continue
 		}
-		r.Reset()
-		for i := range chunk {
-			r.Create(&chunk[i])
-		}
+		busy = false
 		if r.Count() > 0 {
 			unsynced += recordCost(r.Len())
-			if err := m.mdc.CompactAppend(ctx, r.Bytes()); err != nil {
-				m.mu.Unlock()
-				return err
-			}
 		}
-		m.mu.Unlock()
 		if unsynced >= compactSyncAt {
-			// Outside the lock, so that no transaction waits for this write.
+			// Outside the turn, so that no transaction waits for this write.
 			if err := m.mdc.CompactSync(ctx); err != nil {
 				return err
 			}
@@ -174,24 +168,51 @@ func (m *meta) compactObjects(ctx context.Context) error {
 	}
 }
 
-// underWay says whether a transaction that is sent and not applied changes one
-// of the objects.
-func (m *meta) underWay(objects []layout.Object) bool {
+// compactChunk writes some objects from a cursor on and returns the next one;
+// or again, if a transaction on one of them is under way. With settle it waits
+// until none is, holding others up.
+func (m *meta) compactChunk(ctx context.Context, r *omf.Record, chunk *[]layout.Object, cursor uint64, settle bool) (next uint64, again bool, err error) {
+	if err := m.turn.enter(ctx, "compaction"); err != nil {
+		return 0, false, err
+	}
+	defer m.turn.leave()
+	if settle {
+		if err := m.mdc.Sync(ctx); err != nil {
+			return 0, false, err
+		}
+	}
+	// What is under way is looked at before the objects are: a transaction that
+	// is applied in between must not be missed.
+	busy := m.underWay()
+	*chunk = (*chunk)[:0]
+	next = m.pool.table.Scan(cursor, compactChunk, func(o layout.Object) { *chunk = append(*chunk, o) })
+	r.Reset()
+	for i := range *chunk {
+		o := &(*chunk)[i]
+		if busy[o.ID] {
+			return 0, true, nil
+		}
+		r.Create(o)
+	}
+	if r.Count() == 0 {
+		return next, false, nil
+	}
+	return next, false, m.mdc.CompactAppend(ctx, r.Bytes())
+}
+
+// underWay returns the objects that transactions change which are sent and not
+// applied.
+func (m *meta) underWay() map[layout.ObjectID]bool {
 	m.applyMu.Lock()
 	defer m.applyMu.Unlock()
 	if len(m.pending) == 0 {
-		return false
+		return nil
 	}
-	ids := make(map[layout.ObjectID]struct{}, len(objects))
-	for i := range objects {
-		ids[objects[i].ID] = struct{}{}
-	}
+	ids := make(map[layout.ObjectID]bool)
 	for _, t := range m.pending {
 		for _, id := range t.ids {
-			if _, ok := ids[id]; ok {
-				return true
-			}
+			ids[id] = true
 		}
 	}
-	return false
+	return ids
 }

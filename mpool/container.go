@@ -3,6 +3,7 @@ package mpool
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/layout"
@@ -20,16 +21,12 @@ type container struct {
 func (p *Pool) CreateMDC(ctx context.Context, o api.AllocOptions) (layout.ObjectID, error) {
 	const op = "mdc create"
 	var logs []*object
-	discard := func() {
-		for _, l := range logs {
-			// What is not committed costs nothing but its zones, which abort frees.
-			_ = l.abort(op) //nolint:errcheck // the caller's error is the one to report
-		}
-	}
 	for range 2 {
-		l, err := p.allocMlog(ctx, op, o)
+		// Committing from the beginning, so that nobody who guesses its id
+		// commits or aborts one alone.
+		l, err := p.allocMlog(ctx, op, committing, o)
 		if err != nil {
-			discard()
+			discard(op, logs)
 			return 0, err
 		}
 		logs = append(logs, l)
@@ -39,39 +36,48 @@ func (p *Pool) CreateMDC(ctx context.Context, o api.AllocOptions) (layout.Object
 		l.desc.Partner = logs[1-i].id
 		l.mu.Unlock()
 	}
-	// The first log's marks are durable before the transaction that creates
-	// both: a container is never without content.
-	err := mlog.CreateMDC(ctx, mdcConfig(logs[0], logs[1]))
+	err := p.formatContainer(ctx, logs)
 	if err == nil {
-		err = p.commitContainer(ctx, op, logs)
+		_, a := logs[0].snapshot()
+		_, b := logs[1].snapshot()
+		err = p.commitPrepared(ctx, op, logs, []layout.Object{a, b}, nil)
 	}
-	if err != nil {
-		if api.CodeOf(err) != api.EUNKNOWN {
-			discard()
+	switch {
+	case err == nil, api.CodeOf(err) == api.EUNKNOWN:
+		for _, l := range logs {
+			l.unref()
 		}
-		return 0, ioError(op, logs[0].drive.dev, err)
+		return logs[0].id, err
 	}
-	for _, l := range logs {
-		l.unref()
-	}
-	return logs[0].id, nil
+	discard(op, logs)
+	return 0, ioError(op, logs[0].drive.dev, err)
 }
 
-// commitContainer commits two logs whose content is durable.
-func (p *Pool) commitContainer(ctx context.Context, op string, logs []*object) error {
-	descs := make([]layout.Object, len(logs))
+// discard gives up logs whose commit was not sent.
+func discard(op string, logs []*object) {
+	for _, l := range logs {
+		l.cancelCommit()
+		if l.abort(op) != nil {
+			l.unref() // whoever has found it meanwhile can abort it
+		}
+	}
+}
+
+// formatContainer makes the first log's marks durable, before the transaction
+// that creates both: a container is never without content. If the context ends
+// before, that goes on, and both extents are pinned until it is done.
+func (p *Pool) formatContainer(ctx context.Context, logs []*object) error {
+	cfg := mdcConfig(logs[0], logs[1])
 	for i, l := range logs {
-		if _, err := l.startCommit(op); err != nil {
-			return err
-		}
-		_, descs[i] = l.snapshot()
-	}
-	err := p.commitPrepared(ctx, op, logs, descs, nil)
-	if err != nil && api.CodeOf(err) != api.EUNKNOWN {
-		for _, l := range logs {
-			l.cancelCommit()
+		if !l.use.Pin() {
+			panic(fmt.Sprintf("mpool: log %d of a new container refuses a pin", i))
 		}
 	}
+	_, err := p.background.run(ctx, "container format", func() error {
+		defer logs[0].use.Unpin()
+		defer logs[1].use.Unpin()
+		return mlog.CreateMDC(context.Background(), cfg)
+	}, nil)
 	return err
 }
 
@@ -131,6 +137,7 @@ func (o *object) unclaim() {
 	defer o.mu.Unlock()
 	o.log.append = false
 	o.log.opens--
+	o.dropUnusedLocked()
 }
 
 // OpenMDC implements [api.Pool].
@@ -151,7 +158,7 @@ func (p *Pool) OpenMDC(ctx context.Context, id layout.ObjectID) (api.MDC, error)
 		c := &container{logs: pair}
 		cfg := mdcConfig(pair[0], pair[1])
 		cfg.Erase = func(ctx context.Context, which int, generation uint64) error {
-			return pair[which].eraseTo(ctx, "mdc compact", generation)
+			return pair[which].erase(ctx, "mdc compact", generation, 1)
 		}
 		if c.MDC, err = mlog.OpenMDC(ctx, cfg); err == nil {
 			return c, nil
@@ -187,6 +194,10 @@ func (c *container) Append(ctx context.Context, record []byte, sync bool) error 
 	if err := c.ended.check(op, c.logs[0].id); err != nil {
 		return err
 	}
+	if err := c.logs[0].pool.writable(op); err != nil {
+		return err
+	}
+	c.logs[0].pool.fence.touch()
 	n, err := c.MDC.Append(ctx, record)
 	if err == nil && sync {
 		if err = c.SyncTo(ctx, n+1); err != nil && ctx.Err() != nil {
@@ -219,21 +230,31 @@ type containerReader struct {
 }
 
 // Close implements [api.LogReader].
-func (r *containerReader) Close() error { return nil }
+func (r *containerReader) Close() error { return r.MDCReader.Close() }
 
-// Close implements [api.MDC].
+// Close implements [api.MDC]. It is closed whatever happens, as a log is.
 func (c *container) Close(ctx context.Context) error {
 	const op = "mdc close"
 	if err := c.ended.end(op, c.logs[0].id); err != nil {
 		return err
 	}
-	err := c.MDC.Close(ctx)
+	left, err := c.logs[0].pool.background.run(ctx, "container close", func() error {
+		defer c.logs[0].unclaim()
+		defer c.logs[1].unclaim()
+		if err := c.logs[0].pool.writable(op); err != nil {
+			// Nothing is written any more: somebody else may have the drive.
+			return errors.Join(err, c.Abandon())
+		}
+		return c.MDC.Close(context.Background())
+	}, nil)
 	for _, o := range c.logs {
-		o.unclaim()
 		o.unref()
 	}
-	if errors.Is(err, context.Canceled) {
-		return api.ContextError(op, err)
+	if left {
+		return &api.Error{
+			Code: api.EUNKNOWN, Op: op, Object: c.logs[0].id, Err: err,
+			Detail: "the container is being closed; whether its last records are durable is unknown",
+		}
 	}
 	return ioError(op, c.logs[0].drive.dev, err)
 }

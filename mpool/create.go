@@ -42,7 +42,7 @@ func Create(ctx context.Context, name string, devices []string, o api.CreateOpti
 		return res, openError("pool create", path, err)
 	}
 	err = create(ctx, d, name, o, opt, &res)
-	if cerr := d.Close(); err == nil && cerr != nil {
+	if cerr := closeDrive(opt.Sched, d); err == nil && cerr != nil {
 		err = &api.Error{Code: api.EIO, Op: "pool create", Device: path, Err: cerr}
 	}
 	return res, err

@@ -31,9 +31,7 @@
 //
 // Outermost first (the ranks of package sched):
 //
-//	Pool.life        (pool)    activation, resize, deactivation
-//	  Pool.admin     (admin)   roots, owners, properties; held across their commit
-//	    meta.mu      (meta)    the order of transactions; held across their append
+//	meta.mu            (meta)    the room in the metadata, compactions
 //	      meta.applyMu (apply) sent and not yet applied; held while one is applied
 //	        object.mu  (object) one object's state; never two at once
 //	        counters.mu (object) ids and birth stamps
@@ -43,4 +41,11 @@
 //	                space.Map (space)
 //	                drainer.mu (space) zones on their way to being free
 //	                  bdev.Drive (drive) → its queue (queue)
+//
+// Before all of them come the gates, which may be held across I/O because a
+// wait for them ends with a context; also outermost first:
+//
+//	Pool.life    deactivation, renaming
+//	Pool.admin   roots, owners, properties; until the outcome of their commit is known
+//	meta.turn    the order of transactions; held across their append
 package mpool

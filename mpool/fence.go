@@ -2,6 +2,7 @@ package mpool
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/mpool-go/mpool/api"
@@ -27,9 +28,9 @@ type fence struct {
 	// +checklocks:mu
 	running bool
 	// +checklocks:mu
-	touched bool // there were writes since the last look
-	// +checklocks:mu
 	closed bool
+
+	touched atomic.Bool // there were writes since the last look
 }
 
 func newFence(p *Pool) *fence {
@@ -42,9 +43,11 @@ func newFence(p *Pool) *fence {
 
 // touch says that the pool writes.
 func (f *fence) touch() {
+	if f.touched.Swap(true) {
+		return // the task will see it
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.touched = true
 	if f.running || f.closed {
 		return
 	}
@@ -55,8 +58,7 @@ func (f *fence) touch() {
 func (f *fence) run() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for f.touched && !f.closed {
-		f.touched = false
+	for f.touched.Swap(false) && !f.closed {
 		f.mu.Unlock()
 		if f.pool.sched.Sleep(f.ctx, fencePeriod) == nil {
 			f.look()

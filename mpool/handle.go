@@ -117,7 +117,7 @@ type Mblock struct {
 
 // AllocMblock implements [api.Pool].
 func (p *Pool) AllocMblock(ctx context.Context, o api.AllocOptions) (api.Mblock, error) {
-	return p.allocMblock(ctx, "mblock alloc", 0, o)
+	return p.allocMblock(ctx, "mblock alloc", layout.NewObjectID(layout.KindMblock, 0), o)
 }
 
 // ReallocMblock implements [api.Pool].
@@ -136,7 +136,7 @@ func (p *Pool) allocMblock(ctx context.Context, op string, id layout.ObjectID, o
 	if o.Capacity < 0 || o.Capacity > api.MaxMblockCapacity {
 		return nil, api.Errorf(api.EINVAL, op, "capacity %d: want 0 to %d bytes", o.Capacity, api.MaxMblockCapacity)
 	}
-	obj, err := p.alloc(ctx, op, layout.KindMblock, id, o, mblock.BlocksFor(o.Capacity))
+	obj, err := p.alloc(ctx, op, id, uncommitted, o, mblock.BlocksFor(o.Capacity))
 	if err != nil {
 		return nil, err
 	}
@@ -181,6 +181,9 @@ func (m *Mblock) Write(ctx context.Context, p []byte) (int, error) {
 	if st, _ := o.snapshot(); st != uncommitted {
 		return 0, &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "the mblock is committed or being committed: it is immutable"}
 	}
+	if err := o.pool.writable(op); err != nil {
+		return 0, err
+	}
 	n, err := o.writer.Write(ctx, p)
 	return n, ioError(op, o.drive.dev, err)
 }
@@ -197,10 +200,16 @@ func (m *Mblock) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 	if err != nil {
 		return 0, err
 	}
+	if err := o.pool.alive(op); err != nil {
+		return 0, err
+	}
 	var n int
-	if st, _ := o.snapshot(); st < committed {
+	switch st, _ := o.snapshot(); {
+	case st < committed:
 		n, err = o.writer.ReadAt(ctx, p, off)
-	} else {
+	case o.reader == nil: // aborted meanwhile
+		return 0, noSuch(op, o.id)
+	default:
 		n, err = o.reader.ReadAt(ctx, p, off)
 	}
 	if err == io.EOF { //nolint:errorlint // io.ReaderAt returns it bare

@@ -31,28 +31,26 @@ func blockDevices() ([]string, error) {
 // Rename gives the pool another name. It is committed when the first copy of
 // the superblock is durable. Errors: EINVAL, EROFS, EUNKNOWN.
 func (p *Pool) Rename(ctx context.Context, name string) error {
+	const op = "pool rename"
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	p.life.Lock()
-	defer p.life.Unlock()
-	return p.changeSuperblock(ctx, "pool rename", func(sb *omf.Superblock) { sb.Name = name })
+	return p.change(ctx, op, func() error {
+		if err := p.writable(op); err != nil {
+			return err
+		}
+		return p.changeSuperblock(op, func(sb *omf.Superblock) { sb.Name = name })
+	})
 }
 
-// changeSuperblock makes a change of the superblock durable. The caller holds
+// changeSuperblock makes a change of the superblock durable. The caller is in
 // life.
-func (p *Pool) changeSuperblock(ctx context.Context, op string, change func(*omf.Superblock)) error {
-	if err := p.alive(op); err != nil {
-		return err
-	}
-	if err := p.meta.failure(); err != nil {
-		return readOnly(op, err)
-	}
+func (p *Pool) changeSuperblock(op string, change func(*omf.Superblock)) error {
 	next := *p.sb.Load()
 	change(&next)
 	next.Generation++
 	d := p.byslot[next.MetaSlot]
-	if err := writeSuperblocks(ctx, d.dev, next); err != nil {
+	if err := writeSuperblocks(context.Background(), d.dev, next); err != nil {
 		// Which copies are old and which are new is unknown until the next
 		// activation reads them.
 		p.meta.fail(err)
@@ -69,14 +67,17 @@ func (p *Pool) changeSuperblock(ctx context.Context, op string, change func(*omf
 // are in use. It has happened when the first copy says so durably.
 func (p *Pool) Destroy(ctx context.Context) error {
 	const op = "pool destroy"
-	p.life.Lock()
-	defer p.life.Unlock()
-	if err := p.idle(); err != nil {
-		return err
-	}
-	err := p.changeSuperblock(ctx, op, func(sb *omf.Superblock) { sb.State = omf.StateDestroyed })
-	if err != nil {
-		return err
-	}
-	return p.shut(ctx, func(d *drive) error { return wipeSuperblocks(ctx, d.dev, d.entry.EndCopy) })
+	return p.change(ctx, op, func() error {
+		if err := p.writable(op); err != nil {
+			return err
+		}
+		if err := p.retire(false); err != nil {
+			return err
+		}
+		if err := p.changeSuperblock(op, func(sb *omf.Superblock) { sb.State = omf.StateDestroyed }); err != nil {
+			p.closed.Store(false) // to be deactivated, read-only
+			return err
+		}
+		return p.shut(func(d *drive) error { return wipeSuperblocks(context.Background(), d.dev, d.entry.EndCopy) })
+	})
 }

@@ -2,6 +2,7 @@ package mpool
 
 import (
 	"context"
+	"errors"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/layout"
@@ -33,7 +34,7 @@ func (p *Pool) epoch() uint64 { return p.sb.Load().Epoch }
 
 // AllocMlog implements [api.Pool].
 func (p *Pool) AllocMlog(ctx context.Context, o api.AllocOptions) (api.Mlog, error) {
-	obj, err := p.allocMlog(ctx, "mlog alloc", o)
+	obj, err := p.allocMlog(ctx, "mlog alloc", uncommitted, o)
 	if err != nil {
 		return nil, err
 	}
@@ -43,11 +44,11 @@ func (p *Pool) AllocMlog(ctx context.Context, o api.AllocOptions) (api.Mlog, err
 // maxLogCapacity bounds a log, in bytes: its extent's blocks must be countable.
 const maxLogCapacity = 1 << 40
 
-func (p *Pool) allocMlog(ctx context.Context, op string, o api.AllocOptions) (*object, error) {
+func (p *Pool) allocMlog(ctx context.Context, op string, st objectState, o api.AllocOptions) (*object, error) {
 	if o.Capacity <= 0 || o.Capacity > maxLogCapacity {
 		return nil, api.Errorf(api.EINVAL, op, "capacity %d: want 1 to %d bytes", o.Capacity, int64(maxLogCapacity))
 	}
-	return p.alloc(ctx, op, layout.KindMlog, 0, o, mlog.BlocksFor(o.Capacity))
+	return p.alloc(ctx, op, layout.NewObjectID(layout.KindMlog, 0), st, o, mlog.BlocksFor(o.Capacity))
 }
 
 // Mlog implements [api.Pool].
@@ -96,6 +97,7 @@ func (o *object) seize(ctx context.Context, op string) error {
 func (o *object) releaseLocked() {
 	o.log.busy = false
 	o.cond.Broadcast()
+	o.dropUnusedLocked()
 }
 
 // openLog recovers the log unless it is open, and counts the open. The caller
@@ -128,34 +130,95 @@ func (o *object) openLog(ctx context.Context, op string, forAppend bool) (*mlog.
 	return o.log.log, nil
 }
 
-// closeLog ends an open; the last one closes the log.
+// closeLog ends an open; the last one closes the log. It is closed whatever
+// happens: if the context ends before, that goes on, and nobody can open, erase
+// or delete the log until it is done.
 func (o *object) closeLog(ctx context.Context, op string, forAppend bool) error {
+	left, err := o.pool.background.run(ctx, "log close", func() error { return o.closeOpen(op, forAppend) }, nil)
+	if left {
+		return &api.Error{
+			Code: api.EUNKNOWN, Op: op, Object: o.id, Err: err,
+			Detail: "the log is being closed; whether its last records are durable is unknown",
+		}
+	}
+	return ioError(op, o.drive.dev, err)
+}
+
+func (o *object) closeOpen(op string, forAppend bool) error {
+	ctx := context.Background() // what it waits for is bounded by the drive
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	// Closing must not be given up half way: it waits whatever happens, and
-	// what it waits for is bounded by the drive.
-	if err := o.seize(context.Background(), op); err != nil {
+	if err := o.seize(ctx, op); err != nil {
 		return err
 	}
 	defer o.releaseLocked()
-	l := o.log.log
-	var err error
-	if forAppend {
-		o.mu.Unlock()
-		err = l.Sync(ctx)
-		o.mu.Lock()
-		o.log.append = false
-	}
+	l, last := o.log.log, o.log.opens == 1
+	o.mu.Unlock()
+	err := o.endLog(ctx, op, l, forAppend, last)
+	o.mu.Lock()
+	o.log.append = o.log.append && !forAppend
 	o.log.opens--
-	if o.log.opens == 0 {
+	if last {
 		o.log.log = nil
-		o.mu.Unlock()
-		if cerr := l.Close(ctx); err == nil {
-			err = cerr
-		}
-		o.mu.Lock()
 	}
+	return err
+}
+
+// endLog syncs a log that was open for append, and closes it if that was the
+// last open. In a pool that is read-only nothing is written any more: somebody
+// else may have the drive.
+func (o *object) endLog(ctx context.Context, op string, l *mlog.Log, sync, last bool) error {
+	if refused := o.pool.writable(op); refused != nil {
+		appended, _ := l.Len()
+		durable, _ := l.Durable()
+		if !sync || appended == durable {
+			refused = nil
+		}
+		if last {
+			refused = errors.Join(refused, l.Abandon(ctx))
+		}
+		return refused
+	}
+	switch {
+	case last:
+		return l.Close(ctx)
+	case sync:
+		return l.Sync(ctx)
+	}
+	return nil
+}
+
+// formatNew makes the empty log of an uncommitted object durable. If the context
+// ends before, that goes on: the object is seized, and its extent pinned, until
+// it is done.
+func (o *object) formatNew(ctx context.Context, op string, desc *layout.Object) error {
+	if err := o.seizeLog(ctx, op); err != nil {
+		return err
+	}
+	if !o.use.Pin() {
+		o.releaseLog()
+		return noSuch(op, o.id)
+	}
+	c := o.logConfig(desc)
+	_, err := o.pool.background.run(ctx, "log format", func() error {
+		defer o.releaseLog()
+		defer o.use.Unpin()
+		return mlog.Format(context.Background(), c, 0)
+	}, nil)
 	return ioError(op, o.drive.dev, err)
+}
+
+// seizeLog is seize for those who do not hold o.mu.
+func (o *object) seizeLog(ctx context.Context, op string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.seize(ctx, op)
+}
+
+func (o *object) releaseLog() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.releaseLocked()
 }
 
 // OpenAppend implements [api.Mlog].
@@ -224,42 +287,36 @@ func (m *Mlog) Erase(ctx context.Context, minGeneration uint64) error {
 
 // erase drops the log's records: the empty log of the new generation is durable
 // before the record that makes it current. opens is how many opens the caller
-// has itself.
+// has himself. Nobody opens the log before the outcome is known.
 func (o *object) erase(ctx context.Context, op string, minGeneration uint64, opens int) error {
-	if err := o.pool.alive(op); err != nil {
+	if err := o.pool.writable(op); err != nil {
 		return err
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if err := o.seize(ctx, op); err != nil {
+	if err := o.seizeLog(ctx, op); err != nil {
 		return err
 	}
-	defer o.releaseLocked()
-	switch {
-	case o.state != committed:
-		return &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "the log is not committed"}
-	case o.log.opens > opens:
-		return &api.Error{Code: api.EBUSY, Op: op, Object: o.id, Detail: "the log is open"}
-	case o.desc.Generation == 1<<64-1:
-		return &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "the log has had all its generations"}
+	now, err := o.erasable(op, opens)
+	if err == nil {
+		// Again: an erase before whose outcome is unknown has failed the pool.
+		err = o.pool.writable(op)
 	}
-	generation := max(o.desc.Generation+1, minGeneration)
-	o.mu.Unlock()
-	err := o.eraseTo(ctx, op, generation)
-	o.mu.Lock()
-	return err
-}
-
-// eraseTo makes the empty log of a generation durable and then current. The
-// caller has the log to himself.
-func (o *object) eraseTo(ctx context.Context, op string, generation uint64) error {
-	_, now := o.snapshot()
+	if err != nil {
+		o.releaseLog()
+		return err
+	}
 	next := now
-	next.Generation = generation
-	if err := mlog.Format(ctx, o.logConfig(&next), now.Generation); err != nil {
+	next.Generation = max(now.Generation+1, minGeneration)
+	left, err := o.pool.background.run(ctx, "log format", func() error {
+		return mlog.Format(context.Background(), o.logConfig(&next), now.Generation)
+	}, o.releaseLog)
+	if left {
+		return api.ContextError(op, err)
+	}
+	if err != nil {
+		o.releaseLog()
 		return ioError(op, o.drive.dev, err)
 	}
-	t := &txn{op: op, ids: []layout.ObjectID{o.id}, apply: func() {
+	t := &txn{op: op, ids: []layout.ObjectID{o.id}, settled: o.releaseLog, apply: func() {
 		o.mu.Lock()
 		o.desc.Generation = next.Generation
 		o.mu.Unlock()
@@ -267,6 +324,21 @@ func (o *object) eraseTo(ctx context.Context, op string, generation uint64) erro
 	}}
 	t.rec.Erase(next.ID, next.Birth, next.Generation)
 	return o.pool.meta.commit(ctx, t)
+}
+
+// erasable says why a seized log cannot be erased.
+func (o *object) erasable(op string, opens int) (layout.Object, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.state != committed:
+		return o.desc, &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "the log is not committed"}
+	case o.log.opens > opens:
+		return o.desc, &api.Error{Code: api.EBUSY, Op: op, Object: o.id, Detail: "the log is open"}
+	case o.desc.Generation == 1<<64-1:
+		return o.desc, &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "the log has had all its generations"}
+	}
+	return o.desc, nil
 }
 
 // appender implements [api.Appender].
@@ -282,6 +354,10 @@ func (a *appender) Append(ctx context.Context, record []byte, sync bool) (uint64
 	if err := a.ended.check(op, a.obj.id); err != nil {
 		return 0, err
 	}
+	if err := a.obj.pool.writable(op); err != nil {
+		return 0, err
+	}
+	a.obj.pool.fence.touch()
 	n, err := a.log.Append(ctx, record)
 	if err == nil && sync {
 		if err = a.log.SyncTo(ctx, n+1); err != nil && ctx.Err() != nil {
@@ -297,6 +373,9 @@ func (a *appender) Append(ctx context.Context, record []byte, sync bool) (uint64
 // Sync implements [api.Appender].
 func (a *appender) Sync(ctx context.Context) error {
 	if err := a.ended.check("mlog sync", a.obj.id); err != nil {
+		return err
+	}
+	if err := a.obj.pool.writable("mlog sync"); err != nil {
 		return err
 	}
 	return ioError("mlog sync", a.obj.drive.dev, a.log.Sync(ctx))
@@ -327,6 +406,9 @@ func (r *logReader) Next(ctx context.Context, p []byte) (int, error) {
 	if err := r.ended.check("mlog read", r.obj.id); err != nil {
 		return 0, err
 	}
+	if err := r.obj.pool.alive("mlog read"); err != nil {
+		return 0, err
+	}
 	return r.Reader.Next(ctx, p)
 }
 
@@ -343,7 +425,7 @@ func (r *logReader) Close() error {
 	if err := r.ended.end("mlog close", r.obj.id); err != nil {
 		return err
 	}
-	err := r.obj.closeLog(context.Background(), "mlog close", false)
+	err := errors.Join(r.Reader.Close(), r.obj.closeLog(context.Background(), "mlog close", false))
 	r.obj.unref()
 	return err
 }

@@ -3,6 +3,7 @@ package mpool
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/layout"
@@ -21,8 +22,17 @@ type txn struct {
 	live    int64             // change of the compacted size, in bytes
 	objects int64             // change of the number of objects
 	apply   func()            // under meta.applyMu; must not fail or block
+	// settled, if set, is called once, by any task, when no application can
+	// follow any more: it is applied, or was not sent, or the pool has failed.
+	settled func()
 
 	seq uint64 // its record's number, once sent
+}
+
+func (t *txn) settle() {
+	if t.settled != nil {
+		t.settled()
+	}
 }
 
 // meta is the pool's metadata: one MDC, the transactions under way in it, and
@@ -32,8 +42,14 @@ type meta struct {
 	sched *sched.Sched
 	mdc   *mlog.MDC
 
-	mu   sched.Mutex // held across an append: the order of the log is the order of transactions
-	cond sched.Cond  // a compaction has ended
+	// turn is held across an append: the order of the log is the order of
+	// transactions.
+	turn gate
+	// failed is why the pool is read-only, or nil.
+	failed atomic.Pointer[error]
+
+	mu   sched.Mutex
+	cond sched.Cond // a compaction has ended
 	// +checklocks:mu
 	live int64 // bytes of a compacted log
 	// +checklocks:mu
@@ -50,12 +66,11 @@ type meta struct {
 	pending []*txn // sent and not applied, in the order of the log
 	// +checklocks:applyMu
 	durable uint64 // records with lower numbers are durable
-	// +checklocks:applyMu
-	failed error // the pool is read-only since
 }
 
 func newMeta(p *Pool) *meta {
 	m := &meta{pool: p, sched: p.sched}
+	m.turn.init(p.sched, sched.RankMeta)
 	m.mu.Init(p.sched, sched.RankMeta)
 	m.cond.Init(p.sched, &m.mu)
 	m.applyMu.Init(p.sched, sched.RankApply)
@@ -66,42 +81,74 @@ func newMeta(p *Pool) *meta {
 // and padding included.
 func recordCost(n int) int64 { return int64(n) + int64(n)/256 + 32 }
 
-// room returns nil when the record fits: at once, or after a compaction, which
-// it then waits for.
-//
-// +checklocks:m.mu
-func (m *meta) room(ctx context.Context, t *txn) error {
-	need := recordCost(t.rec.Len())
+// createBytes is what an object takes of a compacted log.
+func createBytes(o *layout.Object) int64 { return omf.CreateBytes(len(o.Sums)) + 4 }
+
+// takeTurn enters the turn with room for the record in the log: at once, or
+// after a compaction, which it waits for outside.
+func (m *meta) takeTurn(ctx context.Context, t *txn) error {
 	for {
-		if m.closing {
-			return api.Errorf(api.EBADF, t.op, "the pool is being deactivated")
+		if err := m.turn.enter(ctx, t.op); err != nil {
+			return err
 		}
-		if err := m.failure(); err != nil {
-			return readOnly(t.op, err)
-		}
-		used, capacity := m.mdc.Usage()
-		kept := int64(layout.BlockSize) // the end mark of a compaction, and the last page's rest
-		deletes := (m.objects + max(t.objects, 0)) * recordCost(omf.DeleteBytes)
-		if !t.frees {
-			kept += deletes
-		}
-		if used+need+kept <= capacity {
+		fits, compactions, err := m.room(t)
+		if fits {
 			return nil
 		}
-		// A compaction helps only if what lives, and the deletes it needs room
-		// for, leave space; it is full well before that, because appends go on
-		// while a compaction writes.
-		if !t.frees && m.live+deletes+need > fullShare(capacity) {
-			return &api.Error{
-				Code: api.ENOSPC, Op: t.op, Want: need, Have: max(0, fullShare(capacity)-m.live-deletes),
-				Detail: "the pool's metadata is full; delete objects",
-			}
+		m.turn.leave()
+		if err == nil {
+			err = m.compacted(ctx, t.op, compactions)
 		}
-		m.compactLocked()
-		if err := m.cond.Wait(ctx); err != nil {
-			return api.ContextError(t.op, err)
+		if err != nil {
+			return err
 		}
 	}
+}
+
+// room says whether the record fits. If not, and without an error, a compaction
+// is under way, before whose end there were so many.
+func (m *meta) room(t *txn) (fits bool, compactions uint64, err error) {
+	need := recordCost(t.rec.Len())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closing {
+		return false, 0, api.Errorf(api.EBADF, t.op, "the pool is being deactivated")
+	}
+	if err := m.failure(); err != nil {
+		return false, 0, readOnly(t.op, err)
+	}
+	used, capacity := m.mdc.Usage()
+	kept := int64(layout.BlockSize) // the end mark of a compaction, and the last page's rest
+	deletes := (m.objects + max(t.objects, 0)) * recordCost(omf.DeleteBytes)
+	if !t.frees {
+		kept += deletes
+	}
+	if used+need+kept <= capacity {
+		return true, 0, nil
+	}
+	// A compaction helps only if what lives, and the deletes it needs room
+	// for, leave space; it is full well before that, because appends go on
+	// while a compaction writes.
+	if !t.frees && m.live+deletes+need > fullShare(capacity) {
+		return false, 0, &api.Error{
+			Code: api.ENOSPC, Op: t.op, Want: need, Have: max(0, fullShare(capacity)-m.live-deletes),
+			Detail: "the pool's metadata is full; delete objects",
+		}
+	}
+	m.compactLocked()
+	return false, m.compactions, nil
+}
+
+// compacted returns when there were more compactions than before.
+func (m *meta) compacted(ctx context.Context, op string, before uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.compactions == before {
+		if err := m.cond.Wait(ctx); err != nil {
+			return api.ContextError(op, err)
+		}
+	}
+	return nil
 }
 
 // fullShare is how much of the log live records and the room for their deletes
@@ -109,32 +156,40 @@ func (m *meta) room(ctx context.Context, t *txn) error {
 func fullShare(capacity int64) int64 { return capacity / 10 * 6 }
 
 // commit sends a transaction and returns when it is durable and applied. After
-// an error that is not EUNKNOWN nothing was sent.
+// an error that is not EUNKNOWN nothing was sent. EUNKNOWN with a context that
+// ended says that it may still be applied.
 func (m *meta) commit(ctx context.Context, t *txn) error {
-	m.mu.Lock()
-	if err := m.send(ctx, t); err != nil {
-		m.mu.Unlock()
+	if err := m.takeTurn(ctx, t); err != nil {
+		t.settle()
 		return err
 	}
-	m.maybeCompactLocked()
-	m.mu.Unlock()
-	m.pool.fence.touch()
-	if err := m.mdc.SyncTo(ctx, t.seq+1); err != nil {
-		return &api.Error{
-			Code: api.EUNKNOWN, Op: t.op, Err: err,
-			Detail: "the change was sent and its outcome is unknown",
-		}
+	err := m.send(ctx, t)
+	m.turn.leave()
+	if err != nil {
+		t.settle()
+		return err
 	}
-	return nil
+	m.maybeCompact()
+	m.pool.fence.touch()
+	if err = m.mdc.SyncTo(ctx, t.seq+1); err == nil {
+		t.settle()
+		return nil
+	}
+	if t.settled != nil {
+		m.pool.background.start("transaction", func() {
+			_ = m.mdc.SyncTo(context.Background(), t.seq+1) //nolint:errcheck // nobody waits for the outcome, only for its end
+			t.settle()
+		})
+	}
+	return &api.Error{
+		Code: api.EUNKNOWN, Op: t.op, Err: err,
+		Detail: "the change was sent and its outcome is unknown",
+	}
 }
 
-// send appends the record and queues the transaction for its application.
-//
-// +checklocks:m.mu
+// send appends the record and queues the transaction for its application. The
+// caller holds the turn.
 func (m *meta) send(ctx context.Context, t *txn) error {
-	if err := m.room(ctx, t); err != nil {
-		return err
-	}
 	seq, err := m.mdc.Append(ctx, t.rec.Bytes())
 	if err != nil {
 		if ctx.Err() != nil {
@@ -144,8 +199,10 @@ func (m *meta) send(ctx context.Context, t *txn) error {
 		return &api.Error{Code: api.EROFS, Op: t.op, Err: err, Detail: "the pool's metadata cannot be written"}
 	}
 	t.seq = seq
+	m.mu.Lock()
 	m.live += t.live
 	m.objects += t.objects
+	m.mu.Unlock()
 	m.applyMu.Lock()
 	m.pending = append(m.pending, t)
 	m.applyReadyLocked() // the writer may have been faster
@@ -190,19 +247,14 @@ func readOnly(op string, why error) error {
 }
 
 // fail turns the pool read-only.
-func (m *meta) fail(err error) {
-	m.applyMu.Lock()
-	if m.failed == nil {
-		m.failed = err
-	}
-	m.applyMu.Unlock()
-}
+func (m *meta) fail(err error) { m.failed.CompareAndSwap(nil, &err) }
 
 // failure returns why the pool is read-only, or nil.
 func (m *meta) failure() error {
-	m.applyMu.Lock()
-	defer m.applyMu.Unlock()
-	return m.failed
+	if err := m.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // close waits for what is under way and closes the log cleanly.
@@ -211,14 +263,18 @@ func (m *meta) close(ctx context.Context) error {
 	m.closing = true
 	for m.compacting {
 		if err := m.cond.Wait(ctx); err != nil {
-			m.closing = false
 			m.mu.Unlock()
 			return api.ContextError("pool deactivate", err)
 		}
 	}
 	m.mu.Unlock()
+	// Whoever found room before may be sending still.
+	if err := m.turn.enter(ctx, "pool deactivate"); err != nil {
+		return err
+	}
+	m.turn.leave()
 	if m.failure() != nil {
-		return errors.Join(m.mdc.Abandon())
+		return m.mdc.Abandon()
 	}
 	return m.mdc.Close(ctx)
 }

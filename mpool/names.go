@@ -84,7 +84,7 @@ func (t *namesTable) ownerExists(index uint32) bool {
 // maxOwners bounds the owner table.
 const maxOwners = 1 << 16
 
-// checkRoots validates changes of roots. The caller holds Pool.admin.
+// checkRoots validates changes of roots. The caller is in Pool.admin.
 // committing holds objects that the same transaction commits.
 func (p *Pool) checkRoots(op string, roots []api.Root, committing map[layout.ObjectID]bool) error {
 	now := p.names.roots()
@@ -128,21 +128,51 @@ func (p *Pool) SetRoots(ctx context.Context, roots []api.Root) error {
 	if len(roots) > api.MaxRoots {
 		return api.Errorf(api.EINVAL, op, "%d roots at once: at most %d", len(roots), api.MaxRoots)
 	}
-	p.admin.Lock()
-	defer p.admin.Unlock()
+	if err := p.admin.enter(ctx, op); err != nil {
+		return err
+	}
 	if err := p.checkRoots(op, roots, nil); err != nil {
+		p.admin.leave()
 		return err
 	}
 	roots = append([]api.Root(nil), roots...)
-	t := &txn{op: op, ids: []layout.ObjectID{namesID}, apply: func() { p.names.setRoots(roots) }}
-	encodeRoots(t, roots)
+	t := &txn{op: op, ids: []layout.ObjectID{namesID}, settled: p.admin.leave, apply: func() { p.names.setRoots(roots) }}
+	p.encodeRoots(t, roots)
 	return p.meta.commit(ctx, t)
 }
 
-func encodeRoots(t *txn, roots []api.Root) {
+// encodeRoots adds changes of roots to a transaction. The caller is in
+// Pool.admin.
+func (p *Pool) encodeRoots(t *txn, roots []api.Root) {
+	there := make(map[string]bool)
+	for _, r := range p.names.roots() {
+		there[r.Name] = true
+	}
 	for _, r := range roots {
 		t.rec.Root(r.Name, r.ID)
+		switch cost := nameBytes(r.Name); {
+		case r.ID == 0 && there[r.Name]:
+			t.live -= cost
+		case r.ID != 0 && !there[r.Name]:
+			t.live += cost
+		}
+		there[r.Name] = r.ID != 0
 	}
+}
+
+// nameBytes is what a root or an owner takes of a compacted log.
+func nameBytes(name string) int64 { return int64(16 + len(name)) }
+
+// live returns what all roots and owners take of a compacted log.
+func (t *namesTable) live() int64 {
+	var sum int64
+	for _, r := range t.roots() {
+		sum += nameBytes(r.Name)
+	}
+	for _, o := range t.owners() {
+		sum += nameBytes(o.Name)
+	}
+	return sum
 }
 
 // Roots implements [api.Pool].
@@ -162,24 +192,38 @@ func (p *Pool) AddOwner(ctx context.Context, name string, parent uint32) (uint32
 	if name == "" || len(name) > api.MaxOwnerName || !printable(name) {
 		return 0, api.Errorf(api.EINVAL, op, "owner name %q: want 1 to %d bytes of printable UTF-8", name, api.MaxOwnerName)
 	}
-	p.admin.Lock()
-	defer p.admin.Unlock()
+	if err := p.admin.enter(ctx, op); err != nil {
+		return 0, err
+	}
+	o, err := p.newOwner(op, name, parent)
+	if err != nil {
+		p.admin.leave()
+		return 0, err
+	}
+	t := &txn{
+		op: op, ids: []layout.ObjectID{namesID}, live: nameBytes(name), settled: p.admin.leave,
+		apply: func() { p.names.addOwner(o) },
+	}
+	t.rec.Owner(o.Index, o.Parent, o.Name)
+	return o.Index, p.meta.commit(ctx, t)
+}
+
+// newOwner makes the next owner. The caller is in Pool.admin.
+func (p *Pool) newOwner(op, name string, parent uint32) (api.Owner, error) {
+	var none api.Owner
 	list := p.names.owners()
 	if parent > uint32(len(list)) {
-		return 0, api.Errorf(api.ENOENT, op, "no owner of index %d", parent)
+		return none, api.Errorf(api.ENOENT, op, "no owner of index %d", parent)
 	}
 	for _, o := range list {
 		if o.Parent == parent && o.Name == name {
-			return 0, api.Errorf(api.EEXIST, op, "owner %q is there already, index %d", name, o.Index)
+			return none, api.Errorf(api.EEXIST, op, "owner %q is there already, index %d", name, o.Index)
 		}
 	}
 	if len(list)+1 >= maxOwners {
-		return 0, api.Errorf(api.ENOSPC, op, "a pool has at most %d owners", maxOwners)
+		return none, api.Errorf(api.ENOSPC, op, "a pool has at most %d owners", maxOwners)
 	}
-	o := api.Owner{Index: uint32(len(list) + 1), Parent: parent, Name: name}
-	t := &txn{op: op, ids: []layout.ObjectID{namesID}, live: recordCost(12 + len(name)), apply: func() { p.names.addOwner(o) }}
-	t.rec.Owner(o.Index, o.Parent, o.Name)
-	return o.Index, p.meta.commit(ctx, t)
+	return api.Owner{Index: uint32(len(list) + 1), Parent: parent, Name: name}, nil
 }
 
 // Owners implements [api.Pool].

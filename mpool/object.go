@@ -51,7 +51,7 @@ func (p *Pool) newObject(d *drive, desc layout.Object, st objectState) *object {
 	cfg := o.mblockConfig(desc)
 	switch {
 	case desc.ID.Kind() != layout.KindMblock:
-	case st == uncommitted:
+	case st < committed:
 		o.writer = mblock.NewWriter(cfg)
 	default:
 		o.reader = mblock.NewReader(cfg, desc, p.sums, p.props.Load().verify)
@@ -79,6 +79,9 @@ func (o *object) snapshot() (objectState, layout.Object) {
 func (p *Pool) find(op string, id layout.ObjectID) (*object, error) {
 	p.usesMu.Lock()
 	defer p.usesMu.Unlock()
+	if err := p.alive(op); err != nil {
+		return nil, err
+	}
 	o := p.uses[id]
 	if o == nil {
 		desc, ok := p.table.Lookup(id)
@@ -114,12 +117,30 @@ func refLocked(op string, o *object) error {
 // unref gives a reference back. A committed object that nobody uses any more is
 // in the table only; an uncommitted one stays until it is aborted.
 func (o *object) unref() {
-	state, _ := o.snapshot()
-	p := o.pool
-	p.usesMu.Lock()
-	defer p.usesMu.Unlock()
-	if o.use.Unref() == 0 && state == committed {
-		delete(p.uses, o.id)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pool.usesMu.Lock()
+	defer o.pool.usesMu.Unlock()
+	o.use.Unref()
+	o.forgetLocked()
+}
+
+// dropUnusedLocked is for whoever ends the last use that is no reference.
+//
+// +checklocks:o.mu
+func (o *object) dropUnusedLocked() {
+	o.pool.usesMu.Lock()
+	defer o.pool.usesMu.Unlock()
+	o.forgetLocked()
+}
+
+// forgetLocked leaves a committed object that nobody uses to the table.
+//
+// +checklocks:o.mu
+// +checklocks:o.pool.usesMu
+func (o *object) forgetLocked() {
+	if o.use.Refs() == 0 && o.state == committed && o.log.opens == 0 && !o.log.busy {
+		delete(o.pool.uses, o.id)
 	}
 }
 
@@ -174,9 +195,9 @@ func (p *Pool) describe(o *layout.Object) api.ObjectInfo {
 	return i
 }
 
-// alloc makes an uncommitted object with one reference. want is the id to use,
-// or 0.
-func (p *Pool) alloc(ctx context.Context, op string, kind layout.Kind, want layout.ObjectID, o api.AllocOptions, blocks uint32) (*object, error) {
+// alloc makes an uncommitted object with one reference. The counter of its id is
+// the one of id, or the next if that is 0.
+func (p *Pool) alloc(ctx context.Context, op string, id layout.ObjectID, st objectState, o api.AllocOptions, blocks uint32) (*object, error) {
 	if err := p.alive(op); err != nil {
 		return nil, err
 	}
@@ -190,7 +211,7 @@ func (p *Pool) alloc(ctx context.Context, op string, kind layout.Kind, want layo
 	if err != nil {
 		return nil, err
 	}
-	counter, birth, err := p.ids.take(ctx, op, want.Counter())
+	counter, birth, err := p.ids.take(ctx, op, id.Counter())
 	if err != nil {
 		return nil, err
 	}
@@ -199,22 +220,23 @@ func (p *Pool) alloc(ctx context.Context, op string, kind layout.Kind, want layo
 		return nil, err
 	}
 	desc := layout.Object{
-		ID: layout.NewObjectID(kind, counter), Birth: birth, Extent: d.extent(run), Capacity: uint64(o.Capacity),
+		ID: layout.NewObjectID(id.Kind(), counter), Birth: birth, Extent: d.extent(run), Capacity: uint64(o.Capacity),
 		Owner: o.Owner, Tag: o.Tag, Created: uint64(p.sched.Now().UnixMilli()),
 	}
-	if kind == layout.KindMlog {
+	if id.Kind() == layout.KindMlog {
 		desc.Generation = 1
 	}
-	obj := p.newObject(d, desc, uncommitted)
+	obj := p.newObject(d, desc, st)
 	p.usesMu.Lock()
 	defer p.usesMu.Unlock()
-	if want != 0 {
-		_, lives := p.table.Lookup(want)
-		if lives || p.uses[want] != nil {
-			d.zones.Drain(run, space.Uncommitted)
-			d.drain.add(run)
-			return nil, &api.Error{Code: api.EEXIST, Op: op, Object: want, Detail: "an object of this id lives"}
-		}
+	err = p.alive(op)
+	if _, lives := p.table.Lookup(desc.ID); err == nil && (lives || p.uses[desc.ID] != nil) {
+		err = &api.Error{Code: api.EEXIST, Op: op, Object: desc.ID, Detail: "an object of this id lives"}
+	}
+	if err != nil {
+		d.zones.Drain(run, space.Uncommitted)
+		d.drain.add(run)
+		return nil, err
 	}
 	if !obj.use.Ref() {
 		panic("mpool: a new object refuses a reference")
@@ -251,7 +273,11 @@ func (d *drive) allocate(ctx context.Context, op string, zones uint32, spare boo
 			return run, nil
 		}
 		u := d.zones.Usage()
-		if u.Draining == 0 || uint64(u.Free)+uint64(u.Draining) < uint64(zones) {
+		most := uint64(u.Free) + uint64(u.Draining)
+		if spare {
+			most += uint64(u.Spare)
+		}
+		if u.Draining == 0 || most < uint64(zones) {
 			return run, d.noSpace(op, zones)
 		}
 		if err := d.drain.wait(ctx, was); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev"
@@ -30,14 +31,18 @@ type Pool struct {
 
 	// life serializes changes of the pool as a whole; it is held across their
 	// I/O, so nothing on a request's path takes it.
-	life   sched.Mutex
-	sb     atomic.Pointer[omf.Superblock] // as last written; changed under life
-	closed atomic.Bool                    // set under life
+	life   gate
+	sb     atomic.Pointer[omf.Superblock] // as last written; changed in life
+	closed atomic.Bool                    // changed in life and under usesMu
+	ending background                     // changes of the pool as a whole
 
 	// admin serializes changes of roots, owners and properties; it is held
-	// across their commit, so that what is checked is what is changed.
-	admin sched.Mutex
+	// until the outcome of their commit is known, so that what is checked is
+	// what is changed.
+	admin gate
 	names namesTable // guarded by its own lock for readers
+
+	background background // of objects and transactions
 
 	usesMu sched.Mutex
 	// +checklocks:usesMu
@@ -140,42 +145,84 @@ func (p *Pool) Close() error { return p.close(context.Background(), false) }
 
 // Abandon closes the pool whatever is in use, as a process's death would:
 // uncommitted objects are gone, committed ones and synced records stay. For a
-// daemon that must end.
+// daemon that must end. EUNKNOWN when the context ends first; it goes on.
 func (p *Pool) Abandon(ctx context.Context) error { return p.close(ctx, true) }
 
 func (p *Pool) close(ctx context.Context, force bool) error {
-	p.life.Lock()
-	defer p.life.Unlock()
-	if p.closed.Load() {
-		return api.Errorf(api.EBADF, opDeactivate, "the pool is deactivated already")
-	}
-	if !force {
-		if err := p.idle(); err != nil {
+	return p.change(ctx, opDeactivate, func() error {
+		if p.closed.Load() {
+			return api.Errorf(api.EBADF, opDeactivate, "the pool is deactivated already")
+		}
+		if err := p.retire(force); err != nil {
 			return err
 		}
-	}
-	return p.shut(ctx, func(*drive) error { return nil })
+		return p.shut(func(*drive) error { return nil })
+	})
 }
 
 const opDeactivate = "pool deactivate"
 
-// shut ends the pool: background work, the metadata log, then each drive, with
-// which last is done before it is closed. The caller holds life.
-func (p *Pool) shut(ctx context.Context, last func(*drive) error) error {
-	p.closed.Store(true)
-	p.fence.close()
-	err := p.meta.close(ctx)
-	for _, d := range p.drives {
-		d.drain.close()
-		// Operations that a context ended the wait for may not have ended.
-		err = errors.Join(err, ioError(opDeactivate, d.dev, d.dev.Quiesce(ctx)))
-		err = errors.Join(err, ioError(opDeactivate, d.dev, last(d)), ioError(opDeactivate, d.dev, d.dev.Close()))
+// change changes the pool as a whole: one at a time. If the context ends before
+// the change does, that goes on: EUNKNOWN.
+func (p *Pool) change(ctx context.Context, op string, f func() error) error {
+	if err := p.life.enter(ctx, op); err != nil {
+		return err
+	}
+	left, err := p.ending.run(ctx, op, func() error {
+		defer p.life.leave()
+		return f()
+	}, nil)
+	if left {
+		return &api.Error{Code: api.EUNKNOWN, Op: op, Err: err, Detail: "it goes on; look at the pool to see its outcome"}
 	}
 	return err
 }
 
-// idle is nil when nobody holds a reference.
-func (p *Pool) idle() error {
+// shut ends the pool, which is retired: background work, the metadata log, then
+// each drive, with which last is done before it is closed. The caller is in
+// life.
+func (p *Pool) shut(last func(*drive) error) error {
+	ctx := context.Background()
+	p.fence.close()
+	err := errors.Join(p.background.wait(ctx), p.meta.close(ctx), p.background.wait(ctx))
+	for _, d := range p.drives {
+		d.drain.close()
+		if qerr := d.dev.Quiesce(ctx); qerr != nil {
+			err = errors.Join(err, ioError(opDeactivate, d.dev, qerr))
+		}
+		err = errors.Join(err, ioError(opDeactivate, d.dev, last(d)), ioError(opDeactivate, d.dev, closeIdle(d.dev)))
+	}
+	return err
+}
+
+// closeIdle closes a drive when no operation is under way any more: operations
+// that a context ended the wait for may not have ended.
+func closeIdle(d *bdev.Drive) error {
+	for {
+		if err := d.Quiesce(context.Background()); err != nil {
+			return err
+		}
+		if err := d.Close(); !errors.Is(err, syscall.EBUSY) {
+			return err
+		}
+	}
+}
+
+// closeDrive closes a drive that a failed operation leaves: at once, or when
+// the operations under way have ended.
+func closeDrive(s *sched.Sched, d *bdev.Drive) error {
+	if d.InFlight() == 0 {
+		return closeIdle(d)
+	}
+	s.Go("drive close", func() {
+		_ = closeIdle(d) //nolint:errcheck // nobody is left to be told
+	})
+	return nil
+}
+
+// retire lets nobody use the pool any more: at once, or if nobody holds a
+// reference.
+func (p *Pool) retire(force bool) error {
 	p.usesMu.Lock()
 	defer p.usesMu.Unlock()
 	busy := make([]layout.ObjectID, 0, len(p.uses))
@@ -184,7 +231,8 @@ func (p *Pool) idle() error {
 			busy = append(busy, id)
 		}
 	}
-	if len(busy) == 0 {
+	if len(busy) == 0 || force {
+		p.closed.Store(true)
 		return nil
 	}
 	slices.Sort(busy)
@@ -195,6 +243,17 @@ func (p *Pool) idle() error {
 func (p *Pool) alive(op string) error {
 	if p.closed.Load() {
 		return api.Errorf(api.EBADF, op, "the pool is deactivated")
+	}
+	return nil
+}
+
+// writable refuses writes on a closed or read-only pool.
+func (p *Pool) writable(op string) error {
+	if err := p.alive(op); err != nil {
+		return err
+	}
+	if err := p.meta.failure(); err != nil {
+		return readOnly(op, err)
 	}
 	return nil
 }

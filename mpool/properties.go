@@ -101,13 +101,16 @@ func printable(s string) bool {
 
 // Set changes the pool's properties in one transaction. Errors: EINVAL, EROFS.
 func (p *Pool) Set(ctx context.Context, s api.PoolSettings) error {
-	p.admin.Lock()
-	defer p.admin.Unlock()
-	next, err := p.props.Load().change(s)
-	if err != nil {
+	const op = "pool set"
+	if err := p.admin.enter(ctx, op); err != nil {
 		return err
 	}
-	t := &txn{op: "pool set", ids: []layout.ObjectID{namesID}, apply: func() {
+	next, err := p.props.Load().change(s)
+	if err != nil {
+		p.admin.leave()
+		return err
+	}
+	t := &txn{op: op, ids: []layout.ObjectID{namesID}, settled: p.admin.leave, apply: func() {
 		p.props.Store(&next)
 		for _, d := range p.drives {
 			d.zones.SetSpare(next.spare)

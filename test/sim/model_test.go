@@ -42,6 +42,7 @@ type logModel struct {
 	inflight   map[string]bool   // appends not answered
 	synced     uint64            // records below are durable
 	erasing    bool              // an erase was sent and not answered
+	unclean    bool              // it was closed with an error: its end is unknown
 }
 
 // containerModel is what the model knows of an MDC: a map changed one key at a
@@ -50,6 +51,7 @@ type containerModel struct {
 	fate    fate
 	history []change // change i brought version i+1
 	synced  uint64   // versions up to it are durable
+	unclean bool     // it was closed with an error: its version is unknown
 }
 
 type change struct {
