@@ -1,5 +1,0 @@
-//go:build race
-
-package bdev_test
-
-const raceEnabled = true
