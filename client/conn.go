@@ -94,7 +94,7 @@ func (c *Conn) die(cause error) {
 		return
 	}
 	c.dead = cause
-	_ = c.conn.Close() //nolint:errcheck // nothing to lose
+	_ = c.conn.Close() // nothing to lose
 	for tag, k := range c.calls {
 		delete(c.calls, tag)
 		k.err = cause
@@ -395,6 +395,6 @@ func takeFD(oob []byte) int {
 
 func closeFD(fd int) {
 	if fd >= 0 {
-		_ = unix.Close(fd) //nolint:errcheck // memory has nothing to write back
+		_ = unix.Close(fd) // memory has nothing to write back
 	}
 }

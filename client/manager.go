@@ -135,9 +135,10 @@ func (c *Conn) Version(ctx context.Context) (Version, error) {
 	return v, err
 }
 
-// Counters, as the daemon keeps them.
 type (
-	OpCounters    = ioctl.OpCounters
+	// OpCounters counts one operation.
+	OpCounters = ioctl.OpCounters
+	// DriveCounters counts one drive.
 	DriveCounters = ioctl.DriveCounters
 	// Stats counts one pool, or all the daemon did. Its NextOp and NextDrive
 	// are 0.

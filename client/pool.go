@@ -229,7 +229,7 @@ func (p *pool) Objects(ctx context.Context, f api.Filter) iter.Seq2[api.ObjectIn
 			ctx, cancel := polite()
 			defer cancel()
 			// If the daemon does not hear it, the connection's end does the same.
-			_ = list.close(ctx, 0) //nolint:errcheck // see above
+			_ = list.close(ctx, 0)
 		}()
 		for more := true; more; {
 			next := &ioctl.ListReply{}

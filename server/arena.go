@@ -30,7 +30,7 @@ type arena struct {
 
 func newArena(size int64) (*arena, error) {
 	fd, err := unix.MemfdCreate("mpool-arena", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
-	if err == unix.EINVAL { //nolint:errorlint // a bare errno; a kernel before 6.3
+	if err == unix.EINVAL { // a kernel before 6.3
 		fd, err = unix.MemfdCreate("mpool-arena", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
@@ -81,7 +81,7 @@ func (a *arena) seal() error {
 		return fmt.Errorf("fill arena: %w", err)
 	}
 	a.sealed = true
-	_ = unix.Close(a.fd) //nolint:errcheck // memory has nothing to write back
+	_ = unix.Close(a.fd) // memory has nothing to write back
 	a.fd = -1
 	return nil
 }
@@ -117,7 +117,7 @@ func (a *arena) unuse() {
 		a.mem = nil
 	}
 	if a.fd >= 0 {
-		_ = unix.Close(a.fd) //nolint:errcheck // memory has nothing to write back
+		_ = unix.Close(a.fd) // memory has nothing to write back
 		a.fd = -1
 	}
 }

@@ -423,7 +423,7 @@ func TestLongLists(t *testing.T) {
 			t.Errorf("%d drives", len(i.Drives))
 		}
 	}
-	_, err := c.CreatePool(ctx, "wider", append(devices, "/dev/one-more"), api.CreateOptions{})
+	_, err := c.CreatePool(ctx, "wider", slices.Concat(devices, []string{"/dev/one-more"}), api.CreateOptions{})
 	want(t, api.EINVAL, err)
 
 	s := must[client.Stats](t)(c.Stat(ctx, "wide"))

@@ -84,7 +84,7 @@ func identify(conn *net.UnixConn, noPeerPidfd bool) (*peer, error) {
 func newPidfd(fd int) (*os.File, error) {
 	unix.CloseOnExec(fd)
 	if err := unix.SetNonblock(fd, true); err != nil {
-		_ = unix.Close(fd) //nolint:errcheck // the error of SetNonblock is the one to report
+		_ = unix.Close(fd) // the error of SetNonblock is the one to report
 		return nil, fmt.Errorf("watch peer: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "pidfd"), nil
@@ -188,7 +188,7 @@ func (p *peer) waitDead() bool {
 
 func (p *peer) close() {
 	if p.pidfd != nil {
-		_ = p.pidfd.Close() //nolint:errcheck // a pidfd has nothing to lose
+		_ = p.pidfd.Close() // a pidfd has nothing to lose
 	}
 }
 

@@ -85,7 +85,7 @@ func (r *request) serve(m ioctl.Message) {
 	r.letGo()
 	r.s.reply(r.op, r.tag, reply, err, r.fd)
 	if r.fd >= 0 {
-		_ = unix.Close(r.fd) //nolint:errcheck // memory has nothing to write back
+		_ = unix.Close(r.fd) // memory has nothing to write back
 	}
 	for _, b := range []*buffer{r.buf, r.data} {
 		if b != nil {

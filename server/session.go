@@ -69,7 +69,7 @@ func newSession(srv *Server, id uint64, conn *net.UnixConn) *session {
 // firstGeneration returns a number that another session's handles hardly have.
 func firstGeneration() uint32 {
 	var b [4]byte
-	_, _ = rand.Read(b[:]) //nolint:errcheck // it never fails
+	_, _ = rand.Read(b[:]) // it never fails
 	return binary.NativeEndian.Uint32(b[:])
 }
 
@@ -81,7 +81,7 @@ func refuse(conn *net.UnixConn, sessions int) {
 		// An empty socket has room for it: this does not wait.
 		_, _ = conn.Write(b) //nolint:errcheck // who does not hear it sees the end
 	}
-	_ = conn.Close() //nolint:errcheck // nothing to lose
+	_ = conn.Close() // nothing to lose
 }
 
 // run serves the session to its end, and releases what it held.
@@ -90,7 +90,7 @@ func (s *session) run() {
 	p, err := identify(s.conn, s.srv.opt.noPeerPidfd)
 	if err != nil {
 		s.srv.log.Warn("client not identified", slog.Any("error", err))
-		_ = s.conn.Close() //nolint:errcheck // nothing to lose
+		_ = s.conn.Close() // nothing to lose
 		return
 	}
 	s.peer = p
@@ -128,7 +128,7 @@ func (s *session) end(by string) {
 	}
 	s.ended, s.endedAt = true, s.srv.clock.Now()
 	s.cancel()
-	_ = s.conn.Close() //nolint:errcheck // nothing to lose
+	_ = s.conn.Close() // nothing to lose
 }
 
 // silence lets the client be silent until then, or for ever.
@@ -319,13 +319,11 @@ func (s *session) start(h ioctl.Header, m ioctl.Message, buf *buffer) (kept bool
 		r.buf = nil
 		return false, err
 	}
-	s.requests.Add(1)
-	go func() {
-		defer s.requests.Done()
+	s.requests.Go(func() {
 		r.serve(m)
 		cancel()
 		<-s.slots
-	}()
+	})
 	return kept, nil
 }
 

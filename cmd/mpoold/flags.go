@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -83,10 +84,8 @@ func parseActivation(s string) (activation, error) {
 	if some {
 		a.Devices = strings.Split(devices, ",")
 	}
-	for _, d := range a.Devices {
-		if d == "" {
-			return a, fmt.Errorf("%q has an empty device; want POOL@DEV[,DEV...]", s)
-		}
+	if slices.Contains(a.Devices, "") {
+		return a, fmt.Errorf("%q has an empty device; want POOL@DEV[,DEV...]", s)
 	}
 	if name == "" {
 		return a, fmt.Errorf("%q has no pool; want POOL@DEV[,DEV...]", s)
