@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"testing"
 	"time"
 )
@@ -41,6 +42,23 @@ func insertAll(tab *Table, n uint64) (slowest time.Duration) {
 	return slowest
 }
 
+// growth returns what the rehash of a part takes, the most that an insert waits
+// for: the median of some, because the slowest insert seen also has what else
+// the machine does.
+func growth(tab *Table) time.Duration {
+	tab.mu.Lock()
+	defer tab.mu.Unlock()
+	took := make([]time.Duration, 101)
+	for i := range took {
+		p := &tab.parts[i]
+		start := time.Now()
+		tab.growLocked(p, len(p.words)*5/4)
+		took[i] = time.Since(start)
+	}
+	slices.Sort(took)
+	return took[len(took)/2]
+}
+
 // BenchmarkTableMemory inserts 10 M objects one by one and prints what they
 // hold and what the growth cost.
 func BenchmarkTableMemory(b *testing.B) {
@@ -62,11 +80,13 @@ func BenchmarkTableMemory(b *testing.B) {
 			gc = min(gc, time.Since(start))
 		}
 		own, sums := tab.Bytes()
+		grow := growth(tab)
 		b.ReportMetric(float64(live)/n, "live-B/object")
 		b.ReportMetric(float64(dirty)/n, "heap-B/object")
 		b.ReportMetric(float64(own+sums)/n, "own-B/object")
 		b.ReportMetric(float64(took.Nanoseconds())/n, "ns/insert")
 		b.ReportMetric(float64(slowest.Microseconds()), "slowest-insert-µs")
+		b.ReportMetric(float64(grow.Microseconds()), "part-growth-µs")
 		b.ReportMetric(float64(gc.Microseconds()), "gc-µs")
 		b.ReportMetric(0, "ns/op")
 		runtime.KeepAlive(tab)
