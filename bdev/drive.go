@@ -113,7 +113,8 @@ func (d *Drive) Stats() Stats {
 	}
 }
 
-// InFlight returns how many operations are under way.
+// InFlight returns how many operations are under way: those of which OnDone has
+// not returned.
 func (d *Drive) InFlight() int64 { return d.inflight.Load() }
 
 // Close closes the device. The caller has waited for all its operations.
@@ -136,14 +137,9 @@ func (d *Drive) begun(o *Op) {
 	}
 }
 
-// unbegun takes back begun, of a discard.
-func (d *Drive) unbegun(*Op) {
-	d.discards.Add(^uint64(0))
-	d.inflight.Add(-1)
-}
-
-func (d *Drive) ended(o *Op) {
-	if o.Err != nil {
+// ended counts an operation out.
+func (d *Drive) ended(failed bool) {
+	if failed {
 		d.errors.Add(1)
 	}
 	if d.inflight.Add(-1) == 0 {
@@ -204,7 +200,10 @@ func (d *Drive) checkMemory(p []byte) error {
 func (d *Drive) admit(ops []*Op) []*Op {
 	for i, o := range ops {
 		o.Drive, o.state.done, o.state.retries = d, 0, 0
-		d.begun(o)
+		if !o.state.counted {
+			d.begun(o)
+		}
+		o.state.counted = false
 		err := d.check(o)
 		if err == nil {
 			continue

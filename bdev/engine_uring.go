@@ -218,7 +218,7 @@ func (e *uringEngine) entryLocked(o *Op) {
 	if sqe == nil {
 		panic("bdev: more operations than entries of the ring")
 	}
-	e.dev.prepare(sqe, o)
+	e.dev.prepare(sqe, o, 0)
 }
 
 // adoptLocked makes sure that somebody waits for operations without a batch.

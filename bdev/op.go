@@ -45,7 +45,8 @@ type Op struct {
 	Length int64    // OpDiscard: bytes
 	Bulk   bool     // low priority: may wait behind others
 	// Fixed names the registered buffer that Buf lies in, or is 0. It is used
-	// on the queue that gave it only; see [RegisterBuffer].
+	// on the queue that gave it only, and means nothing elsewhere; see
+	// [RegisterBuffer].
 	Fixed BufferID
 
 	// Err is the result: nil, or an [*IOError]. A read or write is done whole
@@ -69,6 +70,7 @@ type opState struct {
 	done    int64 // bytes done so far
 	err     error // the result, until Complete
 	retries int
+	counted bool // the drive counts it already
 	slot    uint32
 	iovs    []syscall.Iovec
 	next    *Op // in the engine's or the collector's list
@@ -113,12 +115,12 @@ func (o *Op) finish() {
 		o.state.err = nil
 	}
 	// The Op may be used again as soon as anybody knows of the end.
-	b := o.batch
+	d, b, failed := o.Drive, o.batch, o.Err != nil
 	o.batch, o.queue = nil, nil
-	o.Drive.ended(o)
 	if o.OnDone != nil {
 		o.OnDone(o)
 	}
+	d.ended(failed)
 	if b != nil {
 		b.opDone()
 	}

@@ -145,7 +145,7 @@ func (q *ringQueue) entry(dev *device, o *Op) {
 	if e == nil {
 		panic("bdev: more operations than entries of the ring")
 	}
-	dev.prepare(e, o)
+	dev.prepare(e, o, o.Fixed)
 	if slot, ok := q.files[o.Drive]; ok {
 		e.FD = slot
 		e.Flags |= uring.SQEFixedFile
@@ -319,7 +319,7 @@ func (q *ringQueue) settle(c uring.CQE) int {
 	q.slots[c.UserData] = nil
 	q.free = append(q.free, uint32(c.UserData))
 	if err != nil && dev.learnIoctl(o, err) {
-		o.Drive.unbegun(o) // its engine will count it
+		o.state.counted = true
 		q.away = append(q.away, o)
 		return 0
 	}

@@ -11,10 +11,10 @@ import (
 // bulkPriority is the I/O priority of Op.Bulk: best effort, lowest.
 const bulkPriority = 2<<13 | 7
 
-// prepare fills in a submission entry for what is left of an operation. The
-// entry is zeroed. The memory it points to is the Op's, which is on the heap:
-// see Op.
-func (d *device) prepare(e *uring.SQE, o *Op) {
+// prepare fills in a submission entry for what is left of an operation, with
+// its memory registered as fixed, or 0. The entry is zeroed. The memory it
+// points to is the Op's, which is on the heap: see Op.
+func (d *device) prepare(e *uring.SQE, o *Op, fixed BufferID) {
 	e.FD = int32(d.fd)
 	e.UserData = uint64(o.state.slot)
 	if o.state.retries > 0 {
@@ -22,7 +22,7 @@ func (d *device) prepare(e *uring.SQE, o *Op) {
 	}
 	switch o.Code {
 	case OpRead, OpWrite:
-		d.prepareTransfer(e, o)
+		d.prepareTransfer(e, o, fixed)
 	case OpFlush:
 		e.Opcode, e.OpFlags = uring.OpFsync, uring.FsyncDatasync
 	case OpDiscard:
@@ -35,7 +35,7 @@ func (d *device) prepare(e *uring.SQE, o *Op) {
 	}
 }
 
-func (d *device) prepareTransfer(e *uring.SQE, o *Op) {
+func (d *device) prepareTransfer(e *uring.SQE, o *Op, fixed BufferID) {
 	e.Off = uint64(o.Offset + o.state.done)
 	if o.Bulk {
 		e.IOPrio = bulkPriority
@@ -55,9 +55,9 @@ func (d *device) prepareTransfer(e *uring.SQE, o *Op) {
 	}
 	p := o.Buf[o.state.done:]
 	e.Addr, e.Len = uint64(address(p)), uint32(min(len(p), maxTransfer))
-	if o.Fixed != 0 {
+	if fixed != 0 {
 		e.Opcode = choose(write, uring.OpWriteFixed, uring.OpReadFixed)
-		e.BufIndex = uint16(o.Fixed - 1)
+		e.BufIndex = uint16(fixed - 1)
 		return
 	}
 	e.Opcode = choose(write, uring.OpWrite, uring.OpRead)

@@ -87,6 +87,7 @@ func run(t *testing.T, prefix string, seed uint64, open func(t *testing.T) *bdev
 		sector: int64(d.Geometry().LogicalSector), rng: rand.New(rand.NewPCG(seed, 7)),
 	}
 	fn(e)
+	e.must("quiesce", d.Quiesce(context.Background()))
 	if n := d.InFlight(); n != 0 {
 		e.errorf("%d operations are under way at the end", n)
 	}
