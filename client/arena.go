@@ -238,7 +238,7 @@ func (a *arenas) grow(ctx context.Context, size int64) error {
 // ask gets one arena.
 func (a *arenas) ask(ctx context.Context, size int64) (*arena, error) {
 	reply := &ioctl.ArenaReply{}
-	fd, err := a.c.exchange(ctx, ioctl.OpArena, &ioctl.ArenaAsk{Size: uint64(size)}, reply, nil, nil)
+	fd, err := a.c.exchangeFD(ctx, ioctl.OpArena, &ioctl.ArenaAsk{Size: uint64(size)}, reply, nil, nil)
 	if err != nil {
 		return nil, err
 	}

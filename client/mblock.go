@@ -155,7 +155,7 @@ func (m *mblock) writePiece(ctx context.Context, p []byte) (int, error) {
 		req.Data.Window = hold.window(n)
 	}
 	reply := &ioctl.MblockWritten{}
-	if _, err := m.c.exchange(ctx, op, req, reply, hold, nil); err != nil {
+	if err := m.c.exchange(ctx, op, req, reply, hold, nil); err != nil {
 		return 0, err
 	}
 	if int(reply.N) != n {
@@ -205,7 +205,7 @@ func (m *mblock) readPiece(ctx context.Context, p []byte, off int64) (n int, eof
 		req.Into = hold.window(want)
 	}
 	reply := &ioctl.MblockReadReply{}
-	_, err = m.c.exchange(ctx, op, req, reply, hold, func() {
+	err = m.c.exchange(ctx, op, req, reply, hold, func() {
 		n = copy(p[:want], reply.Data)
 	})
 	switch {

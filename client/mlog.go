@@ -94,8 +94,7 @@ func (h *handle) append(ctx context.Context, op ioctl.Op, record []byte, sync bo
 		return err
 	}
 	defer hold.release()
-	_, err = h.c.exchange(ctx, op, m, reply, hold, nil)
-	return err
+	return h.c.exchange(ctx, op, m, reply, hold, nil)
 }
 
 // Sync implements [api.Appender].
@@ -168,7 +167,7 @@ func (r *reader) nextInto(ctx context.Context, p []byte) (n int, err error) {
 		m.Into = hold.window(len(p))
 	}
 	reply := &ioctl.ReadNextReply{}
-	_, err = r.c.exchange(ctx, op, m, reply, hold, func() { n = copy(p, reply.Data) })
+	err = r.c.exchange(ctx, op, m, reply, hold, func() { n = copy(p, reply.Data) })
 	if errors.Is(err, api.EOVERFLOW) {
 		r.rewind = false // it was done before
 	}

@@ -192,8 +192,7 @@ func (p *pool) withRoots(ctx context.Context, op ioctl.Op, roots []api.Root, pay
 		return err
 	}
 	defer hold.release()
-	_, err = p.c.exchange(ctx, op, m, &ioctl.Empty{}, hold, nil)
-	return err
+	return p.c.exchange(ctx, op, m, &ioctl.Empty{}, hold, nil)
 }
 
 // Roots implements [api.Pool].

@@ -1,0 +1,412 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
+)
+
+func TestMain(m *testing.M) {
+	before := descriptors()
+	code := m.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	if after := descriptors(); after > before && code == 0 {
+		fmt.Fprintf(os.Stderr, "%d descriptors, there were %d\n", after, before)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// descriptors counts what is open, without the runtime's own.
+func descriptors() (n int) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		panic(err)
+	}
+	for _, e := range entries {
+		to, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err == nil && to != "anon_inode:[eventpoll]" && to != "anon_inode:[eventfd]" &&
+			to != fmt.Sprintf("/proc/%d/fd", os.Getpid()) {
+			n++
+		}
+	}
+	return n
+}
+
+// scripted is a daemon that does what a test says.
+type scripted struct {
+	t      *testing.T
+	socket string
+	l      *net.UnixListener
+	conns  chan *peerConn
+	wg     sync.WaitGroup
+}
+
+// peerConn is the daemon's end of one connection.
+type peerConn struct {
+	t *testing.T
+	*net.UnixConn
+}
+
+func newScripted(t *testing.T) *scripted {
+	t.Helper()
+	s := &scripted{t: t, socket: filepath.Join(t.TempDir(), "s"), conns: make(chan *peerConn, 16)}
+	var err error
+	s.l, err = net.ListenUnix("unixpacket", &net.UnixAddr{Name: s.socket, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.wg.Go(func() {
+		for {
+			c, err := s.l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			s.conns <- &peerConn{t, c}
+		}
+	})
+	t.Cleanup(func() {
+		s.l.Close()
+		s.wg.Wait()
+	})
+	return s
+}
+
+// dial connects and answers hello.
+func (s *scripted) dial(limits ioctl.HelloReply) (*Conn, *peerConn) {
+	s.t.Helper()
+	type result struct {
+		c   *Conn
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		c, err := Dial(context.Background(), Options{Socket: s.socket})
+		done <- result{c, err}
+	}()
+	p := <-s.conns
+	h, _ := p.read()
+	limits.Version = ioctl.Version
+	p.reply(h, &limits)
+	r := <-done
+	if r.err != nil {
+		s.t.Fatal(r.err)
+	}
+	s.t.Cleanup(func() {
+		p.Close()
+		if err := r.c.Close(); err != nil {
+			s.t.Error(err)
+		}
+	})
+	return r.c, p
+}
+
+var roomy = ioctl.HelloReply{MaxRequests: 64, MaxHandles: 100, MaxArenas: 4, ArenaDefault: 1 << 20, ArenaTotal: 8 << 20}
+
+// read returns the next request.
+func (p *peerConn) read() (ioctl.Header, ioctl.Message) {
+	p.t.Helper()
+	buf := make([]byte, ioctl.MaxMessage)
+	n, err := p.Read(buf)
+	if err != nil {
+		p.t.Error(err)
+		return ioctl.Header{}, nil
+	}
+	h, err := ioctl.ParseHeader(buf[:n])
+	if err != nil {
+		p.t.Error(err)
+		return h, nil
+	}
+	m := h.Op.NewRequest()
+	if err := ioctl.Decode(m, buf[ioctl.HeaderSize:n]); err != nil {
+		p.t.Error(err)
+	}
+	return h, m
+}
+
+func (p *peerConn) reply(h ioctl.Header, m ioctl.Message) {
+	p.t.Helper()
+	h.Flags |= ioctl.FlagReply
+	b, err := ioctl.Append(nil, h, m)
+	if err != nil {
+		p.t.Error(err)
+		return
+	}
+	if _, err := p.Write(b); err != nil {
+		p.t.Error(err)
+	}
+}
+
+// When nobody listens, Dial says so.
+func TestNoDaemon(t *testing.T) {
+	_, err := Dial(context.Background(), Options{Socket: filepath.Join(t.TempDir(), "none")})
+	if !errors.Is(err, ErrNoDaemon) {
+		t.Error(err)
+	}
+	t.Setenv("MPOOL_SOCKET", filepath.Join(t.TempDir(), "none"))
+	_, err = Dial(context.Background(), Options{})
+	if !errors.Is(err, ErrNoDaemon) {
+		t.Error(err)
+	}
+}
+
+// A daemon that accepts and says nothing does not hold Dial beyond its context.
+//
+// proves S46
+func TestSilentDaemon(t *testing.T) {
+	s := newScripted(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	_, err := Dial(ctx, Options{Socket: s.socket})
+	if !errors.Is(err, api.ETIMEDOUT) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	(<-s.conns).Close()
+}
+
+// A daemon's refusal is Dial's error.
+func TestRefused(t *testing.T) {
+	s := newScripted(t)
+	for _, m := range []ioctl.Message{
+		&ioctl.Error{Code: api.ENOTSUP, Detail: "too old"},
+		&ioctl.Error{Code: api.EAGAIN, Detail: "too many"},
+	} {
+		done := make(chan error, 1)
+		go func() {
+			_, err := Dial(context.Background(), Options{Socket: s.socket})
+			done <- err
+		}()
+		p := <-s.conns
+		h, _ := p.read()
+		h.Flags = ioctl.FlagError
+		p.reply(h, m)
+		code := m.(*ioctl.Error).Code
+		if err := <-done; !errors.Is(err, code) {
+			t.Errorf("%v, want %v", err, code)
+		}
+		p.Close()
+	}
+}
+
+// When the connection goes, every call fails at once and says whether its
+// request may have been done; Dial again works.
+//
+// proves S36
+func TestConnectionLost(t *testing.T) {
+	s := newScripted(t)
+	c, p := s.dial(roomy)
+	ctx := context.Background()
+	p1, p2 := &pool{handle{c: c, h: 1}}, &pool{handle{c: c, h: 2}}
+	var wg sync.WaitGroup
+	calls := []struct {
+		unknown bool
+		f       func() error
+	}{
+		{false, func() error { _, err := p1.Info(ctx); return err }},
+		{false, func() error { _, err := p1.AllocMblock(ctx, api.AllocOptions{}); return err }},
+		{false, func() error { return p2.Close() }},
+		{true, func() error { return p1.SetRoots(ctx, []api.Root{{Name: "x"}}) }},
+		{true, func() error { return c.DestroyPool(ctx, "x") }},
+		{true, func() error { return newMlog(c, &ioctl.Opened{Handle: 2}).Delete(ctx) }},
+		{true, func() error {
+			_, err := (&appender{handle: handle{c: c, h: 3}}).Append(ctx, []byte("x"), true)
+			return err
+		}},
+	}
+	for i, call := range calls {
+		wg.Go(func() {
+			err := call.f()
+			if !errors.Is(err, api.ECONNRESET) || errors.Is(err, api.EUNKNOWN) != call.unknown {
+				t.Errorf("call %d: %v", i, err)
+			}
+		})
+	}
+	for range calls {
+		p.read()
+	}
+	p.Close()
+	wg.Wait()
+	if _, err := c.Version(ctx); !errors.Is(err, api.ECONNRESET) || errors.Is(err, api.EUNKNOWN) {
+		t.Errorf("afterwards: %v", err)
+	}
+	if err := c.DestroyPool(ctx, "x"); !errors.Is(err, api.ECONNRESET) || errors.Is(err, api.EUNKNOWN) {
+		t.Errorf("afterwards nothing is sent: %v", err)
+	}
+	c2, d2 := s.dial(roomy)
+	done := make(chan error, 1)
+	go func() {
+		_, err := c2.Version(ctx)
+		done <- err
+	}()
+	h, _ := d2.read()
+	d2.reply(h, &ioctl.VersionReply{})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// What a daemon sends is checked before it is believed.
+func TestHostileDaemon(t *testing.T) {
+	s := newScripted(t)
+	ctx := context.Background()
+	for name, answer := range map[string]func(p *peerConn, h ioctl.Header){
+		"garbage":       func(p *peerConn, _ ioctl.Header) { p.Write([]byte("garbage")) },
+		"nothing":       func(p *peerConn, _ ioctl.Header) { p.Write(nil) },
+		"a request":     func(p *peerConn, h ioctl.Header) { b, _ := ioctl.Append(nil, h, &ioctl.Empty{}); p.Write(b) },
+		"another body":  func(p *peerConn, h ioctl.Header) { p.reply(h, &ioctl.MDCUsage{}) },
+		"a short error": func(p *peerConn, h ioctl.Header) { h.Flags = ioctl.FlagError; p.reply(h, &ioctl.Empty{}) },
+		"too much read": func(p *peerConn, h ioctl.Header) {
+			p.reply(h, &ioctl.MblockReadReply{N: 100, Data: make([]byte, 100)})
+		},
+		"less than it says": func(p *peerConn, h ioctl.Header) { p.reply(h, &ioctl.MblockReadReply{N: 3}) },
+		"no progress":       func(p *peerConn, h ioctl.Header) { p.reply(h, &ioctl.MblockReadReply{Data: []byte{}}) },
+	} {
+		c, p := s.dial(roomy)
+		done := make(chan error, 1)
+		go func() {
+			_, err := newMblock(c, &ioctl.Opened{Handle: 1}).ReadAtContext(ctx, make([]byte, 10), 0)
+			done <- err
+		}()
+		h, _ := p.read()
+		answer(p, h)
+		if err := <-done; !errors.Is(err, api.EPROTO) && !errors.Is(err, api.ECONNRESET) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Answers to nothing, of other tags and with descriptors, do no harm.
+func TestStrayAnswers(t *testing.T) {
+	s := newScripted(t)
+	c, p := s.dial(roomy)
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Version(context.Background())
+		done <- err
+	}()
+	h, _ := p.read()
+	stray := h
+	stray.Tag = 999
+	p.reply(stray, &ioctl.VersionReply{})
+	stray = h
+	stray.Op = ioctl.OpStat
+	p.reply(stray, &ioctl.StatReply{})
+	h.Flags = ioctl.FlagReply
+	b, err := ioctl.Append(nil, h, &ioctl.VersionReply{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := p.WriteMsgUnix(b, unix.UnixRights(int(null.Fd())), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A daemon that does not read holds up no call beyond its context, and what was
+// not sent is known not to be done.
+//
+// proves S46
+func TestDaemonThatDoesNotRead(t *testing.T) {
+	s := newScripted(t)
+	c, p := s.dial(roomy)
+	if err := p.SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	codes := map[api.Code]int{}
+	for range 100 {
+		wg.Go(func() {
+			a := &appender{handle: handle{c: c, h: 3}}
+			_, err := a.Append(ctx, make([]byte, ioctl.MaxInline), false)
+			mu.Lock()
+			defer mu.Unlock()
+			codes[api.CodeOf(err)]++
+		})
+	}
+	wg.Wait()
+	if codes[api.EUNKNOWN] == 0 || codes[api.ETIMEDOUT] == 0 || codes[api.EUNKNOWN]+codes[api.ETIMEDOUT] != 100 {
+		t.Errorf("%v", codes)
+	}
+	// It reads again: those of unknown fate are there, and those that were not
+	// done never come.
+	sent := 0
+	if err := p.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, ioctl.MaxMessage)
+	for {
+		n, err := p.Read(buf)
+		if err != nil {
+			break
+		}
+		h, err := ioctl.ParseHeader(buf[:n])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Op == ioctl.OpAppend {
+			sent++
+			p.reply(h, &ioctl.Appended{})
+		}
+	}
+	if sent != codes[api.EUNKNOWN] {
+		t.Errorf("%d were sent, %d are said to be of unknown fate", sent, codes[api.EUNKNOWN])
+	}
+	if len(c.slots) != 0 {
+		t.Errorf("%d slots are taken", len(c.slots))
+	}
+}
+
+// No more requests are in flight than the daemon allows; who waits for a slot
+// waits no longer than its context.
+func TestSlots(t *testing.T) {
+	s := newScripted(t)
+	limits := roomy
+	limits.MaxRequests = 2
+	c, p := s.dial(limits)
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if _, err := c.Version(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	first, _ := p.read()
+	second, _ := p.read()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := c.Version(ctx); !errors.Is(err, api.ETIMEDOUT) {
+		t.Errorf("a third: %v", err)
+	}
+	p.reply(second, &ioctl.VersionReply{})
+	p.reply(first, &ioctl.VersionReply{})
+	wg.Wait()
+}
