@@ -1,7 +1,7 @@
 // Mutants breaks the engine's safety rules one at a time and runs the crash
 // tests against each: a crash test counts for something only if it can fail.
 //
-//	go run ./test/mutants [-for 30s] [-run NAME] [-list]
+//	go run ./test/mutants [-for 30s] [-run NAME] [-sample N] [-list]
 //
 // A mutant replaces a piece of source text, which must be there exactly once,
 // through the go command's -overlay; the tree is not touched. It exits with 1
@@ -15,9 +15,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -37,15 +39,16 @@ const crashTests = "^(TestCrashRandom|TestCrashEveryBoundary)$"
 func main() {
 	limit := flag.Duration("for", 30*time.Second, "how long each of the two crash tests may take to find a mutant")
 	only := flag.String("run", "", "run the mutants whose name contains this")
+	sample := flag.Int("sample", 0, "run so many of them, drawn by chance; 0: all")
 	list := flag.Bool("list", false, "list the mutants and exit")
 	flag.Parse()
-	if err := run(os.Stdout, *limit, *only, *list); err != nil {
+	if err := run(os.Stdout, *limit, *only, *sample, *list); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out *os.File, limit time.Duration, only string, list bool) error {
+func run(out *os.File, limit time.Duration, only string, sample int, list bool) error {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return fmt.Errorf("find the module: %w", err)
@@ -56,10 +59,12 @@ func run(out *os.File, limit time.Duration, only string, list bool) error {
 	}
 	defer func() { _ = os.RemoveAll(tmp) }() // a leftover in the system's temporary folder
 	survived, n := 0, 0
-	for _, m := range mutants() {
-		if !strings.Contains(m.name, only) {
-			continue
-		}
+	chosen := slices.DeleteFunc(mutants(), func(m mutant) bool { return !strings.Contains(m.name, only) })
+	if sample > 0 && sample < len(chosen) {
+		rand.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
+		chosen = chosen[:sample]
+	}
+	for _, m := range chosen {
 		n++
 		if list {
 			fmt.Fprintf(out, "%-48s %s\n", m.name, m.file)
