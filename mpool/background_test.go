@@ -225,7 +225,7 @@ func TestTurnsEndWithContexts(t *testing.T) {
 		r.stalled(devsim.Fault{}, func(ctx context.Context) error { return p.Rename(ctx, "p") }, api.EUNKNOWN)
 		r.stalled(devsim.Fault{}, p.Abandon, api.EUNKNOWN, api.ETIMEDOUT)
 		r.ok(done.Wait(bg))
-		_ = p.Abandon(bg) //nolint:errcheck // it may be done already
+		_ = p.Abandon(bg) // it may be done already
 		p = r.activate()
 		r.ok(p.Close())
 	})
@@ -245,7 +245,7 @@ func TestReadBesideAbort(t *testing.T) {
 			r.s.Go("reader", func() {
 				defer done.Done()
 				for range 3 {
-					_, _ = b.ReadAt(make([]byte, 10), 0) //nolint:errcheck // any error is right
+					_, _ = b.ReadAt(make([]byte, 10), 0) // any error is right
 				}
 			})
 			r.ok(b.Abort(bg))

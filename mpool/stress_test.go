@@ -32,7 +32,7 @@ type stress struct {
 // same objects at once, with contexts that end; when all have put their handles
 // nothing is in use and no byte is missing.
 func TestStress(t *testing.T) {
-	dir, err := os.MkdirTemp(".", "stress") //nolint:usetesting // on the disk: a temporary folder may have no direct I/O
+	dir, err := os.MkdirTemp(".", "stress") // on the disk: a temporary folder may have no direct I/O
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,17 +183,17 @@ func (s *stress) step(rng *rand.Rand) {
 		_, err = b.Write(ctx, make([]byte, rng.IntN(9000)))
 		s.tolerateIO("write", err)
 		s.tolerateIO("commit", b.Commit(ctx))
-		s.leave(rng, ctx, b)
+		s.leave(ctx, rng, b)
 	case 3:
 		l, err := s.p.AllocMlog(ctx, api.AllocOptions{Capacity: 30000})
 		s.tolerate("alloc log", err)
 		if err == nil {
 			s.add(l.ID())
 			s.tolerate("commit log", l.Commit(ctx))
-			s.leave(rng, ctx, l)
+			s.leave(ctx, rng, l)
 		}
 	case 4:
-		s.container(rng, ctx)
+		s.container(ctx, rng)
 	case 5:
 		id := s.pick(rng)
 		if id == 0 {
@@ -207,7 +207,7 @@ func (s *stress) step(rng *rand.Rand) {
 		_, err := s.p.Info(ctx)
 		s.tolerate("info", err)
 	default:
-		s.use(rng, ctx)
+		s.use(ctx, rng)
 	}
 }
 
@@ -219,7 +219,7 @@ func (s *stress) tolerateIO(what string, err error) {
 }
 
 // leave ends a handle: it deletes, aborts or puts.
-func (s *stress) leave(rng *rand.Rand, ctx context.Context, o api.Object) {
+func (s *stress) leave(ctx context.Context, rng *rand.Rand, o api.Object) {
 	var err error
 	switch rng.IntN(3) {
 	case 0:
@@ -237,7 +237,7 @@ func (s *stress) leave(rng *rand.Rand, ctx context.Context, o api.Object) {
 }
 
 // use does something with an object that others use too.
-func (s *stress) use(rng *rand.Rand, ctx context.Context) {
+func (s *stress) use(ctx context.Context, rng *rand.Rand) {
 	id := s.pick(rng)
 	if id.Kind() == layout.KindMblock {
 		b, err := s.p.Mblock(ctx, id)
@@ -251,7 +251,7 @@ func (s *stress) use(rng *rand.Rand, ctx context.Context) {
 			s.tolerateIO("read", err)
 		})
 		wg.Go(func() { s.tolerateIO("commit", b.Commit(ctx)) })
-		s.leave(rng, ctx, b)
+		s.leave(ctx, rng, b)
 		wg.Wait()
 		return
 	}
@@ -263,11 +263,11 @@ func (s *stress) use(rng *rand.Rand, ctx context.Context) {
 	if err != nil {
 		return
 	}
-	s.log(rng, ctx, l)
-	s.leave(rng, ctx, l)
+	s.log(ctx, rng, l)
+	s.leave(ctx, rng, l)
 }
 
-func (s *stress) log(rng *rand.Rand, ctx context.Context, l api.Mlog) {
+func (s *stress) log(ctx context.Context, rng *rand.Rand, l api.Mlog) {
 	switch rng.IntN(3) {
 	case 0:
 		s.tolerate("erase", l.Erase(ctx, 0))
@@ -296,7 +296,7 @@ func (s *stress) log(rng *rand.Rand, ctx context.Context, l api.Mlog) {
 	}
 }
 
-func (s *stress) container(rng *rand.Rand, ctx context.Context) {
+func (s *stress) container(ctx context.Context, rng *rand.Rand) {
 	id, err := s.p.CreateMDC(ctx, api.AllocOptions{Capacity: 30000})
 	s.tolerate("create container", err)
 	if err != nil {

@@ -95,7 +95,7 @@ func (u *unsure) appendLog() {
 		return
 	}
 	for i := range 1 + u.rng.IntN(6) {
-		rec := fmt.Sprintf("%v %d %x", l.ID(), i, pattern(u.rng, u.rng.IntN(300)))
+		rec := fmt.Sprintf("%v %d %x %x", l.ID(), i, u.rng.Uint64(), pattern(u.rng, u.rng.IntN(300)))
 		sync := u.rng.IntN(3) == 0
 		lm.inflight[rec] = true
 		var n uint64
@@ -298,7 +298,7 @@ func (u *unsure) compact(c api.MDC, cm *containerModel) {
 
 // abortCompaction gives a compaction up that may be over already.
 func (u *unsure) abortCompaction(c api.MDC) {
-	_ = u.with("compaction abort", func(ctx context.Context) error { //nolint:errcheck // with has looked at it
+	_ = u.with("compaction abort", func(ctx context.Context) error { // with has looked at it
 		if err := c.CompactAbort(ctx); !errors.Is(err, api.ESTATE) {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mpool-go/mpool/api"
@@ -198,7 +199,7 @@ func (u *unsure) putMany() {
 	}
 	g.id = g.objects[0]
 	before := u.m.rootMaybe[g.root]
-	u.m.rootMaybe[g.root] = append(before[:len(before):len(before)], g.id)
+	u.m.rootMaybe[g.root] = append(slices.Clip(before), g.id)
 	err := u.with("commit many", func(ctx context.Context) error {
 		return u.p.CommitMany(ctx, objects, []api.Root{{Name: g.root, ID: g.id}})
 	})
@@ -298,7 +299,7 @@ func (u *unsure) setRoot() {
 		return
 	}
 	before := u.m.rootMaybe[name]
-	u.m.rootMaybe[name] = append(before[:len(before):len(before)], id)
+	u.m.rootMaybe[name] = append(slices.Clip(before), id)
 	err := u.with("set root", func(ctx context.Context) error { return u.p.SetRoots(ctx, []api.Root{{Name: name, ID: id}}) })
 	switch {
 	case err == nil:
