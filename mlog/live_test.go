@@ -277,7 +277,9 @@ func TestRotUnderReader(t *testing.T) {
 				mustAppend(t, l, want[n])
 			}
 			mustSync(t, l)
-			a.do(r.disk, offsetOf(r.c.Extent, k), []*sim.Disk{sim.NewDisk(r.disk.Size(), sim.DiskOptions{})})
+			if !a.do(r.disk, offsetOf(r.c.Extent, k), []*sim.Disk{sim.NewDisk(r.disk.Size(), sim.DiskOptions{})}) {
+				continue
+			}
 			got, err := readAll(l, ReaderOptions{})
 			if k >= l.durable.pages {
 				if err != nil || len(got) != len(want) {
