@@ -63,7 +63,11 @@ func (w *worker) containerAppend(c api.MDC, cm *containerModel) {
 }
 
 func (w *worker) compact(c api.MDC, cm *containerModel) {
-	must(c.CompactStart(ctx))
+	err := c.CompactStart(ctx)
+	if errors.Is(err, api.ENOSPC) { // the pool's metadata is full
+		return
+	}
+	must(err)
 	for key := range uint8(10) {
 		if w.rng.IntN(4) == 0 {
 			w.containerAppend(c, cm)

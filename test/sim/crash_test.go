@@ -30,7 +30,7 @@ const (
 	workers    = 3
 	survivors  = 4 // media tried after each cut
 	cycles     = 4 // cuts of one seed's pool, one after another
-	metaBytes  = 96 << 10
+	metaBytes  = 48 << 10
 	opsPerTask = 30
 )
 

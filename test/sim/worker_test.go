@@ -42,7 +42,7 @@ var ctx = context.Background()
 func (w *worker) run(n int) {
 	for range n {
 		switch w.rng.IntN(16) {
-		case 0, 1, 2, 3:
+		case 0, 1, 2:
 			w.put()
 		case 4, 5:
 			w.putMany()
@@ -58,7 +58,7 @@ func (w *worker) run(n int) {
 			w.eraseLog()
 		case 13:
 			w.setRoot()
-		case 14:
+		case 3, 14:
 			w.container()
 		case 15:
 			w.abortOrDeleteLog()
@@ -377,7 +377,13 @@ func (w *worker) eraseLog() {
 		return
 	}
 	lm.erasing = true
-	must(l.Erase(ctx, lm.generation+uint64(w.rng.IntN(3))))
+	err := l.Erase(ctx, lm.generation+uint64(w.rng.IntN(3)))
+	if errors.Is(err, api.ENOSPC) { // the metadata is full
+		lm.erasing = false
+		must(l.Put())
+		return
+	}
+	must(err)
 	info, err := l.Info(ctx)
 	must(err)
 	*lm = logModel{fate: live, generation: info.Generation, records: make(map[uint64]string), inflight: make(map[string]bool)}
@@ -417,8 +423,12 @@ func (w *worker) setRoot() {
 		return
 	}
 	w.m.rootMaybe[name] = []layout.ObjectID{id}
-	must(w.p.SetRoots(ctx, []api.Root{{Name: name, ID: id}}))
+	err := w.p.SetRoots(ctx, []api.Root{{Name: name, ID: id}})
 	w.m.rootMaybe[name] = nil
+	if errors.Is(err, api.ENOSPC) {
+		return
+	}
+	must(err)
 	w.m.roots[name] = id
 	w.m.acks++
 }
