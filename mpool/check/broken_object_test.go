@@ -15,7 +15,7 @@ func objectBreakages() []breakage {
 	create := func(pick func(f *fixture) layout.ObjectID, change func(o *layout.Object)) func(*testing.T, *fixture) {
 		return func(t *testing.T, f *fixture) {
 			o := f.object(t, pick(f))
-			o.ID, o.Birth = layout.NewObjectID(o.ID.Kind(), 5000), 5000
+			o.ID, o.Birth = layout.NewObjectID(o.ID.Kind(), 5000), f.birth(5000)
 			change(&o)
 			f.record(t, func(r *omf.Record) { r.Create(&o) })
 		}
@@ -38,10 +38,10 @@ func objectBreakages() []breakage {
 			o.Extent.Start, o.ID = free-free%16, layout.NewObjectID(layout.KindMblock, 1<<20)
 		}), check.CounterAbove + " " + check.CounterAbove, ""},
 		{"birth above the counters", create(empty, func(o *layout.Object) {
-			o.Extent.Start, o.Birth = free-free%16, 1<<20
+			o.Extent.Start, o.Birth = free-free%16, o.Birth+(1<<20)
 		}), check.CounterAbove + " " + check.CounterAbove, ""},
 		{"birth of another object", create(empty, func(o *layout.Object) {
-			o.Extent.Start, o.Birth = free-free%16, 3
+			o.Extent.Start, o.Birth = free-free%16, o.Birth-5000+3
 		}), check.BirthTwice, ""},
 		{"mblock longer than its capacity", create(func(f *fixture) layout.ObjectID { return f.small }, func(o *layout.Object) {
 			o.Extent.Start, o.Capacity = free-free%16, 9999
@@ -85,7 +85,7 @@ func dataBreakages() []breakage {
 			write(t, f.disk, b, o.Extent.Offset()+2*page)
 			f.record(t, func(r *omf.Record) {
 				r.Delete(o.ID, o.Birth)
-				o.ID, o.Birth, o.Sums = layout.NewObjectID(layout.KindMblock, 5000), 5000, nil
+				o.ID, o.Birth, o.Sums = layout.NewObjectID(layout.KindMblock, 5000), f.birth(5000), nil
 				for i := range uint32(3) {
 					o.Sums = append(o.Sums, mblock.BlockSum(o.Birth, i, readPage(t, f.disk, o.Extent.Offset()+int64(i)*page)))
 				}

@@ -81,7 +81,7 @@ func recordBreakages() []breakage {
 					for j := range uint64(50) {
 						n := 5000 + 50*i + j
 						r.Create(&layout.Object{
-							ID: layout.NewObjectID(layout.KindMblock, n), Birth: layout.BirthStamp(n),
+							ID: layout.NewObjectID(layout.KindMblock, n), Birth: f.birth(n),
 							Extent: layout.Extent{Start: 320, Blocks: 16},
 						})
 					}

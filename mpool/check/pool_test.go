@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"regexp"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -16,6 +17,7 @@ import (
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mpool"
 	"github.com/mpool-go/mpool/mpool/check"
+	"github.com/mpool-go/mpool/mpool/omf"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -245,9 +247,23 @@ func TestCleanPool(t *testing.T) {
 	}
 }
 
+// A dump shows everything, and goes on where something is broken.
 func TestDump(t *testing.T) {
 	f := newFixture(t)
-	var b bytes.Buffer
-	do(t, check.Dump(bg, &b, []string{"d0"}, check.Options{Data: true, Open: opener(f.disk)}))
-	t.Log(b.String())
+	dump := func(disk *devsim.Disk) string {
+		var b bytes.Buffer
+		do(t, check.Dump(bg, &b, []string{"d0"}, check.Options{Data: true, Open: opener(disk)}))
+		return regexp.MustCompile("created [0-9]+").ReplaceAllString(plainText(b.String()), "created xxx")
+	}
+	golden(t, "dump.golden", dump(f.disk))
+	flip(f.disk, f.copyOffset(0)+9)
+	flip(f.disk, f.metaOffset(t, 0)+100)
+	var r omf.Record
+	r.Owner(7, 0, "x")
+	r.Update(f.log, 1, 2, 3)
+	r.Relocate(f.log, 1, layout.Extent{Start: 5, Blocks: 6})
+	r.Drive(&omf.Drive{Slot: 3, Class: 1, State: omf.DriveOnline, Size: 1 << 30})
+	f.raw(t, append([]byte(nil), r.Bytes()...))
+	f.raw(t, []byte{7})
+	golden(t, "dump-broken.golden", dump(f.disk))
 }

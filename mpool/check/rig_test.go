@@ -192,7 +192,8 @@ func (f *fixture) learn(t testing.TB) {
 			o.Sums = append([]uint32(nil), o.Sums...)
 			if op.Type == omf.OpCreate {
 				f.objects[o.ID] = o
-			} else if op.Type == omf.OpErase {
+			}
+			if op.Type == omf.OpErase {
 				was := f.objects[o.ID]
 				was.Generation = o.Generation
 				f.objects[o.ID] = was
@@ -210,6 +211,11 @@ func (f *fixture) object(t testing.TB, id layout.ObjectID) layout.Object {
 		t.Fatalf("no object %v", id)
 	}
 	return o
+}
+
+// birth returns the n-th birth stamp of the pool.
+func (f *fixture) birth(n uint64) layout.BirthStamp {
+	return f.objects[f.empty].Birth - 1 + layout.BirthStamp(n)
 }
 
 // at is a byte offset within an object's extent.
