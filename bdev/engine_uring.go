@@ -18,6 +18,10 @@ const (
 	submitBatch = 8
 	// interruptData marks the completion of the entry that interrupts a leader.
 	interruptData = 1 << 32
+	// aloneFor: who had the ring for himself so many times in a row probably
+	// goes on so. (An operation past the ring holds one of Go's processors as
+	// long as it takes, and whoever is to run there next.)
+	aloneFor = 64
 	// ioctlWorkers do what io_uring cannot.
 	ioctlWorkers = 2
 )
@@ -65,6 +69,10 @@ type uringEngine struct {
 	// +checklocks:mu
 	interrupting bool // an interrupt is under way
 	// +checklocks:mu
+	inlining bool // a caller does an operation past the ring
+	// +checklocks:mu
+	alone int // how many times in a row operations were put on an idle ring
+	// +checklocks:mu
 	closed bool
 	// +checklocks:mu
 	followers followerList
@@ -100,7 +108,9 @@ func newURingEngine(dev *device, o *OpenOptions) (*uringEngine, error) {
 	return e, nil
 }
 
-// +checklocksignore: not shared yet
+// setDepth must come before the engine is shared.
+//
+// +checklocksignore
 func (e *uringEngine) setDepth(depth int) {
 	e.room.total = depth
 	e.slots = make([]*Op, depth)
@@ -174,6 +184,9 @@ func (e *uringEngine) put(ctx context.Context, ops []*Op) {
 		e.mu.Unlock()
 		cancel(ops, ErrClosed)
 		return
+	}
+	if e.alone++; len(ops) > 1 || e.room.used > 0 || e.inlining {
+		e.alone = 0
 	}
 	n := e.room.take(len(ops))
 	for {

@@ -302,10 +302,31 @@ func (e *uringEngine) mustEnter(err error) {
 	}
 }
 
-// inline does flushes in the caller's goroutine: the ring would only move them
-// to a kernel thread.
+// inline does flushes in the caller's goroutine, because the ring would only
+// move them to a kernel thread; and reads and writes of who has the drive for
+// himself, because then the ring has nothing to share and is the slower way.
 func (e *uringEngine) inline(o *Op) bool {
-	return o.Code == OpFlush && e.slow.tryInline(o)
+	switch o.Code {
+	case OpFlush:
+		return e.slow.tryInline(o)
+	case OpDiscard:
+		return false
+	case OpRead, OpWrite:
+	}
+	e.mu.Lock()
+	if e.closed || e.inlining || e.room.used > 0 || e.alone < aloneFor {
+		e.mu.Unlock()
+		return false
+	}
+	e.inlining = true
+	e.mu.Unlock()
+	o.Drive.begun(o)
+	err := e.dev.transfer(o)
+	e.mu.Lock()
+	e.inlining = false
+	e.mu.Unlock()
+	o.Complete(err)
+	return true
 }
 
 // Close closes the ring and the device. EBUSY while operations are under way.
@@ -316,7 +337,7 @@ func (e *uringEngine) Close() error {
 		e.mu.Unlock()
 		return ErrClosed
 	}
-	if e.room.used > 0 {
+	if e.room.used > 0 || e.inlining {
 		e.mu.Unlock()
 		return fmt.Errorf("close %s: operations are under way: %w", e.dev.geo.Path, syscall.EBUSY)
 	}

@@ -65,7 +65,15 @@ func (f *flusher) flush(ctx context.Context, t Ticket) error {
 	need := f.begun + 1
 	f.wanted = max(f.wanted, need)
 	f.waiting++
-	defer func() { f.waiting-- }() //+checklocksforce: mu is held
+	err := f.awaitLocked(ctx, need, t)
+	f.waiting--
+	return err
+}
+
+// awaitLocked starts the task if there is none and waits for flush need.
+//
+// +checklocks:f.mu
+func (f *flusher) awaitLocked(ctx context.Context, need uint64, t Ticket) error {
 	if !f.running {
 		f.running = true
 		f.sched.Go("bdev flush", f.run)

@@ -54,10 +54,13 @@ func (l *opList) take() *Op {
 	return o
 }
 
+// init must come before the workers are shared.
+//
+// +checklocksignore
 func (w *workers) init(limit, depth int, do func(*Op) error) {
 	w.do, w.limit = do, limit
 	w.mu.Init(nil, sched.RankQueue)
-	w.room.total = max(limit, depth) //+checklocksignore: not shared yet
+	w.room.total = max(limit, depth)
 }
 
 // start hands the operations to workers and waits for room as long as ctx lasts.
