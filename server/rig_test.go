@@ -91,6 +91,12 @@ func (l *logBuffer) String() string {
 
 func newRig(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
+	return newRigOn(t, "/dev/fake", change...)
+}
+
+// newRigOn is newRig with the pool on a device.
+func newRigOn(t *testing.T, device string, change ...func(*Options)) *rig {
+	t.Helper()
 	r := &rig{
 		t: t, b: newFakeBackend(), socket: filepath.Join(t.TempDir(), "s"), served: make(chan error, 1),
 		more: make(chan struct{}, 1),
@@ -109,7 +115,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 		t.Fatal(err)
 	}
 	go func() { r.served <- srv.Serve(l) }()
-	if _, err := srv.CreatePool(context.Background(), "data", []string{"/dev/fake"}, api.CreateOptions{Mode: 0o666}); err != nil {
+	if _, err := srv.CreatePool(context.Background(), "data", []string{device}, api.CreateOptions{Mode: 0o666}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.stop)
