@@ -63,19 +63,15 @@ func (u *unsure) log() (api.Mlog, *logModel) {
 		must(l.Put())
 		return nil, nil
 	}
-	var got []string
-	err = u.with("open log to look", func(ctx context.Context) error {
-		r, err := l.OpenRead(ctx)
-		if err != nil {
-			return err
-		}
-		got, err = readAll(r)
-		return errors.Join(err, r.Close())
-	})
+	var r api.LogReader
+	err = u.with("open log to look", func(ctx context.Context) (err error) { r, err = l.OpenRead(ctx); return err })
 	if err != nil {
 		must(l.Put())
 		return nil, nil
 	}
+	got, err := readAll(r)
+	must(err)
+	must(r.Close())
 	info, err := l.Info(ctx)
 	must(err)
 	must(lm.checkAfterCrash(id, info.Generation, got))
@@ -222,18 +218,11 @@ func (u *unsure) lookContainer(c api.MDC, cm *containerModel) bool {
 	if u.faults || u.readOnly() {
 		return false
 	}
-	var records []string
-	err := u.with("read container", func(ctx context.Context) error {
-		r, err := c.OpenRead(ctx)
-		if err != nil {
-			return err
-		}
-		records, err = readAll(r)
-		return errors.Join(err, r.Close())
-	})
-	if err != nil {
-		return false
-	}
+	r, err := c.OpenRead(ctx)
+	must(err)
+	records, err := readAll(r)
+	must(err)
+	must(r.Close())
 	got := make(map[uint8]uint64)
 	var version uint64
 	for _, rec := range records {
