@@ -425,11 +425,16 @@ func TestLateWritesOfAbortedCompaction(t *testing.T) {
 // are refused.
 func TestCompactAppendWhileEnding(t *testing.T) {
 	refused := 0
-	for seed := range seeds(60) {
-		disk, _ := kvDisk(t, seed)
+	const finals = 6000
+	for seed := range seeds(20) {
+		disk := mdcDisk(finals, sim.DiskOptions{})
 		taken, seq := 0, uint64(0)
 		err := inWorld(disk, Config{}, seed, sim.OpenOptions{}, func(c Config, s *sched.Sched) error {
-			m, _, err := openKV(mdcConfig(s, c.Drive, 60, 1))
+			mc := mdcConfig(s, c.Drive, finals, 1)
+			if err := CreateMDC(bg, mc); err != nil {
+				return err
+			}
+			m, _, err := openKV(mc)
 			if err != nil {
 				return err
 			}
@@ -437,8 +442,8 @@ func TestCompactAppendWhileEnding(t *testing.T) {
 				return err
 			}
 			compactor := func() error {
-				for n := range uint64(200) {
-					err := m.CompactAppend(bg, kvOp{n, n + 1}.encode(0))
+				for n := range uint64(60) { // soon waits for room
+					err := m.CompactAppend(bg, kvOp{n, n + 1}.encode(64<<10))
 					if errors.Is(err, api.ESTATE) {
 						refused++
 						return nil
@@ -447,11 +452,6 @@ func TestCompactAppendWhileEnding(t *testing.T) {
 						return err
 					}
 					taken++
-					if n%8 == 0 {
-						if err := s.Sleep(bg, 20*time.Microsecond); err != nil {
-							return err
-						}
-					}
 				}
 				return nil
 			}
@@ -471,7 +471,7 @@ func TestCompactAppendWhileEnding(t *testing.T) {
 				}
 				return nil
 			}
-			if err := tasks(s, compactor, compactor, end); err != nil {
+			if err := tasks(s, compactor, compactor, compactor, compactor, end); err != nil {
 				return err
 			}
 			m.mu.Lock()
