@@ -264,41 +264,6 @@ func TestOnDurableOrder(t *testing.T) {
 	}
 }
 
-// proves S23
-//
-// A page that rots while the log is open is never read as something else.
-func TestRotUnderReader(t *testing.T) {
-	for _, a := range rots {
-		for k := range uint32(6) {
-			r, l := newTestLog(t, 20)
-			var want [][]byte
-			for n := range uint64(30) {
-				want = append(want, record(n, 700))
-				mustAppend(t, l, want[n])
-			}
-			mustSync(t, l)
-			if !a.do(r.disk, offsetOf(r.c.Extent, k), []*sim.Disk{sim.NewDisk(r.disk.Size(), sim.DiskOptions{})}) {
-				continue
-			}
-			got, err := readAll(l, ReaderOptions{})
-			if k >= l.durable.pages {
-				if err != nil || len(got) != len(want) {
-					t.Fatalf("page %d is not in use: %v", k, err)
-				}
-				continue
-			}
-			var e *api.Error
-			if !errors.As(err, &e) || e.Code != api.ECORRUPT && e.Code != api.EIO || e.Offset != offsetOf(r.c.Extent, k) {
-				t.Fatalf("page %d, %s: %v", k, a.name, err)
-			}
-			if err := sameRecords(got, want[:len(got)]); err != nil {
-				t.Fatal(err)
-			}
-			mustClose(t, l)
-		}
-	}
-}
-
 // proves S20
 //
 // The same on a real file, through the kernel, with many goroutines.

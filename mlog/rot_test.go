@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"syscall"
 	"testing"
 
 	"github.com/mpool-go/mpool/api"
-	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/bdev/sim"
 	"github.com/mpool-go/mpool/sched"
 )
@@ -85,62 +83,6 @@ var rots = []rot{
 		}
 		return false
 	}},
-}
-
-// proves S23
-//
-// A read that fails once or twice is no rot.
-func TestTransientReadErrors(t *testing.T) {
-	list, want, c := moments(t)
-	for _, m := range list {
-		for i := range SlotPages + int(m.to) {
-			d := m.disk.Clone()
-			at := c.Extent.Offset() + int64(i)*PageSize
-			d.Inject(sim.Fault{Code: bdev.OpRead, From: at, To: at + PageSize, Count: 2, Err: syscall.EIO})
-			drive, err := sim.Open(nil, d, sim.OpenOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.Drive, c.Epoch = drive, 1000
-			checkLog(t, &rig{disk: d, drive: drive, c: c}, want[:m.records])
-		}
-	}
-}
-
-// proves S23
-//
-// A drive that fails in the middle of the recovery does not make the log
-// shorter.
-func TestDriveFailsDuringRecovery(t *testing.T) {
-	list, want, c := moments(t)
-	failed := 0
-	for _, m := range list {
-		for _, e := range []error{syscall.EIO, syscall.ENODEV} {
-			for skip := range uint64(6) {
-				d := m.disk.Clone()
-				d.Inject(sim.Fault{Code: bdev.OpRead, Skip: skip, Err: e})
-				drive, err := sim.Open(nil, d, sim.OpenOptions{})
-				if err != nil {
-					t.Fatal(err)
-				}
-				c.Drive, c.Epoch = drive, 1000
-				l, err := Open(bg, c)
-				if err != nil {
-					if failed++; !errors.Is(err, api.EIO) {
-						t.Fatalf("%s: %v", m.what, err)
-					}
-					continue
-				}
-				if n := l.Records(); n != m.records {
-					t.Fatalf("%s, %v after %d reads: %d records, want %d", m.what, e, skip, n, m.records)
-				}
-				mustAbandon(l)
-			}
-		}
-	}
-	if failed == 0 || len(want) == 0 {
-		t.Fatal("nothing failed")
-	}
 }
 
 // moments runs a log through groups of all kinds: within a page, filling one,
