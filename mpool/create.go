@@ -162,6 +162,17 @@ func logBirth(pool uuid.UUID, i int) layout.BirthStamp {
 	return layout.BirthStamp(v&^3 | 1<<63 | uint64(i))
 }
 
+// objectBirth makes the first birth stamp of a pool's objects from its UUID, for
+// the same reason: what a former pool left on the drive must not pass for an
+// object's. It has 47 bits, so that the table's entries hold what follows, too.
+func objectBirth(pool uuid.UUID) layout.BirthStamp {
+	var v uint64
+	for _, c := range pool[:6] {
+		v = v<<8 | uint64(c)
+	}
+	return firstBirth + layout.BirthStamp(v&(1<<47-1))
+}
+
 // logConfigs describes the two metadata logs.
 func logConfigs(d *bdev.Drive, sb *omf.Superblock, opt Options) [2]mlog.Config {
 	var c [2]mlog.Config
@@ -191,7 +202,7 @@ func createMetadata(ctx context.Context, d *bdev.Drive, sb *omf.Superblock, o ap
 		p.mode = 0o660
 	}
 	p.encode(&r)
-	r.Counter(firstID, firstBirth)
+	r.Counter(firstID, objectBirth(sb.Pool))
 	if _, err = mdc.Append(ctx, r.Bytes()); err == nil {
 		err = mdc.Sync(ctx)
 	}
