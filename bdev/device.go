@@ -50,9 +50,14 @@ func (d *device) close() error {
 func (d *device) do(o *Op) error {
 	switch o.Code {
 	case OpFlush:
-		return d.retry(func() error { return unix.Fdatasync(d.fd) })
+		return unix.Fdatasync(d.fd) // see isTransient
 	case OpDiscard:
-		return d.retry(func() error { return d.discard(o.Offset, o.Length) })
+		for {
+			again, err := o.settle(0, d.discard(o.Offset, o.Length))
+			if !again {
+				return err
+			}
+		}
 	case OpRead, OpWrite:
 		return d.transfer(o)
 	default:
@@ -60,19 +65,15 @@ func (d *device) do(o *Op) error {
 	}
 }
 
-func (d *device) retry(f func() error) error {
-	for range maxRetries {
-		if err := f(); !isTransient(err) {
-			return err
-		}
-	}
-	return syscall.EAGAIN
-}
-
 // isTransient says whether an operation that failed so is to be tried again.
-// ECANCELED: the thread that submitted it to an io_uring has ended.
-func isTransient(err error) bool {
-	return err != nil && (errors.Is(err, syscall.EINTR) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ECANCELED))
+// ECANCELED: the thread that submitted it to an io_uring ended before it began.
+// A flush that was interrupted may have met, and reported for the only time, a
+// write that failed: it has failed.
+func isTransient(code OpCode, err error) bool {
+	if errors.Is(err, syscall.ECANCELED) {
+		return true
+	}
+	return code != OpFlush && (errors.Is(err, syscall.EINTR) || errors.Is(err, syscall.EAGAIN))
 }
 
 func (d *device) discard(offset, length int64) error {
@@ -136,7 +137,7 @@ func (o *Op) rest() [][]byte {
 // must be another.
 func (o *Op) settle(n int, err error) (again bool, _ error) {
 	if err != nil {
-		if isTransient(err) && o.state.retries < maxRetries {
+		if isTransient(o.Code, err) && o.state.retries < maxRetries {
 			o.state.retries++
 			return true, nil
 		}

@@ -378,3 +378,45 @@ func TestQueueOverForeignEngine(t *testing.T) {
 		}
 	})
 }
+
+// A flush that failed in any way is not tried again, but for one that never
+// began; other operations are, a bounded number of times.
+//
+// proves S40
+func TestSettle(t *testing.T) {
+	d := NewDrive(nil, &fakeEngine{})
+	for _, c := range []struct {
+		code  OpCode
+		n     int
+		err   error
+		again bool
+		want  error
+	}{
+		{OpFlush, 0, nil, false, nil},
+		{OpFlush, 0, syscall.EIO, false, syscall.EIO},
+		{OpFlush, 0, syscall.EINTR, false, syscall.EINTR},
+		{OpFlush, 0, syscall.EAGAIN, false, syscall.EAGAIN},
+		{OpFlush, 0, syscall.ECANCELED, true, nil},
+		{OpDiscard, 0, syscall.EINTR, true, nil},
+		{OpWrite, 0, syscall.EAGAIN, true, nil},
+		{OpWrite, 0, syscall.ENOSPC, false, syscall.ENOSPC},
+		{OpWrite, 4096, nil, false, nil},
+		{OpWrite, 1024, nil, true, nil},
+		{OpWrite, 0, nil, false, syscall.EIO},
+		{OpRead, 1000, nil, false, syscall.EIO},
+	} {
+		o := &Op{Drive: d, Code: c.code, Buf: make([]byte, 4096)}
+		again, err := o.settle(c.n, c.err)
+		if again != c.again || !errors.Is(err, c.want) {
+			t.Errorf("%v after %d, %v: again %v, %v", c.code, c.n, c.err, again, err)
+		}
+		tries := 1
+		for again && c.err != nil {
+			again, err = o.settle(c.n, c.err)
+			tries++
+		}
+		if tries > maxRetries+1 || (tries > 1 && !errors.Is(err, c.err)) {
+			t.Errorf("%v: %d tries at %v, then %v", c.code, tries, c.err, err)
+		}
+	}
+}
