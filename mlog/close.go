@@ -8,8 +8,9 @@ import (
 
 // Close syncs and closes. If something was appended since the log was opened,
 // one more group marks the close as clean: it proves, should the last pages rot,
-// that they were there. The log is closed whatever is returned; the error is
-// that of the sync, or the context's (the writer then goes on until it is done).
+// that they were there. Reads of its readers that are under way are waited for.
+// The log is closed whatever is returned; the error is that of the sync, or the
+// context's (the writer then goes on until it is done).
 func (l *Log) Close(ctx context.Context) error { return l.end(ctx, false) }
 
 // Abandon closes without sync: a group in flight is waited for, what else was
@@ -27,7 +28,7 @@ func (l *Log) end(ctx context.Context, abandon bool) error {
 	if !abandon && l.dirty {
 		l.wantLocked(l.records)
 	}
-	for l.writing {
+	for l.writing || l.reading > 0 {
 		if err := l.idle.Wait(ctx); err != nil {
 			e := api.ContextError(op, err)
 			e.Object = l.c.ID
@@ -39,6 +40,16 @@ func (l *Log) end(ctx context.Context, abandon bool) error {
 		return l.failureLocked(op, l.records)
 	}
 	return nil
+}
+
+// pin counts a read of the extent in or out. While there are any, the log is not
+// closed.
+func (l *Log) pin(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.reading += n; l.reading == 0 && l.closing {
+		l.idle.Broadcast()
+	}
 }
 
 // stop begins to abandon the log: nothing more is appended, and no other group

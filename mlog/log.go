@@ -56,6 +56,8 @@ type Log struct {
 	failedEnd uint64 // records below were in the group that failed
 	// +checklocks:mu
 	stats Stats
+	// +checklocks:mu
+	reading int // reads of the log's readers under way
 
 	w writer // the writer task's own
 }

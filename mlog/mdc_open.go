@@ -42,7 +42,7 @@ func OpenMDC(ctx context.Context, c MDCConfig) (*MDC, error) {
 	}
 	m.highest = m.generation[first]
 	for _, i := range []int{first, 1 - first} {
-		l, s, err := m.openLog(ctx, i)
+		l, s, err := m.openLog(ctx, i, m.generation[i])
 		if err != nil {
 			return nil, err
 		}
@@ -82,10 +82,10 @@ type scan struct {
 	replayed bool
 }
 
-// openLog opens log i and looks for its marks.
-func (m *MDC) openLog(ctx context.Context, i int) (*Log, scan, error) {
+// openLog opens log i at a generation and looks for its marks.
+func (m *MDC) openLog(ctx context.Context, i int, generation uint64) (*Log, scan, error) {
 	var s scan
-	c := m.config(i, m.generation[i])
+	c := m.config(i, generation)
 	c.Replay = func(number uint64, record []byte) error {
 		kind, body, err := splitRecord(record)
 		switch {

@@ -26,7 +26,7 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 		return nil, c.corrupt(op, c.Extent.Offset(), "no tail of the log is left: restore it from a copy, or erase it", s.why(c.Generation))
 	}
 	r := newRecovery(&c, list, chain{generation: c.Generation})
-	defer r.stream.drop()
+	defer r.stream.end(ctx)
 	r.replay = c.Replay
 	t, err := r.run(ctx)
 	if err != nil {

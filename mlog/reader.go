@@ -46,7 +46,9 @@ type readerPage struct {
 
 // NewReader returns a reader placed at the first record.
 func (l *Log) NewReader(o ReaderOptions) *Reader {
-	return &Reader{l: l, unsynced: o.Unsynced, stream: newStream(&l.c, 0, streamFirst)}
+	r := &Reader{l: l, unsynced: o.Unsynced, stream: newStream(&l.c, 0, streamFirst)}
+	r.stream.pin = l.pin
+	return r
 }
 
 // Record returns the number of the record that is read next.

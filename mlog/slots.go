@@ -236,7 +236,7 @@ func pairToKeep(ctx context.Context, c *Config, current uint64) (int, error) {
 	// wrote: those behind the oldest candidate.
 	first := slices.MinFunc(list, func(a, b *slot) int { return cmp.Compare(a.page.Index, b.page.Index) })
 	r := newRecovery(c, list, chainAtTail(&first.page))
-	defer r.stream.drop()
+	defer r.stream.end(ctx)
 	if err := r.walk(ctx); err != nil {
 		return 0, c.ioError(op, err)
 	}

@@ -23,8 +23,9 @@ type stream struct {
 	sched  *sched.Sched
 	drive  *bdev.Drive
 	extent layout.Extent
-	limit  uint32 // pages from here on are not read
-	size   uint32 // of the next window; starts at streamFirst or streamMost
+	pin    func(n int) // told of reads that begin (1) and end (-1), or nil
+	limit  uint32      // pages from here on are not read
+	size   uint32      // of the next window; starts at streamFirst or streamMost
 
 	cur, ahead *window
 }
@@ -117,11 +118,17 @@ func (s *stream) read(k uint32) *window {
 	s.size = min(s.size*4, streamMost)
 	w.buf = bdev.AllocBuffer(int(w.pages) * PageSize)
 	w.done.Init(s.sched)
-	drive, offset := s.drive, offsetOf(s.extent, k)
+	drive, offset, pin := s.drive, offsetOf(s.extent, k), s.pin
+	if pin != nil {
+		pin(1)
+	}
 	// The task ends with the read. It owns the memory if the stream drops the
 	// window first.
 	s.sched.Go("mlog read", func() {
 		w.err = readAt(context.Background(), drive, w.buf, offset, nil)
+		if pin != nil {
+			pin(-1)
+		}
 		if !w.state.CompareAndSwap(windowReading, windowRead) {
 			bdev.FreeBuffer(w.buf)
 			return
@@ -143,6 +150,16 @@ func (s *stream) drop() {
 	s.cur.drop()
 	s.ahead.drop()
 	s.cur, s.ahead = nil, nil
+}
+
+// end is drop, and waits for the reads under way or the end of the context.
+func (s *stream) end(ctx context.Context) {
+	for _, w := range []*window{s.cur, s.ahead} {
+		if w != nil && w.done.Wait(ctx) != nil {
+			break // the task that reads frees the memory
+		}
+	}
+	s.drop()
 }
 
 func (w *window) has(k uint32) bool { return w != nil && k >= w.from && k-w.from < w.pages }
