@@ -31,7 +31,7 @@ var (
 )
 
 const (
-	driveBytes = 256 << 20
+	driveBytes = 96 << 20
 	writers    = 4
 	appenders  = 2
 )
@@ -178,7 +178,7 @@ func prepare(t *testing.T, d *daemon, device string, m *model) {
 		t.Fatal(err)
 	}
 	for n := range m.logs {
-		l, err := p.AllocMlog(ctx, api.AllocOptions{Capacity: 16 << 20})
+		l, err := p.AllocMlog(ctx, api.AllocOptions{Capacity: 8 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}
