@@ -157,8 +157,12 @@ func (v checkView) show(w io.Writer, quiet bool) error {
 	if !v.OK {
 		verdict = plural(len(v.Problems), "problem")
 	}
+	pool := "none"
+	if v.UUID != "" {
+		pool = fmt.Sprintf("%s (%s)", v.Pool, v.UUID)
+	}
 	return writeFields(w,
-		"pool", fmt.Sprintf("%s (%s)", v.Pool, v.UUID), "superblocks", strconv.Itoa(v.Superblocks),
+		"pool", pool, "superblocks", strconv.Itoa(v.Superblocks),
 		"metadata records", strconv.FormatInt(v.Records, 10), "mblocks", strconv.FormatInt(v.Mblocks, 10),
 		"mlogs", strconv.FormatInt(v.Mlogs, 10), "log pages", strconv.FormatInt(v.LogPages, 10),
 		"data verified", showBytes(v.VerifiedBytes), "result", verdict)

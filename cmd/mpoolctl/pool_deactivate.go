@@ -21,7 +21,7 @@ func newPoolDeactivate(a *app) *cobra.Command {
 					return err
 				}
 				info.State = "inactive"
-				return a.print(newPoolView(info))
+				return a.print(pastPool{newPoolView(info)})
 			})
 		}),
 	}

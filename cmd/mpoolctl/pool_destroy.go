@@ -26,7 +26,7 @@ func newPoolDestroy(a *app) *cobra.Command {
 					return err
 				}
 				info.State = "destroyed"
-				return a.print(newPoolView(info))
+				return a.print(pastPool{newPoolView(info)})
 			})
 		}),
 	}

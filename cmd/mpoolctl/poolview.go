@@ -109,6 +109,17 @@ func (v poolView) show(w io.Writer, quiet bool) error {
 	return writeTable(w, []string{"SLOT", "DRIVE", "CLASS", "STATE", "SIZE", "FREE", "ENGINE", "SECTOR", "UUID"}, rows)
 }
 
+// pastPool is a pool that is no longer active: for people its last numbers are
+// of no use.
+type pastPool struct{ poolView }
+
+func (v pastPool) show(w io.Writer, quiet bool) error {
+	if quiet {
+		return writeLines(w, v.Name)
+	}
+	return writeLines(w, fmt.Sprintf("pool %s (%s) is %s", v.Name, v.UUID, v.State))
+}
+
 // poolsView is a list of pools.
 type poolsView []poolView
 
