@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -224,6 +225,8 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
+var agreeSeeds = flag.Uint64("check.seeds", 100, "how many damaged pools TestAgreement tries")
+
 // Random damage: the check finds all of it that activation and reading find.
 //
 // proves S45
@@ -233,7 +236,7 @@ func TestAgreement(t *testing.T) {
 		t.Fatal("the good pool has problems")
 	}
 	clean := 0
-	for seed := range uint64(300) {
+	for seed := range *agreeSeeds {
 		rng := rand.New(rand.NewPCG(seed, 11))
 		program := make([]byte, 12*(1+rng.IntN(3)))
 		_, err := io.ReadFull(dice{rng}, program)
@@ -247,10 +250,10 @@ func TestAgreement(t *testing.T) {
 			t.Fatalf("seed %d: %x", seed, program)
 		}
 	}
-	if clean == 0 || clean == 300 {
-		t.Fatalf("%d of 300 damaged pools have no problem", clean)
+	if clean == 0 || clean == int(*agreeSeeds) {
+		t.Fatalf("%d of %d damaged pools have no problem", clean, *agreeSeeds)
 	}
-	t.Logf("%d of 300 damaged pools have no problem", clean)
+	t.Logf("%d of %d damaged pools have no problem", clean, *agreeSeeds)
 }
 
 // A context that ends ends the check.
