@@ -236,7 +236,8 @@ func (q *ringQueue) enter(submit, wait, flags uint32) error {
 		return nil
 	case isShortage(err): // what is pending stays so
 		return q.sched.Sleep(context.Background(), shortagePause)
-	case errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.EBADF): // the ring, or its registration, is another thread's
+	case errors.Is(err, syscall.EEXIST), errors.Is(err, syscall.EBADF), errors.Is(err, syscall.EINVAL):
+		// The ring, or its registration, is another thread's.
 		return fmt.Errorf("the queue is used on another thread than it was made on; call runtime.LockOSThread first: %w", err)
 	default:
 		return fmt.Errorf("io_uring_enter: %w", err)
