@@ -7,6 +7,7 @@ import (
 )
 
 // Ticket remembers how many flushes of a drive had failed when a writer began.
+// The zero value stands for the time before the drive was opened.
 type Ticket struct {
 	failures uint64
 }

@@ -21,6 +21,10 @@ type Config struct {
 	// activation's first write, and higher than that of any before it.
 	Epoch uint64
 
+	// Since is from before the first write that the log may hold; zero, what
+	// everybody but the log's own maker uses, means since the drive was opened.
+	Since bdev.Ticket
+
 	// OnDurable, if set, is called by the log's writer when a group has become
 	// durable, before anybody who waits for it is told: all records with
 	// numbers below records are durable. Calls come one after another, with

@@ -60,6 +60,7 @@ func (m *MDC) compactStart(ctx context.Context, spare *Log, which int, current, 
 		}
 	}
 	c := m.config(which, generation)
+	c.Since = c.Drive.Ticket() // nothing written before counts
 	var err error
 	if m.c.Erase != nil && !m.c.Discover {
 		err = m.c.Erase(ctx, which, generation)

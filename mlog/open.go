@@ -7,7 +7,8 @@ import (
 )
 
 // Open opens a log and finds its end. It writes nothing, but flushes, so that
-// what it found stays. Errors: EINVAL; ECORRUPT, with the place; ESTALE (a later
+// what it found stays. When a flush of the drive has failed (see Config.Since)
+// it refuses with EIO: what can be read may be lost with the power. Errors: EINVAL; ECORRUPT, with the place; ESTALE (a later
 // activation of the pool has written to the log); EIO; the context's; that of
 // c.Replay.
 func Open(ctx context.Context, c Config) (*Log, error) {
@@ -15,7 +16,6 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 	if err := c.validate(op); err != nil {
 		return nil, err
 	}
-	ticket := c.Drive.Ticket()
 	s, err := readSlots(ctx, &c)
 	if err != nil {
 		return nil, c.ioError(op, err)
@@ -34,7 +34,7 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 	}
 	// What was found may be in the drive's cache only, left by a process that
 	// died. From here on it counts as durable.
-	if err := c.Drive.Flush(ctx, ticket); err != nil {
+	if err := c.Drive.Flush(ctx, c.Since); err != nil {
 		return nil, c.ioError(op, err)
 	}
 	return newLog(c, r, t), nil

@@ -214,7 +214,6 @@ func (s *slots) hidden(c *Config) (int, error) {
 // pair B when there is none.
 func pairToKeep(ctx context.Context, c *Config, current uint64) (int, error) {
 	const op = "mlog format"
-	ticket := c.Drive.Ticket()
 	s, err := readSlots(ctx, c)
 	if err != nil {
 		return 0, c.ioError(op, err)
@@ -229,7 +228,7 @@ func pairToKeep(ctx context.Context, c *Config, current uint64) (int, error) {
 	}
 	// A tail may be in the drive's cache only, left by a process that died,
 	// and the other pair be the one that is durable.
-	if err := c.Drive.Flush(ctx, ticket); err != nil {
+	if err := c.Drive.Flush(ctx, c.Since); err != nil {
 		return 0, c.ioError(op, err)
 	}
 	// The newest tail is the one, unless pages are missing that its group
