@@ -16,6 +16,7 @@ import (
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/bdev/sim"
+	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/sched"
 )
 
@@ -287,6 +288,7 @@ func TestRealFile(t *testing.T) {
 	}
 	defer d.Close()
 	r := &rig{drive: d, c: newRigConfig(15000)}
+	r.c.Birth = layout.BirthStamp(rand.Uint64()) // the device may hold another log
 	r.c.Drive = d
 	r.format(t)
 	l := r.open(t)

@@ -15,8 +15,8 @@ const (
 )
 
 // Log is an open log. Any number of goroutines may append, sync and make
-// readers; each log has at most one writer task, which lives only while there
-// is something to write.
+// readers; each log has at most one writer, and only while there is something to
+// write: a task, or one of those who wait.
 type Log struct {
 	c      Config
 	finals uint32      // final pages of the extent
@@ -125,8 +125,7 @@ func (l *Log) add(ctx context.Context, kind byte, record [][]byte, sync bool) (n
 	}
 	number = l.putLocked(kind, record, size)
 	if sync {
-		w = l.waiters.add(l.c.Sched, l.records)
-		l.wantLocked(l.records)
+		w = l.joinLocked(ctx, l.records)
 	}
 	l.mu.Unlock()
 	return number, w, nil

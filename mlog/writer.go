@@ -7,15 +7,16 @@ import (
 	"github.com/mpool-go/mpool/bdev"
 )
 
-// writer is the state of the log's writer task. The task alone uses it while it
-// lives; whoever starts one holds the log's mutex and sees that none does.
+// writer is the state of the log's writer: a task, or one of those who wait.
+// The writer alone uses it; who becomes it holds the log's mutex and sees that
+// there is none.
 type writer struct {
 	group   uint64 // number of the last group begun
 	durable uint64 // number of the last one known durable
 	prev    uint32 // CRC of the last durable final page
 	pair    int    // where the next tail goes
 
-	slot  []byte // memory of a pair; nil while there is no task
+	slot  []byte // memory of a pair; nil while there is no writer
 	chunk []*chunk
 	ops   []*bdev.Op
 	used  int // of ops, in this group
@@ -57,13 +58,24 @@ func (l *Log) startLocked() {
 
 // write is the writer task. It knows nothing of those who wait: its groups end
 // whether or not anybody still does.
-func (l *Log) write() {
-	l.w.slot = bdev.AllocBuffer(PairPages * PageSize)
+func (l *Log) write() { l.writeTo(^uint64(0)) }
+
+// writeTo is write, but leaves the rest to a task when n records are durable.
+// Whoever calls it has set l.writing and cannot be called away.
+func (l *Log) writeTo(n uint64) {
+	if l.w.slot == nil {
+		l.w.slot = bdev.AllocBuffer(PairPages * PageSize)
+	}
 	for {
 		l.mu.Lock()
 		clean, need := l.needLocked()
 		if !need {
 			break
+		}
+		if l.durable.records >= n {
+			l.c.Sched.Go("mlog writer", l.run)
+			l.mu.Unlock()
+			return
 		}
 		g := l.beginLocked(clean)
 		l.mu.Unlock()
