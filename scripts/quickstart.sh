@@ -41,9 +41,12 @@ stop_daemon() {
 
 cleanup() {
 	local code=$?
-	trap - EXIT INT TERM
+	trap - EXIT INT TERM HUP
 	if $keep && [ $code -eq 0 ]; then exit 0; fi
-	[ $code -eq 0 ] || { echo "quickstart.sh: failed; the daemon's log ends with:" >&2; tail -n 20 "$work/mpoold.log" >&2 || true; }
+	if [ $code -ne 0 ] && [ -f "$work/mpoold.log" ]; then
+		echo "quickstart.sh: failed; the daemon's log ends with:" >&2
+		tail -n 20 "$work/mpoold.log" >&2
+	fi
 	[ -z "${putter:-}" ] || kill "$putter" 2>/dev/null || true
 	stop_daemon KILL
 	[ -z "$loop" ] || losetup --detach "$loop" || true
@@ -53,6 +56,7 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+trap 'exit 129' HUP
 
 step() { printf '\n-- %s\n' "$*"; }
 

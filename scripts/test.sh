@@ -83,7 +83,7 @@ leftovers() {
 
 cleanup() {
 	local code=$?
-	trap - EXIT INT TERM
+	trap - EXIT INT TERM HUP
 	left=$(leftovers)
 	if [ -n "$left" ] && [ $code -eq 0 ]; then
 		echo "left behind by the tests:" >&2
@@ -97,6 +97,7 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+trap 'exit 129' HUP
 
 is_root() { [ "$(id -u)" -eq 0 ]; }
 
