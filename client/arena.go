@@ -115,6 +115,8 @@ func (a *arenas) canHold(pages int) bool {
 }
 
 // takeOrWait takes a region now, or waits in turn. It unlocks mu.
+//
+// +checklocksrelease:a.mu
 func (a *arenas) takeOrWait(ctx context.Context, pages int) (*region, error) {
 	if len(a.waiters) == 0 {
 		if r := a.find(pages); r != nil {

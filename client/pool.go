@@ -144,9 +144,14 @@ func (p *pool) DeleteMDC(ctx context.Context, id layout.ObjectID) error {
 }
 
 // holder is what mblocks and mlogs of this package have in common.
-type holder interface{ held() *handle }
+type holder interface {
+	held() *handle
+	// sound refuses a commit of what should not be committed.
+	sound(op ioctl.Op) error
+}
 
-func (h *handle) held() *handle { return h }
+func (h *handle) held() *handle           { return h }
+func (h *handle) sound(op ioctl.Op) error { return h.live(op) }
 
 // CommitMany implements [api.Pool].
 func (p *pool) CommitMany(ctx context.Context, objects []api.Object, roots []api.Root) error {
@@ -160,7 +165,7 @@ func (p *pool) CommitMany(ctx context.Context, objects []api.Object, roots []api
 		if !ok || x.held().c != p.c {
 			return api.Errorf(api.EINVAL, op.Name(), "object %d is not of this connection", i)
 		}
-		if err := x.held().live(op); err != nil {
+		if err := x.sound(op); err != nil {
 			return err
 		}
 		m.Objects[i] = x.held().h

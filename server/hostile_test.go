@@ -294,6 +294,36 @@ func TestRequestsBounded(t *testing.T) {
 	}
 }
 
+// A client that leaves while all its slots are taken is noticed, although
+// nobody reads its socket and none of its requests ends by itself.
+//
+// proves S33
+func TestLeavesWithAllSlotsTaken(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.Limits.Requests = 4 })
+	w := r.raw()
+	pool := w.openPool()
+	w.opened(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1}})
+	entered, hold := make(chan struct{}, 10), make(chan struct{})
+	r.b.hook(func(_ context.Context, op string) error {
+		if op == "pool info" {
+			entered <- struct{}{}
+			<-hold
+		}
+		return nil
+	})
+	for i := range 6 {
+		w.send(ioctl.Header{Op: ioctl.OpPoolShow, Tag: uint64(1000 + i)}, &ioctl.PoolShow{Pool: pool})
+	}
+	for range 4 {
+		<-entered
+	}
+	w.conn.Close()
+	if e := r.nextReaped(1); e.DetectedBy != BySocket || e.Aborted != 1 {
+		t.Errorf("%+v", e)
+	}
+	close(hold)
+}
+
 // A tag in use cannot be used again; one that was answered can.
 func TestTags(t *testing.T) {
 	r := newRig(t)
