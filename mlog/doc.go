@@ -18,9 +18,9 @@
 //	      \_ pair A __/ \_ pair B __/
 //
 // Record data fills final pages one after another. A page is written to its
-// final place once, when it is full. The page that is being filled, the tail,
-// is written to the two pairs in turn, twice each time, so that the newest
-// durable copy is never written to.
+// final place when it is full, and never again once it is durable. The page
+// that is being filled, the tail, is written to the two pairs in turn, twice
+// each time, so that the newest durable copy is never written to.
 //
 // # A page
 //
