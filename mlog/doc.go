@@ -102,7 +102,7 @@
 // The stated exception: when both copies of the last group's tail rot, or a
 // final page that this group was the first to write, and neither a later group
 // nor a clean close says that the group was durable, the log ends before it, as
-// if its write had been cut off. One more can be said only by writing more.
+// if its write had been cut off.
 //
 // A page that cannot be read at all (EIO from the medium) is taken for one that
 // is not right, since a torn write may leave it so, after a second try and a
