@@ -17,6 +17,7 @@ import (
 // benchPool calls f with a pool on a regular file, in process and through a
 // socket.
 func benchPool(b *testing.B, f func(b *testing.B, p api.Pool)) {
+	b.Helper()
 	ctx := context.Background()
 	for _, where := range []string{"in process", "socket"} {
 		b.Run(where, func(b *testing.B) {
@@ -77,6 +78,7 @@ func benchPool(b *testing.B, f func(b *testing.B, p api.Pool)) {
 
 // parallel runs f b.N times in all from so many goroutines.
 func parallel(b *testing.B, depth int, f func(g, i int)) {
+	b.Helper()
 	b.ResetTimer()
 	var wg sync.WaitGroup
 	for g := range depth {
@@ -92,6 +94,7 @@ func parallel(b *testing.B, depth int, f func(g, i int)) {
 func BenchmarkRead(b *testing.B) {
 	ctx := context.Background()
 	benchPool(b, func(b *testing.B, p api.Pool) {
+		b.Helper()
 		m, err := p.AllocMblock(ctx, api.AllocOptions{Capacity: 64 << 20})
 		if err != nil {
 			b.Fatal(err)
@@ -124,6 +127,7 @@ func BenchmarkRead(b *testing.B) {
 func BenchmarkWrite(b *testing.B) {
 	ctx := context.Background()
 	benchPool(b, func(b *testing.B, p api.Pool) {
+		b.Helper()
 		buf := make([]byte, 32<<20)
 		b.SetBytes(int64(len(buf)))
 		for b.Loop() {
@@ -144,6 +148,7 @@ func BenchmarkWrite(b *testing.B) {
 func BenchmarkAppendSync(b *testing.B) {
 	ctx := context.Background()
 	benchPool(b, func(b *testing.B, p api.Pool) {
+		b.Helper()
 		for _, depth := range []int{1, 32} {
 			b.Run(fmt.Sprintf("qd%d", depth), func(b *testing.B) {
 				l, err := p.AllocMlog(ctx, api.AllocOptions{Capacity: 128 << 20})

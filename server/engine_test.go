@@ -146,9 +146,11 @@ func wellFormed(rng *rand.Rand, op ioctl.Op, handles []ioctl.Handle, ids []layou
 		ioctl.OpMDCSync, ioctl.OpMDCOpenRead, ioctl.OpMDCCompactStart, ioctl.OpMDCCompactEnd,
 		ioctl.OpMDCCompactAbort, ioctl.OpMDCUsage:
 		return target
-	default:
-		return nil
+	case ioctl.OpHello, ioctl.OpCancel, ioctl.OpArena, ioctl.OpArenaMapped, ioctl.OpPoolCreate, ioctl.OpPoolActivate,
+		ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy, ioctl.OpPoolRename, ioctl.OpPoolSet, ioctl.OpPoolList,
+		ioctl.OpPoolOpen:
 	}
+	return nil
 }
 
 // No values within well-formed requests bring the daemon with its real engine
