@@ -85,12 +85,8 @@ var exempt = map[string]exemption{
 		"io_uring only: somebody must reap what nobody waits for",
 	},
 	"bdev/engine_uring_reap.go": {
-		[]string{"runtime.Gosched", "time.Sleep", "context.AfterFunc"},
+		[]string{"runtime.Gosched", "context.AfterFunc"},
 		"io_uring only: waits in the kernel, which a real context interrupts",
-	},
-	"bdev/queue_uring.go": {
-		[]string{"time.Sleep"},
-		"io_uring only: waits until the kernel has memory again",
 	},
 	"bdev/workers.go": {
 		[]string{"go"},
