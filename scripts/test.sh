@@ -10,6 +10,7 @@
 #   unit        go test -race of everything
 #   invariants  the engine again with -race and its internal assertions
 #   sim         crash simulation of the engine with random seeds
+#   mutants     a few of the engine's rules, broken one at a time: the tests must notice
 #   fuzz        every fuzz target for a few seconds
 #   quickstart  scripts/quickstart.sh
 #
@@ -17,6 +18,7 @@
 # otherwise what was skipped is listed. Environment:
 #   MPOOL_FUZZ_TIME  seconds per fuzz target (3)
 #   MPOOL_SIM_TIME   seconds per simulation test (30)
+#   MPOOL_MUTANTS    how many mutants (4); all of them take about five minutes
 #
 # Whatever happens, no process, loop device, mount or file is left behind; if a
 # test left one, it is removed and the run has failed.
@@ -30,7 +32,7 @@ readonly checklocks_version=v0.0.0-20260905035102-160fafc42237
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 readonly tools=$root/bin/tools
-all_steps="build format vet lint locks unit invariants sim fuzz quickstart"
+all_steps="build format vet lint locks unit invariants sim mutants fuzz quickstart"
 steps=${*:-$all_steps}
 for s in $steps; do
 	case " $all_steps " in
@@ -205,12 +207,14 @@ step_sim() {
 		-sim.for="${MPOOL_SIM_TIME:-30}s" | report
 }
 
+step_mutants() { go run ./test/mutants -for 20s -sample "${MPOOL_MUTANTS:-4}"; }
+
 step_fuzz() {
 	local file target
 	grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sort | while IFS=: read -r file target; do
 		target=${target#func }
 		echo "$(dirname "$file") $target"
-		CGO_ENABLED=0 go test -run '^$' -fuzz "^$target\$" -fuzztime "${MPOOL_FUZZ_TIME:-3}s" "$(dirname "$file")" \
+		CGO_ENABLED=0 go test -run '^$' -fuzz "^$target\$" -fuzztime "${MPOOL_FUZZ_TIME:-3}s" -fuzzminimizetime 20x "$(dirname "$file")" \
 			>"$work/fuzz.log" 2>&1 </dev/null || { cat "$work/fuzz.log"; echo "$target" >>"$work/fuzz.failed"; }
 	done
 	[ ! -s "$work/fuzz.failed" ]
