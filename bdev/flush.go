@@ -16,7 +16,8 @@ type Ticket struct {
 //
 // Flushes are numbered by their beginning. Somebody who asks while flush n is
 // under way needs flush n+1, because his writes may have ended after n began.
-// One task runs flushes, one after another, as long as somebody needs one.
+// Whoever comes first flushes for all, then a task does, one flush after another,
+// as long as somebody needs one.
 type flusher struct {
 	drive *Drive
 	sched *sched.Sched
@@ -30,7 +31,7 @@ type flusher struct {
 	// +checklocks:mu
 	wanted uint64 // highest number somebody waits for
 	// +checklocks:mu
-	running bool // the task is alive
+	running bool // somebody flushes
 	// +checklocks:mu
 	failures uint64 // flushes that failed
 	// +checklocks:mu
@@ -71,13 +72,18 @@ func (f *flusher) flush(ctx context.Context, t Ticket) error {
 	return err
 }
 
-// awaitLocked starts the task if there is none and waits for flush need.
+// awaitLocked waits for flush need. If nobody flushes, it does so itself, or
+// starts a task when the caller may be called away.
 //
 // +checklocks:f.mu
 func (f *flusher) awaitLocked(ctx context.Context, need uint64, t Ticket) error {
 	if !f.running {
 		f.running = true
-		f.sched.Go("bdev flush", f.run)
+		if f.sched.CanEnd(ctx) {
+			f.sched.Go("bdev flush", f.run)
+		} else {
+			f.flushLocked(need)
+		}
 	}
 	for f.ended < need && f.failures == t.failures {
 		if err := f.cond.Wait(ctx); err != nil {
@@ -90,11 +96,23 @@ func (f *flusher) awaitLocked(ctx context.Context, need uint64, t Ticket) error 
 	return nil
 }
 
-// run flushes until nobody needs another.
+// run is the flushing task.
 func (f *flusher) run() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.flushLocked(^uint64(0))
+}
+
+// flushLocked flushes until nobody needs another or, if a task can go on, until
+// flush last has ended.
+//
+// +checklocks:f.mu
+func (f *flusher) flushLocked(last uint64) {
 	for f.begun < f.wanted {
+		if f.ended >= last {
+			f.sched.Go("bdev flush", f.run)
+			return
+		}
 		f.begun++
 		f.mu.Unlock()
 		b := Batch{Ops: []*Op{{Code: OpFlush}}}
