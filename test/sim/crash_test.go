@@ -222,23 +222,22 @@ func random(seed uint64) (states int, err error) {
 // boundaries and cuts there.
 func everyBoundary(seed uint64, stop func() bool) (states int, err error) {
 	const ops = 4
-	fresh := func() (*world, uint64, error) {
-		w := newWorld(seed)
-		return w, w.rng.Uint64(), w.create()
-	}
-	w, workSeed, err := fresh()
-	if err != nil {
+	first := newWorld(seed)
+	if err := first.create(); err != nil {
 		return 0, err
 	}
+	fresh := func() (*world, uint64) {
+		w := newWorld(seed)
+		w.disk = first.disk.Clone()
+		return w, w.rng.Uint64()
+	}
+	w, workSeed := fresh()
 	total, _, err := w.work(workSeed, 0, ops)
 	if err != nil {
 		return 0, err
 	}
 	for at := uint64(1); at <= total && !stop(); at++ {
-		w, workSeed, err := fresh()
-		if err != nil {
-			return states, err
-		}
+		w, workSeed := fresh()
 		if _, cut, err := w.work(workSeed, at, ops); err != nil || !cut {
 			return states, fmt.Errorf("boundary %d of %d: cut %v: %w", at, total, cut, err)
 		}
