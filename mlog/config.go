@@ -37,6 +37,9 @@ type Config struct {
 	// valid until it returns. An error ends Open with it. Open may still fail
 	// after the last call.
 	Replay func(number uint64, record []byte) error
+	// Expect, if set, is called by Open before Replay: the log holds at most
+	// about so many bytes of records.
+	Expect func(bytes int64)
 }
 
 func (c *Config) validate(op string) error {

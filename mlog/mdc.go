@@ -19,7 +19,8 @@ const (
 
 // MDCConfig says which metadata container, and where it is.
 type MDCConfig struct {
-	// A and B are its logs. Their OnDurable, OnFailure and Replay are not used.
+	// A and B are its logs. Their OnDurable, OnFailure, Replay and Expect are
+	// not used.
 	A, B Config
 	// Discover says that nobody records the logs' generations: opening finds
 	// them on the drives, and an erase is no more than a Format.
@@ -38,6 +39,9 @@ type MDCConfig struct {
 	// Replay, if set, is called by OpenMDC with each record, in order; the
 	// slice is valid until it returns.
 	Replay func(record []byte) error
+	// Expect, if set, is called by OpenMDC before Replay is, each time: about so
+	// many bytes of records will come at most.
+	Expect func(bytes int64)
 	// Reset undoes all calls of Replay so far: they were records of a
 	// compaction that did not end. Needed with Replay.
 	Reset func()
@@ -109,7 +113,7 @@ func CreateMDC(ctx context.Context, c MDCConfig) error {
 		a.Generation, b.Generation = 1, 0
 	}
 	for _, l := range []*Config{&a, &b} {
-		l.OnDurable, l.OnFailure, l.Replay = nil, nil, nil
+		l.OnDurable, l.OnFailure, l.Replay, l.Expect = nil, nil, nil, nil
 		if err := Format(ctx, *l, 0); err != nil {
 			return err
 		}

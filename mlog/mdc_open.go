@@ -71,7 +71,7 @@ func (m *MDC) config(i int, generation uint64) Config {
 	c.Generation = generation
 	c.OnDurable = func(records uint64) { m.onDurable(i, records) }
 	c.OnFailure = func(err error) { m.onFailure(i, err) }
-	c.Replay = nil
+	c.Replay, c.Expect = nil, m.c.Expect
 	return c
 }
 

@@ -28,6 +28,9 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 	r := newRecovery(&c, list, chain{generation: c.Generation})
 	defer r.stream.end(ctx)
 	r.replay = c.Replay
+	if c.Expect != nil {
+		c.Expect((int64(list[0].page.Index) + 1) * PayloadSize)
+	}
 	t, err := r.run(ctx)
 	if err != nil {
 		return nil, err

@@ -226,7 +226,8 @@ func (p *Pool) recover(ctx context.Context, d *bdev.Drive) error {
 			}
 			return nil
 		},
-		Reset: p.forget,
+		Expect: p.expect,
+		Reset:  p.forget,
 	})
 	if err != nil {
 		return err
@@ -236,6 +237,16 @@ func (p *Pool) recover(ctx context.Context, d *bdev.Drive) error {
 		return errors.Join(err, mdc.Abandon())
 	}
 	return nil
+}
+
+// expect makes the table large enough for so many bytes of records of objects
+// of one block, but for no more objects than there are zones.
+func (p *Pool) expect(bytes int64) {
+	var zones int64
+	for _, d := range p.drives {
+		zones += int64(d.geo.zones)
+	}
+	p.table.Reserve(int(min(bytes/omf.CreateBytes(1), zones)))
 }
 
 // forget empties what the metadata log is replayed into.
