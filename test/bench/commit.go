@@ -58,10 +58,12 @@ func commit(ctx context.Context, o *options) (*measure.Result, error) {
 	if err := o.measured(); err != nil {
 		return nil, err
 	}
+	before := p.DriveStats()[o.dev]
 	r, err := measure.Run(o.plan, func(w int) error { return storeMblock(ctx, p, bufs[w]) })
 	if err != nil {
 		return nil, err
 	}
+	r.Extra = perOperation(before, p.DriveStats()[o.dev], r.Ops)
 	for _, b := range bufs {
 		bdev.FreeBuffer(b)
 	}
@@ -129,4 +131,15 @@ func (d *folder) store(data []byte) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close(), d.file.Sync())
+}
+
+// perOperation returns how many flushes and writes the device got for each
+// operation.
+func perOperation(before, after bdev.Stats, ops int64) map[string]float64 {
+	n := float64(max(ops, 1))
+	return map[string]float64{
+		"flushes":    float64(after.Flushes-before.Flushes) / n,
+		"writes":     float64(after.Writes-before.Writes) / n,
+		"writeBytes": float64(after.WriteBytes-before.WriteBytes) / n,
+	}
 }

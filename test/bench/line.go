@@ -19,6 +19,7 @@ type line struct {
 	How          how
 	Must, Aim    float64 // limits of Compared's median; 0: none
 	Verdict      string
+	Others       spread // cores that others used during the row's turns
 }
 
 // figure is what one side measured, over all turns.
@@ -187,7 +188,7 @@ func figureOf(s *series, m metric) figure {
 // printTable prints the lines as a table.
 func printTable(w io.Writer, lines []line) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "ROW\tCASE\tUNIT\tOURS [MIN-MAX]\tANCHOR\tITS [MIN-MAX]\tRATIO/DIFF [MIN-MAX]\tMUST\tAIM\tVERDICT\tCPU µs/op\tp50/p99/p99.9 µs\tANCHOR'S")
+	fmt.Fprintln(t, "ROW\tCASE\tUNIT\tOURS [MIN-MAX]\tANCHOR\tITS [MIN-MAX]\tRATIO/DIFF [MIN-MAX]\tMUST\tAIM\tVERDICT\tCPU µs/op\tp50/p99/p99.9 µs\tANCHOR'S\tOTHERS' CORES")
 	for i := range lines {
 		l := &lines[i]
 		h := l.How
@@ -204,7 +205,7 @@ func printTable(w io.Writer, lines []line) error {
 		}
 		fmt.Fprintln(t, strings.Join([]string{
 			l.Row, l.Case, l.Unit, l.Mine.Value.String(), l.Anchor.Name, its, l.Compared.String(),
-			h.limit(l.Must), h.limit(l.Aim), l.Verdict, cpu, latencies(&l.Mine), latencies(&l.Anchor),
+			h.limit(l.Must), h.limit(l.Aim), l.Verdict, cpu, latencies(&l.Mine), latencies(&l.Anchor), l.Others.String(),
 		}, "\t"))
 	}
 	return t.Flush()

@@ -18,21 +18,22 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := dispatch(ctx, os.Args[1:])
-	stop()
-	if err != nil {
+	if err := dispatch(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func dispatch(ctx context.Context, args []string) error {
+func dispatch(args []string) error {
 	switch {
 	case len(args) > 0 && args[0] == "run":
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
 		return run(ctx, args[1:])
 	case len(args) > 1 && args[0] == "work":
-		return work(ctx, args[1], args[2:])
+		// A context that cannot end: the engine then works on the caller's
+		// memory, where it would else have to copy.
+		return work(context.Background(), args[1], args[2:])
 	default:
 		return fmt.Errorf("usage: bench run [flags] [ROW...] | bench work NAME [flags]")
 	}

@@ -99,8 +99,7 @@ func mlogWork(ctx context.Context, o *options) (*measure.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	after := p.DriveStats()[o.dev]
 	r.Bytes = r.Ops * o.size
-	r.Extra = map[string]float64{"flushes": float64(after.Flushes - before.Flushes)}
+	r.Extra = perOperation(before, p.DriveStats()[o.dev], r.Ops)
 	return r, errors.Join(a.Close(ctx), m.Put(), p.Close())
 }

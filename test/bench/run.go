@@ -23,8 +23,11 @@ type bench struct {
 	turns                     int           // alternations
 	time                      time.Duration // of a run that is limited by time
 
-	log   io.Writer // progress
-	lines []line
+	patience time.Duration // how long a turn waits until others are quiet
+
+	log       io.Writer // progress
+	lines     []line
+	disturbed []float64 // cores that others used, by turn of the row
 }
 
 // row is a row of the table in docs/performance.md.
@@ -60,6 +63,8 @@ func run(ctx context.Context, args []string) error {
 	f.StringVar(&b.profile, "profile", "", "folder to write profiles to")
 	f.BoolVar(&b.hugePages, "huge-pages", false, "the system has huge pages reserved")
 	f.BoolVar(&b.quick, "quick", false, "short runs, two alternations")
+	f.DurationVar(&b.patience, "wait", 0, "how long to wait before each turn until others are quiet")
+	turns := f.Int("turns", 0, "alternations; 0: five, or two with -quick")
 	jsonFile := f.String("json", "", "file to write all figures to")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -67,6 +72,9 @@ func run(ctx context.Context, args []string) error {
 	b.turns, b.time = 5, 2*time.Second
 	if b.quick {
 		b.turns, b.time = 2, 500*time.Millisecond
+	}
+	if *turns > 0 {
+		b.turns = *turns
 	}
 	chosen, err := choose(f.Args())
 	if err != nil {
@@ -76,13 +84,15 @@ func run(ctx context.Context, args []string) error {
 	fmt.Println(m)
 	for _, r := range chosen {
 		from := len(b.lines)
+		b.disturbed = nil
 		fmt.Fprintf(b.log, "%s (load %s)\n", r.name, loadavg())
 		if err := r.run(b, ctx); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 		for i := range b.lines[from:] {
-			b.lines[from+i].Row = r.name
+			b.lines[from+i].Row, b.lines[from+i].Others = r.name, spreadOf(b.disturbed)
 		}
+		fmt.Fprintf(b.log, "  others used %s\n", disturbance(b.disturbed))
 	}
 	if err := printTable(os.Stdout, b.lines); err != nil {
 		return err
