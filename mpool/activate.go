@@ -239,6 +239,10 @@ func (p *Pool) recover(ctx context.Context, d *bdev.Drive) error {
 	return nil
 }
 
+// expectMost bounds the objects that memory is taken for because a log says so
+// which is not yet read: 80 MiB.
+const expectMost = 1 << 24
+
 // expect makes the table large enough for so many bytes of records of objects
 // of one block, but for no more objects than there are zones.
 func (p *Pool) expect(bytes int64) {
@@ -246,7 +250,7 @@ func (p *Pool) expect(bytes int64) {
 	for _, d := range p.drives {
 		zones += int64(d.geo.zones)
 	}
-	p.table.Reserve(int(min(bytes/omf.CreateBytes(1), zones)))
+	p.table.Reserve(int(min(bytes/omf.CreateBytes(1), zones, expectMost)))
 }
 
 // forget empties what the metadata log is replayed into.
