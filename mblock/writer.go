@@ -112,8 +112,9 @@ func (w *Writer) Write(ctx context.Context, p []byte) (int, error) {
 func (w *Writer) reserve(n int64) (off int64, sums [][]uint32, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	id := w.cfg.ID
 	state := func(code api.Code, detail string) error {
-		return &api.Error{Code: code, Op: opWrite, Object: w.cfg.ID, Detail: detail}
+		return &api.Error{Code: code, Op: opWrite, Object: id, Detail: detail}
 	}
 	switch {
 	case w.err != nil:

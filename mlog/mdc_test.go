@@ -258,7 +258,15 @@ func TestCompactionUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	do(t, m.Abandon())
-	m, err := OpenMDC(bg, c)
+	// After a failed flush it is not opened again but on a drive opened anew.
+	if _, err := OpenMDC(bg, c); !errors.Is(err, bdev.ErrFlushFailed) {
+		t.Fatal(err)
+	}
+	do(t, c.A.Drive.Close())
+	d, err := sim.Open(nil, disk, sim.OpenOptions{})
+	do(t, err)
+	c.A.Drive, c.B.Drive = d, d
+	m, err = OpenMDC(bg, c)
 	do(t, err)
 	r := m.NewReader(ReaderOptions{})
 	defer r.Close()

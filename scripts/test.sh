@@ -48,7 +48,9 @@ done
 # afterwards: files, the backing files of loop devices, mounts; and processes
 # by their TMPDIR.
 work=$(mktemp -d "${TMPDIR:-/tmp}/mpool-test.XXXXXX")
-export TMPDIR=$work
+chmod 711 "$work" # tests that play another user reach what is theirs in it
+export TMPDIR=$work XDG_RUNTIME_DIR=$work
+unset MPOOL_SOCKET # no test is to meet a daemon that is not its own
 counts=$work/counts
 failures=$work/failures
 touch "$counts" "$failures"

@@ -94,7 +94,11 @@ type poolTable struct {
 	active map[string]*activePool // nil: the name is being taken
 }
 
-func (t *poolTable) init() { t.active = make(map[string]*activePool) }
+func (t *poolTable) init() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.active = make(map[string]*activePool)
+}
 
 // get returns an active pool.
 func (t *poolTable) get(name string) (*activePool, error) {

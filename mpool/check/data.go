@@ -48,7 +48,9 @@ type verifier struct {
 // several tasks. It is done when all of them have ended.
 func (c *checker) data(ctx context.Context, st *state, list []extent) error {
 	v := &verifier{c: c, st: st, list: list, running: c.o.Reads}
+	v.mu.Lock()
 	v.idle.Init(nil, &v.mu)
+	v.mu.Unlock()
 	everyObject(st.table, func(o *layout.Object) { v.total += int64(o.Written) })
 	found := len(c.report.Problems)
 	for range c.o.Reads - 1 {

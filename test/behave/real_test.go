@@ -67,7 +67,7 @@ func (b inProcess) Run(t *testing.T, f func(e *behave.Env)) {
 // file makes a sparse file on the disk.
 func file(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(".", "behave") //nolint:usetesting // on the disk: a temporary folder may have no direct I/O
+	dir, err := os.MkdirTemp(".", "behave") // on the disk: a temporary folder may have no direct I/O
 	if err != nil {
 		t.Fatal(err)
 	}

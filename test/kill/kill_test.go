@@ -219,7 +219,7 @@ func device(t *testing.T) string {
 	if os.Geteuid() == 0 {
 		return loopdev.New(t, driveBytes, loopdev.Options{SectorSize: 4096}).Path
 	}
-	dir, err := os.MkdirTemp(".", "kill") //nolint:usetesting // on the disk: a temporary folder may have no direct I/O
+	dir, err := os.MkdirTemp(".", "kill") // on the disk: a temporary folder may have no direct I/O
 	if err != nil {
 		t.Fatal(err)
 	}
