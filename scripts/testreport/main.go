@@ -7,7 +7,7 @@
 //
 // It exits with 1 when a test or package failed and, with -no-skip, when one
 // was skipped. With -skips, skipped tests are not counted at all but written to
-// a file, one "package pattern" a line, to be run again in another build.
+// a file, one "package test" a line, to be run again in another build.
 package main
 
 import (
@@ -134,7 +134,8 @@ func (r *report) skip(e event, id testID) {
 		return
 	}
 	if r.later {
-		r.again = append(r.again, fmt.Sprintf("%s ^%s$\n", e.Package, strings.ReplaceAll(e.Test, "/", "$/^")))
+		test, _, _ := strings.Cut(e.Test, "/")
+		r.again = append(r.again, e.Package+" "+test+"\n")
 		return
 	}
 	var why []string
