@@ -77,6 +77,7 @@ func TestOpenSeesLoopDevices(t *testing.T) {
 		closeDrive(t, open(t, link, bdev.OpenOptions{}))
 	})
 	t.Run("loop device over an open file", func(t *testing.T) {
+		loopdev.RequireRoot(t)
 		path := makeFile(t, t.TempDir(), testSize)
 		d := open(t, path, bdev.OpenOptions{})
 		dev := loopdev.New(t, testSize, loopdev.Options{Backing: path})
