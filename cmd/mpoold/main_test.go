@@ -326,8 +326,11 @@ func TestCommandLine(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var stdout, stderr output
 			d := &daemon{stdout: &stdout, stderr: &stderr, getenv: func(k string) string {
-				if k == "MPOOL_SOCKET" {
+				switch k {
+				case "MPOOL_SOCKET":
 					return c.env
+				case "XDG_RUNTIME_DIR":
+					return "/run/user/1000" // or who is not root has no default
 				}
 				return ""
 			}}
