@@ -279,6 +279,7 @@ func TestReload(t *testing.T) {
 }
 
 func TestCommandLine(t *testing.T) {
+	t.Setenv("XDG_RUNTIME_DIR", "/run/user/1000") // without it only root has a default socket
 	dir := t.TempDir()
 	conf := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -326,11 +327,8 @@ func TestCommandLine(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var stdout, stderr output
 			d := &daemon{stdout: &stdout, stderr: &stderr, getenv: func(k string) string {
-				switch k {
-				case "MPOOL_SOCKET":
+				if k == "MPOOL_SOCKET" {
 					return c.env
-				case "XDG_RUNTIME_DIR":
-					return "/run/user/1000" // or who is not root has no default
 				}
 				return ""
 			}}
