@@ -112,22 +112,18 @@ func (w *Writer) Write(ctx context.Context, p []byte) (int, error) {
 func (w *Writer) reserve(n int64) (off int64, sums [][]uint32, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	id := w.cfg.ID
-	state := func(code api.Code, detail string) error {
-		return &api.Error{Code: code, Op: opWrite, Object: id, Detail: detail}
-	}
 	switch {
 	case w.err != nil:
 		return 0, nil, w.poisonedLocked(opWrite)
 	case w.closed:
-		return 0, nil, state(api.ESTATE, "the mblock is committed or being committed: it is immutable")
+		return 0, nil, w.refused(api.ESTATE, "the mblock is committed or being committed: it is immutable")
 	case n > w.cfg.Capacity-w.next:
-		return 0, nil, state(api.EFBIG, fmt.Sprintf("%d bytes do not fit: %d of the capacity of %d are written; allocate a larger mblock",
+		return 0, nil, w.refused(api.EFBIG, fmt.Sprintf("%d bytes do not fit: %d of the capacity of %d are written; allocate a larger mblock",
 			n, w.next, w.cfg.Capacity))
 	case n == 0:
 		return w.next, nil, nil
 	case w.next%blockSize != 0:
-		return 0, nil, state(api.ESTATE, fmt.Sprintf("the write before ended at byte %d: every write but the last must be a multiple of %d bytes",
+		return 0, nil, w.refused(api.ESTATE, fmt.Sprintf("the write before ended at byte %d: every write but the last must be a multiple of %d bytes",
 			w.next, blockSize))
 	}
 	if w.next == 0 {
@@ -141,6 +137,11 @@ func (w *Writer) reserve(n int64) (off int64, sums [][]uint32, err error) {
 		w.sums = append(w.sums, make([]uint32, sumsIn(blocks, page)))
 	}
 	return off, w.sums[off/(PageSums*blockSize):], nil
+}
+
+// refused makes the error of a write that was given no place.
+func (w *Writer) refused(code api.Code, detail string) error {
+	return &api.Error{Code: code, Op: opWrite, Object: w.cfg.ID, Detail: detail}
 }
 
 // finish ends the write at an offset.
