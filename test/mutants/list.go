@@ -31,7 +31,7 @@ func mutants() []mutant {
 		},
 		{
 			name: "mlog: after a recovery the first group overwrites the tail",
-			file: "mlog/log.go",
+			file: "mlog/open.go",
 			old:  "pair: 1 - t.slot.pair}",
 			new:  "pair: t.slot.pair}",
 		},
@@ -40,20 +40,21 @@ func mutants() []mutant {
 			file: "mlog/chain.go",
 			old:  "case p.Prev != c.prev:",
 			new:  "case false:",
+			pkg:  "./mlog", test: "^(TestCrash|TestRot|TestChain)",
 		},
 		{
 			name: "mlog: pages of a former generation pass",
 			file: "mlog/chain.go",
 			old:  "case p.Generation != c.generation:",
 			new:  "case false:",
-			pkg:  "./mlog", test: ".",
+			pkg:  "./mlog", test: "^(TestCrash|TestRot|TestMDC|TestChain)",
 		},
 		{
 			name: "mlog: a claim that more was durable is not looked at",
 			file: "mlog/recover.go",
 			old:  "if t != nil && r.claim.met(&t.slot.page) {",
 			new:  "if t != nil {",
-			pkg:  "./mlog", test: ".",
+			pkg:  "./mlog", test: "^(TestCrash|TestRot|TestMDC|TestChain)",
 		},
 		{
 			name: "mlog: an erase does not make the empty log durable first",
