@@ -36,12 +36,13 @@ func (p *Pool) CreateMDC(ctx context.Context, o api.AllocOptions) (layout.Object
 		l.desc.Partner = logs[1-i].id
 		l.mu.Unlock()
 	}
-	err := p.formatContainer(ctx, logs)
-	if err == nil {
-		_, a := logs[0].snapshot()
-		_, b := logs[1].snapshot()
-		err = p.commitPrepared(ctx, op, logs, []layout.Object{a, b}, nil)
+	if err := p.formatContainer(ctx, logs); err != nil {
+		discard(op, logs)
+		return 0, notDone(op, ioError(op, logs[0].drive.dev, err))
 	}
+	_, a := logs[0].snapshot()
+	_, b := logs[1].snapshot()
+	err := p.commitPrepared(ctx, op, logs, []layout.Object{a, b}, nil)
 	switch {
 	case err == nil, api.CodeOf(err) == api.EUNKNOWN:
 		for _, l := range logs {

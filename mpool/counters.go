@@ -74,7 +74,7 @@ func (c *counters) take(ctx context.Context, op string, id uint64) (uint64, layo
 			return 0, 0, api.ContextError(op, err)
 		}
 		if c.err != nil {
-			return 0, 0, c.err
+			return 0, 0, notDone(op, c.err)
 		}
 	}
 	if id == 0 {
@@ -90,6 +90,15 @@ func (c *counters) take(ctx context.Context, op string, id uint64) (uint64, layo
 		c.refillLocked(c.nextID) // ahead of need
 	}
 	return id, birth, nil
+}
+
+// notDone makes the error of a call that did nothing, because something before
+// it failed: what is unknown of that is not unknown of the call.
+func notDone(op string, err error) error {
+	if api.CodeOf(err) != api.EUNKNOWN {
+		return err
+	}
+	return api.Errorf(api.EIO, op, "not done, because of: %v", err)
 }
 
 // refillLocked starts a checkpoint unless one is under way. The task ends with

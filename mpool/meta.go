@@ -236,12 +236,15 @@ func (m *meta) applyReadyLocked() {
 }
 
 // readOnly makes the error of a change that a failed pool refuses.
+//
+// The reason is told, not wrapped: its code, which may be EUNKNOWN, is not that
+// of the refused call.
 func readOnly(op string, why error) error {
 	if errors.Is(why, api.ESTALE) {
-		return &api.Error{Code: api.ESTALE, Op: op, Err: why, Detail: "the pool was activated elsewhere and is read-only here"}
+		return &api.Error{Code: api.ESTALE, Op: op, Err: errors.New(why.Error()), Detail: "the pool was activated elsewhere and is read-only here"}
 	}
 	return &api.Error{
-		Code: api.EROFS, Op: op, Err: why,
+		Code: api.EROFS, Op: op, Err: errors.New(why.Error()),
 		Detail: "the pool is read-only since its metadata could not be written; deactivate and activate it",
 	}
 }
