@@ -9,7 +9,7 @@
 #   locks       gVisor's checklocks: fields are touched under their locks only
 #   unit        go test -race of everything
 #   invariants  the engine again with -race and its internal assertions
-#   sim         crash simulation of the engine with random seeds
+#   sim         crash and fault simulation of the engine
 #   mutants     a few of the engine's rules, broken one at a time: the tests must notice
 #   fuzz        every fuzz target for a few seconds
 #   quickstart  scripts/quickstart.sh
@@ -17,7 +17,8 @@
 # As root the tests on loop devices run too and nothing may be skipped;
 # otherwise what was skipped is listed. Environment:
 #   MPOOL_FUZZ_TIME  seconds per fuzz target (3)
-#   MPOOL_SIM_TIME   seconds per simulation test (30)
+#   MPOOL_SIM_TIME   seconds per simulation test (10)
+#   MPOOL_SIM_FIRST  first seed of the simulation (1); take others to search on
 #   MPOOL_MUTANTS    how many mutants (4); all of them take about five minutes
 #
 # Whatever happens, no process, loop device, mount or file is left behind; if a
@@ -206,8 +207,8 @@ step_invariants() {
 }
 
 step_sim() {
-	CGO_ENABLED=0 go test -count=1 -tags invariants -json ./test/sim -sim.first=$((RANDOM * 32768 + RANDOM)) \
-		-sim.for="${MPOOL_SIM_TIME:-30}s" | report
+	CGO_ENABLED=0 go test -count=1 -tags invariants -json ./test/sim -sim.first="${MPOOL_SIM_FIRST:-1}" \
+		-sim.for="${MPOOL_SIM_TIME:-10}s" | report
 }
 
 step_mutants() { go run ./test/mutants -for 20s -sample "${MPOOL_MUTANTS:-4}"; }
