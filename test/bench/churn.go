@@ -18,7 +18,7 @@ import (
 func (b *bench) churn(ctx context.Context) error {
 	ops := int64(1_000_000)
 	if b.quick {
-		ops = 20_000
+		ops = 10_000
 	}
 	devs := []struct{ path, percent string }{{b.fast, "50"}, {b.fast2, "90"}}
 	var sides []side

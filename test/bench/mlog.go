@@ -13,8 +13,12 @@ import (
 
 // mlogSync compares durable appends with other logs'.
 func (b *bench) mlogSync(ctx context.Context) error {
+	appenders := []int{1, 8, 64}
+	if b.quick {
+		appenders = []int{1, 64}
+	}
 	for _, size := range []int{128, 4096} {
-		for _, n := range []int{1, 8, 64} {
+		for _, n := range appenders {
 			if err := b.mlogCase(ctx, size, n); err != nil {
 				return err
 			}
@@ -30,6 +34,7 @@ func (b *bench) mlogCase(ctx context.Context, size, n int) error {
 		b.worker("mlog", "mlog", append(plan, "-dev", b.disk)...),
 		b.anchor("etcd, grouped", append([]string{"etcd"}, append(plan, "-dir", b.ext4)...)...),
 		b.anchor("Pebble", append([]string{"pebble"}, append(plan, "-dir", b.ext4)...)...),
+		b.anchor("Pebble's log writer", append([]string{"pebble-log"}, append(plan, "-dir", b.ext4)...)...),
 	}
 	if n == 1 {
 		sync := []string{
@@ -52,11 +57,12 @@ func (b *bench) mlogCase(ctx context.Context, size, n int) error {
 	case 64:
 		etcd, pebble = [2]float64{2, 3}, [2]float64{2.5, 3}
 	}
-	for _, anchor := range all[3:] {
+	for _, anchor := range all[4:] {
 		b.report(name, opsPerSecond, all[0], anchor, ratioAtLeast, 0.9, 0)
 	}
 	b.report(name, opsPerSecond, all[0], all[1], ratioAtLeast, etcd[0], etcd[1])
 	b.report(name, opsPerSecond, all[0], all[2], ratioAtLeast, pebble[0], pebble[1])
+	b.report(name, opsPerSecond, all[0], all[3], ratioAtLeast, 0, 0)
 	return nil
 }
 

@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	b.turns, b.time = 5, 2*time.Second
 	if b.quick {
-		b.turns, b.time = 2, 500*time.Millisecond
+		b.turns, b.time = 2, 300*time.Millisecond
 	}
 	if *turns > 0 {
 		b.turns = *turns

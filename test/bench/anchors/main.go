@@ -2,7 +2,7 @@
 // with. It is a module of its own, so that they are no dependency of mpool;
 // scripts/bench.sh builds it, the program bench starts it.
 //
-//	anchors etcd|pebble -dir FOLDER -time D -flight N -size BYTES
+//	anchors etcd|pebble|pebble-log -dir FOLDER -time D -flight N -size BYTES
 package main
 
 import (
@@ -31,7 +31,7 @@ type appender interface {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: anchors etcd|pebble [flags]")
+		return errors.New("usage: anchors etcd|pebble|pebble-log [flags]")
 	}
 	f := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	dir := f.String("dir", "", "where to make the log")
@@ -52,7 +52,9 @@ func run(args []string) error {
 	case "etcd":
 		a, err = newEtcd(top)
 	case "pebble":
-		a, err = newPebble(top)
+		a, err = newPebbleDB(top)
+	case "pebble-log":
+		a, err = newPebbleLog(top)
 	default:
 		err = fmt.Errorf("no anchor %q", args[0])
 	}

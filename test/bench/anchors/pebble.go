@@ -1,11 +1,14 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/record"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,9 +21,10 @@ const logSize = 64 << 20
 // logFiles is how many files there are to be used again.
 const logFiles = 3
 
-// pebble is Pebble's write-ahead log. Its files are used again, as Pebble does
-// after some time: they are written before it counts.
-type pebble struct {
+// pebbleLog is the writer of Pebble's write-ahead log alone, at its best: its
+// files are used again, as Pebble does after some time, and written before it
+// counts.
+type pebbleLog struct {
 	dir string
 
 	mu   sync.Mutex // as in Pebble's commit pipeline: one puts a record at a time
@@ -30,8 +34,8 @@ type pebble struct {
 	room chan struct{} // bounds the syncs under way
 }
 
-func newPebble(dir string) (*pebble, error) {
-	p := &pebble{dir: dir, num: logFiles, room: make(chan struct{}, record.SyncConcurrency)}
+func newPebbleLog(dir string) (*pebbleLog, error) {
+	p := &pebbleLog{dir: dir, num: logFiles, room: make(chan struct{}, record.SyncConcurrency)}
 	zero := make([]byte, 1<<20)
 	for i := range logFiles {
 		f, err := os.Create(p.path(i))
@@ -53,10 +57,10 @@ func newPebble(dir string) (*pebble, error) {
 	return p, p.openLocked()
 }
 
-func (p *pebble) path(n int) string { return filepath.Join(p.dir, fmt.Sprintf("%06d.log", n)) }
+func (p *pebbleLog) path(n int) string { return filepath.Join(p.dir, fmt.Sprintf("%06d.log", n)) }
 
 // openLocked begins a new log in the oldest file.
-func (p *pebble) openLocked() error {
+func (p *pebbleLog) openLocked() error {
 	f, err := vfs.Default.ReuseForWrite(p.path(p.num-logFiles), p.path(p.num), vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return fmt.Errorf("reuse log file: %w", err)
@@ -72,7 +76,7 @@ func (p *pebble) openLocked() error {
 	return nil
 }
 
-func (p *pebble) append(data []byte) error {
+func (p *pebbleLog) append(data []byte) error {
 	var wg sync.WaitGroup
 	var err error
 	wg.Add(1)
@@ -98,4 +102,36 @@ func (p *pebble) append(data []byte) error {
 	return err
 }
 
-func (p *pebble) close() error { return p.log.Close() }
+func (p *pebbleLog) close() error { return p.log.Close() }
+
+// pebbleDB is a Pebble database with its default options; what is appended is a
+// value under a new key, committed with Sync.
+type pebbleDB struct {
+	db   *pebble.DB
+	next atomic.Uint64
+}
+
+// silent drops what Pebble logs.
+type silent struct{}
+
+func (silent) Infof(string, ...any)  {}
+func (silent) Errorf(string, ...any) {}
+func (silent) Fatalf(format string, args ...any) {
+	panic(fmt.Sprintf(format, args...))
+}
+
+func newPebbleDB(dir string) (*pebbleDB, error) {
+	db, err := pebble.Open(filepath.Join(dir, "db"), &pebble.Options{Logger: silent{}})
+	if err != nil {
+		return nil, fmt.Errorf("open Pebble: %w", err)
+	}
+	return &pebbleDB{db: db}, nil
+}
+
+func (p *pebbleDB) append(data []byte) error {
+	var key [8]byte
+	binary.BigEndian.PutUint64(key[:], p.next.Add(1))
+	return p.db.Set(key[:], data, pebble.Sync)
+}
+
+func (p *pebbleDB) close() error { return p.db.Close() }
