@@ -41,7 +41,11 @@ func (b *bench) activate(ctx context.Context) error {
 		}
 		name := fmt.Sprintf("disk, %d objects", n)
 		perMillion := metric{"s per 1 M", func(r *measure.Result) float64 { return r.Seconds / float64(n) * 1e6 }}
-		b.report(name, perMillion, all[0], nil, valueAtMost, 1, 0)
+		must := 1.0
+		if n < 1_000_000 {
+			must = 0 // the superblocks' writes, whatever the count, weigh too much
+		}
+		b.report(name, perMillion, all[0], nil, valueAtMost, must, 0)
 		b.report(name, wallTime, all[0], all[1], ratioAtMost, 0, 1.5)
 	}
 	return nil

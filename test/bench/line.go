@@ -163,8 +163,11 @@ func (b *bench) report(name string, m metric, mine, anchor *series, h how, must,
 		l.Verdict = "below aim"
 	}
 	b.lines = append(b.lines, l)
-	fmt.Fprintf(b.log, "  %s: %s %s against %s of %s: %s %s %s\n", name, l.Mine.Value, m.unit,
-		l.Anchor.Value, l.Anchor.Name, l.How, l.Compared, l.Verdict)
+	against := ""
+	if anchor != nil {
+		against = fmt.Sprintf(" against %s of %s", l.Anchor.Value, anchor.Name)
+	}
+	fmt.Fprintf(b.log, "  %s: %s %s%s: %s %s %s\n", name, l.Mine.Value, m.unit, against, l.How, l.Compared, l.Verdict)
 }
 
 func figureOf(s *series, m metric) figure {
