@@ -76,6 +76,7 @@ type Error struct {
 	Have    int64           // ENOSPC: bytes free
 	Longest int64           // ENOSPC: the longest free run, in bytes
 	Holders []Holder        // EBUSY
+	Records uint64          // EUNKNOWN of an append whose answer was lost: records with lower numbers were acknowledged
 	Detail  string          // why not and what to do, one sentence
 	Err     error           // the cause, or nil
 }

@@ -37,6 +37,7 @@ type PoolSettings struct {
 	Label        *string
 	ReadVerify   *bool
 	SparePercent *uint8 // 0..50
+	Shared       *bool  // an object is for everybody who may open the pool
 }
 
 // Manager manages the pools of one host. The daemon is one; package client

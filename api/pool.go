@@ -47,7 +47,7 @@ type AllocOptions struct {
 	Class    Class  // default capacity
 	Fallback bool   // when the class is full or absent, take another
 	Capacity int64  // bytes; mblock 0..MaxMblockCapacity, mlog > 0
-	Owner    uint32 // index into the owner table; default the pool's own
+	Owner    uint32 // index into the owner table; 0: the caller's own, by default the pool's
 	Tag      uint64 // the application's own
 	UseSpare bool   // may take the spare share; administrators only
 }
@@ -133,6 +133,7 @@ type PoolInfo struct {
 	Spare    uint8 // percent
 	Epoch    uint64
 	Verify   bool // reads verify checksums
+	Shared   bool // an object is for everybody who may open the pool
 }
 
 // Space accounts for every byte of a pool's drives:

@@ -74,17 +74,30 @@
 //	12 pool deactivate     name
 //	13 pool destroy        name
 //	14 pool rename         name, new name
-//	15 pool set            which u8 (uid, gid, mode, label, read verify, spare), verify u8,
-//	                       spare u8, zero, uid, gid, mode u32, name, label: strings
+//	15 pool set            which u8 (uid, gid, mode, label, read verify, spare, shared), verify
+//	                       u8, spare u8, shared u8, uid, gid, mode u32, name, label: strings
 //	16 pool list           name to go on after
 //	                    →  flag (more), zero 7, list of names
 //	17 pool show           h or 0, first drive u32, zero 4, name
 //	                    →  space 8 × i64 in api.Space's order, zone size, stored, mblocks,
 //	                       mlogs i64, epoch u64, uid, gid, mode u32, spare u8, flags (verify,
-//	                       more drives), zero 10, name, uuid, label, state, health, drives:
+//	                       more drives, shared), zero 10, name, uuid, label, state, health, drives:
 //	                       list of {slot u16, class u8, zero, sector u32, size, free i64,
 //	                       path, uuid, state, engine}
 //	18 pool open           name  →  h, zero u64
+//
+//	20 client list         session to go on after u64, pid i32 (0: any), zero 4
+//	                   →  flag (more), zero 7, list of {session u64, connected ns, requests,
+//	                      memory u64, pid i32, uid, gid, handles, uncommitted objects,
+//	                      uncommitted mblocks, requests in flight u32, zero 4, name}
+//	21 handle list         session, h to go on after, pid i32 (0: any), zero 4, pool or ""
+//	                   →  flag (more), zero 7, list of {session u64, h, id, pid i32,
+//	                      references u32, kind, state u8, zero 6, pool}
+//	22 event next          number to go on after u64, since ns (0: any), wait ms u32, zero 4
+//	                   →  last number, missed u64, list of {number u64, time ns, id, offset
+//	                      i64, session u64, latency ns, pid i32, uid u32, code, signal i32,
+//	                      aborted, references, reservations, credits u32, type, cause, by u8,
+//	                      flag (core), zero 12, pool, device, name, text}
 //
 //	30 object info         h  →  object: id, length, capacity, used i64, tag u64, created ns
 //	                       (0: unknown), generation, records u64, partner id, owner, refs

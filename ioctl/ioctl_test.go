@@ -93,13 +93,32 @@ func samples() map[Op][2]Message {
 		OpPoolSet: {
 			&PoolSet{Name: "data", Settings: api.PoolSettings{
 				UID: new(uint32(1)), GID: new(uint32(2)), Mode: new(uint32(3)), Label: new("l"),
-				ReadVerify: new(true), SparePercent: new(uint8(4)),
+				ReadVerify: new(true), SparePercent: new(uint8(4)), Shared: new(true),
 			}},
 			&Empty{},
 		},
 		OpPoolList: {&PoolName{Name: "a"}, &PoolListReply{Names: []string{"b", "c"}, More: true}},
 		OpPoolShow: {&PoolShow{Pool: h, FirstDrive: 64, Name: "data"}, &PoolReply{Info: info}},
 		OpPoolOpen: {&PoolName{Name: "data"}, &Opened{Handle: h}},
+
+		OpClientList: {&ClientList{After: 1, PID: 2}, &ClientsReply{Clients: []ClientInfo{{
+			Session: 1, PID: 2, UID: 3, GID: 4, Comm: "c", Connected: time.Unix(5, 6).UTC(), Handles: 7,
+			Uncommitted: 8, Mblocks: 9, InFlight: 10, Requests: 11, Memory: 12,
+		}}, More: true}},
+		OpHandleList: {
+			&HandlesAsk{AfterSession: 1, AfterHandle: h, PID: 2, Pool: "data"},
+			&HandlesReply{Handles: []HandleInfo{{
+				Session: 1, PID: 2, Handle: h, Kind: HandleMlog, Pool: "data", Object: id, Refs: 3, State: api.StateCommitted,
+			}}, More: true},
+		},
+		OpEventNext: {
+			&EventNext{After: 1, Since: time.Unix(2, 3).UTC(), Wait: 4},
+			&EventsReply{Last: 5, Missed: 6, Events: []Event{{
+				Seq: 1, Time: time.Unix(2, 3).UTC(), Type: EventClientReaped, Pool: "data", Object: id, Device: "/d",
+				Offset: 4, Text: "t", Session: 5, PID: 6, UID: 7, Comm: "c", Cause: CauseSignal, Code: 8, Signal: 9,
+				Core: true, DetectedBy: SourcePidfd, Aborted: 10, References: 11, Reservations: 12, Credits: 13, Latency: 14,
+			}}},
+		},
 
 		OpObjectInfo:   {target, &ObjectReply{Info: object}},
 		OpObjectGet:    {target, opened},

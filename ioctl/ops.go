@@ -25,6 +25,10 @@ const (
 	OpPoolShow       Op = 17
 	OpPoolOpen       Op = 18
 
+	OpClientList Op = 20
+	OpHandleList Op = 21
+	OpEventNext  Op = 22
+
 	OpObjectInfo   Op = 30
 	OpObjectGet    Op = 31
 	OpObjectCommit Op = 32
@@ -109,6 +113,10 @@ var opTable = [NumOps]opInfo{
 	OpPoolList:       {"pool list", of[PoolName], of[PoolListReply], asks},
 	OpPoolShow:       {"pool show", of[PoolShow], of[PoolReply], asks},
 	OpPoolOpen:       {"pool open", of[PoolName], of[Opened], asks},
+
+	OpClientList: {"client list", of[ClientList], of[ClientsReply], asks},
+	OpHandleList: {"handle list", of[HandlesAsk], of[HandlesReply], asks},
+	OpEventNext:  {"event next", of[EventNext], of[EventsReply], asks},
 
 	OpObjectInfo:   {"object info", of[Target], of[ObjectReply], asks},
 	OpObjectGet:    {"object get", of[Target], of[Opened], asks},

@@ -210,6 +210,7 @@ const (
 	setLabel      = 1 << 3
 	setReadVerify = 1 << 4
 	setSpare      = 1 << 5
+	setShared     = 1 << 6
 )
 
 func (m *PoolSet) encode(w *writer) {
@@ -236,6 +237,10 @@ func (m *PoolSet) encode(w *writer) {
 		set |= setSpare
 		b[2] = *s.SparePercent
 	}
+	if s.Shared != nil {
+		set |= setShared
+		b[3] = bit(*s.Shared, 1)
+	}
 	label := ""
 	if s.Label != nil {
 		set |= setLabel
@@ -249,9 +254,9 @@ func (m *PoolSet) encode(w *writer) {
 func (m *PoolSet) decode(r *reader) {
 	b := r.block(poolSetSize)
 	set := b[0]
-	r.bits(set, setUID|setGID|setMode|setLabel|setReadVerify|setSpare)
+	r.bits(set, setUID|setGID|setMode|setLabel|setReadVerify|setSpare|setShared)
 	r.bits(b[1], 1)
-	r.reserved(b[3:4])
+	r.bits(b[3], 1)
 	m.Name = r.str(MaxName)
 	label := r.str(MaxName)
 	// A value that is not set is zero.
@@ -277,6 +282,9 @@ func (m *PoolSet) decode(r *reader) {
 	}
 	if !absent(setSpare, b[2:3]) {
 		s.SparePercent = new(b[2])
+	}
+	if !absent(setShared, b[3:4]) {
+		s.Shared = new(b[3] != 0)
 	}
 	if !absent(setLabel, []byte(label)) {
 		s.Label = &label
@@ -344,6 +352,7 @@ const poolInfoSize = 128
 const (
 	poolVerify = 1 << 0
 	poolMore   = 1 << 1
+	poolShared = 1 << 2
 )
 
 func (m *PoolReply) encode(w *writer) {
@@ -359,7 +368,7 @@ func (m *PoolReply) encode(w *writer) {
 	le.PutUint32(b[108:], i.GID)
 	le.PutUint32(b[112:], i.Mode)
 	b[116] = i.Spare
-	b[117] = bit(i.Verify, poolVerify) | bit(m.More, poolMore)
+	b[117] = bit(i.Verify, poolVerify) | bit(m.More, poolMore) | bit(i.Shared, poolShared)
 	w.str(i.Name, MaxName, "pool name")
 	w.str(i.UUID, MaxName, "UUID")
 	w.str(i.Label, MaxName, "label")
@@ -381,8 +390,9 @@ func (m *PoolReply) decode(r *reader) {
 	i.GID = le.Uint32(b[108:])
 	i.Mode = le.Uint32(b[112:])
 	i.Spare = b[116]
-	r.bits(b[117], poolVerify|poolMore)
+	r.bits(b[117], poolVerify|poolMore|poolShared)
 	i.Verify = b[117]&poolVerify != 0
+	i.Shared = b[117]&poolShared != 0
 	m.More = b[117]&poolMore != 0
 	r.reserved(b[118:128])
 	i.Name = r.str(MaxName)

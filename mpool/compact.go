@@ -62,7 +62,7 @@ func (m *meta) compactLocked() {
 
 // compact writes the live state to the other log and switches to it.
 func (m *meta) compact(ctx context.Context) (err error) {
-	if err := m.pool.opt.Admit(ctx); err != nil {
+	if err := m.pool.opt.Admit(ctx, PriorityHigh); err != nil {
 		return err
 	}
 	if err := m.mdc.CompactStart(ctx); err != nil {

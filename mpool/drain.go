@@ -16,7 +16,7 @@ type drainer struct {
 	drive *drive
 	sched *sched.Sched
 	off   bool // no discard
-	admit func(context.Context) error
+	admit func(context.Context, Priority) error
 
 	mu   sched.Mutex
 	cond sched.Cond // zones were released
@@ -62,7 +62,7 @@ func (q *drainer) run() {
 			return
 		}
 		q.mu.Unlock()
-		if !q.off && q.admit(ctx) == nil {
+		if !q.off && q.admit(ctx, PriorityHigh) == nil {
 			q.discard(ctx, batch)
 		}
 		for _, r := range batch {

@@ -27,9 +27,12 @@ type Options struct {
 	NoDiscard bool
 	// SumCacheBytes bounds the cache of checksum pages; 0: 64 MiB.
 	SumCacheBytes int64
-	// Admit is asked before each background step (compaction, discard) and
-	// may wait; nil: always.
-	Admit func(ctx context.Context) error
+	// Admit is asked before each background step and may wait; nil: always. An
+	// error that is not the context's puts the step off.
+	Admit func(ctx context.Context, p Priority) error
+	// OnEvent is told of events, from any task; nil: nobody is. It must not
+	// block, and must not call the pool.
+	OnEvent func(Event)
 }
 
 func (o Options) withDefaults() Options {
@@ -46,7 +49,10 @@ func (o Options) withDefaults() Options {
 		o.SumCacheBytes = 64 << 20
 	}
 	if o.Admit == nil {
-		o.Admit = func(context.Context) error { return nil }
+		o.Admit = func(context.Context, Priority) error { return nil }
+	}
+	if o.OnEvent == nil {
+		o.OnEvent = func(Event) {}
 	}
 	return o
 }
