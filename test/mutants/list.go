@@ -127,7 +127,7 @@ func mutants() []mutant {
 			name: "mpool: a compaction writes an object that a transaction changes",
 			file: "mpool/compact.go",
 			old:  "if busy[o.ID] {",
-			new:  "if false {",
+			new:  "if busy[o.ID] && next == ^uint64(0) {",
 		},
 		{
 			name: "mpool: a commit of many is several transactions",
