@@ -1,0 +1,128 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/mpool-go/mpool/ioctl"
+)
+
+type (
+	// ClientInfo is what the daemon knows of a session.
+	ClientInfo = ioctl.ClientInfo
+	// HandleInfo is what the daemon knows of a handle.
+	HandleInfo = ioctl.HandleInfo
+	// Event is something that an administrator should know of.
+	Event = ioctl.Event
+)
+
+// Clients returns the daemon's sessions, in the order of their numbers: of one
+// process, or, with pid 0, of all. Who does not administer the daemon gets
+// those of the same user only.
+func (c *Conn) Clients(ctx context.Context, pid int32) ([]ClientInfo, error) {
+	var clients []ClientInfo
+	ask := &ioctl.ClientList{PID: pid}
+	for {
+		reply := &ioctl.ClientsReply{}
+		if err := c.do(ctx, ioctl.OpClientList, ask, reply); err != nil {
+			return nil, err
+		}
+		clients = append(clients, reply.Clients...)
+		if !reply.More || len(reply.Clients) == 0 {
+			return clients, nil
+		}
+		ask.After = clients[len(clients)-1].Session
+	}
+}
+
+// Handles iterates over the handles that sessions hold, in the order of
+// sessions, then of handles: those of one pool, or, with "", of all; of one
+// process, or, with pid 0, of all. Handles that come or go meanwhile may be
+// missed or not. An error is the last that the loop gets.
+func (c *Conn) Handles(ctx context.Context, pool string, pid int32) iter.Seq2[HandleInfo, error] {
+	return func(yield func(HandleInfo, error) bool) {
+		ask := &ioctl.HandlesAsk{Pool: pool, PID: pid}
+		for {
+			reply := &ioctl.HandlesReply{}
+			if err := c.do(ctx, ioctl.OpHandleList, ask, reply); err != nil {
+				yield(HandleInfo{}, err)
+				return
+			}
+			for i := range reply.Handles {
+				if !yield(reply.Handles[i], nil) {
+					return
+				}
+			}
+			if !reply.More || len(reply.Handles) == 0 {
+				return
+			}
+			last := &reply.Handles[len(reply.Handles)-1]
+			ask.AfterSession, ask.AfterHandle = last.Session, last.Handle
+		}
+	}
+}
+
+// EventOptions choose events. The zero value: all that the daemon still has.
+type EventOptions struct {
+	After  uint64    // only events with higher numbers
+	Since  time.Time // and not before this; the zero time: any
+	Follow bool      // wait for more until the context ends
+}
+
+// EventGap is the error that [Conn.Events] gives in the place of events that
+// are lost: the daemon keeps the last ones only, and none across a restart.
+// What comes after it follows.
+type EventGap struct {
+	After     uint64 // they had higher numbers than this
+	Missed    uint64 // how many; 0: not known
+	Restarted bool   // the daemon was restarted: numbers begin anew
+}
+
+// Error says how many events are lost.
+func (g *EventGap) Error() string {
+	if g.Restarted {
+		return "the daemon was restarted; what happened just before may be missing"
+	}
+	return fmt.Sprintf("%d events after number %d are missing: the daemon did not keep them", g.Missed, g.After)
+}
+
+// eventWait is how long the daemon holds a request for events that follow.
+const eventWait = 30 * time.Second
+
+// Events iterates over what happened, in the order of numbers. Without Follow
+// it ends with the last event that the daemon has. With Follow it waits for
+// more, and ends when ctx does: with the context's error.
+//
+// An error that is an [*EventGap] says that events are missing; the loop may go
+// on and gets those after them. Any other error is the last that it gets.
+func (c *Conn) Events(ctx context.Context, o EventOptions) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		ask := &ioctl.EventNext{After: o.After, Since: o.Since}
+		for {
+			reply := &ioctl.EventsReply{}
+			if err := c.do(ctx, ioctl.OpEventNext, ask, reply); err != nil {
+				yield(Event{}, err)
+				return
+			}
+			if reply.Missed > 0 && !yield(Event{}, &EventGap{After: ask.After, Missed: reply.Missed}) {
+				return
+			}
+			for i := range reply.Events {
+				if !yield(reply.Events[i], nil) {
+					return
+				}
+			}
+			progress := reply.Last > ask.After
+			ask.After = max(ask.After, reply.Last)
+			if progress {
+				continue // there may be more already
+			}
+			if !o.Follow {
+				return
+			}
+			ask.Wait = uint32(eventWait / time.Millisecond)
+		}
+	}
+}
