@@ -54,7 +54,7 @@
 //
 //	 1 hello               min, max version u16, zero 4, features u64
 //	                    →  version u16, zero 2, requests u32, features u64, handles u32,
-//	                       arenas u32, default arena u64, all arenas u64
+//	                       arenas u32, default arena, all arenas, instance, session u64
 //	 2 cancel              tag u64; never answered
 //	 3 arena create        size u64  →  arena u16, zero 6, size u64, with a descriptor
 //	 4 arena mapped        arena u16, zero 6
@@ -84,7 +84,7 @@
 //	                       more drives, shared), zero 10, name, uuid, label, state, health, drives:
 //	                       list of {slot u16, class u8, zero, sector u32, size, free i64,
 //	                       path, uuid, state, engine}
-//	18 pool open           name  →  h, zero u64
+//	18 pool open           name  →  h, zero u64, zero u64
 //
 //	20 client list         session to go on after u64, pid i32 (0: any), zero 4
 //	                   →  flag (more), zero 7, list of {session u64, connected ns, requests,
@@ -102,13 +102,13 @@
 //	30 object info         h  →  object: id, length, capacity, used i64, tag u64, created ns
 //	                       (0: unknown), generation, records u64, partner id, owner, refs
 //	                       u32, kind, state, class u8, zero 5
-//	31 object get          h  →  h, id
+//	31 object get          h  →  h, id, created ns (0: unknown)
 //	32 object commit       h
 //	33 object abort        h
 //	34 object delete       h
 //	35 commit many         h of the pool, payload of roots (as 40), list of h
 //	36 object list         h, tag u64, owner u32, kind, state u8, which u8 (owner, tag), zero
-//	                    →  h, zero u64
+//	                    →  h, zero u64, zero u64
 //	37 object list next    h  →  flag (more), zero 7, list of objects as in 30
 //
 //	40 root set            h, payload: list of {id (0: unset), name}
@@ -118,8 +118,8 @@
 //	                    →  flag (more), zero 7, list of {index, parent u32, name}
 //
 //	50 mblock alloc        h, id (0: a new one), capacity i64, tag u64, owner u32, class u8,
-//	                       flags (fallback, spare), zero 2  →  h, id
-//	51 mblock find         h, id  →  h, id
+//	                       flags (fallback, spare), zero 2  →  as 31
+//	51 mblock find         h, id  →  as 31
 //	52 mblock write        h, total u64, payload  →  written u32, zero 4
 //	53 mblock read         h, offset i64, window
 //	                    →  read u32, flags (end, data), zero 3, data unless in the arena
@@ -127,7 +127,7 @@
 //	60 mlog alloc          as 50
 //	61 mlog find           as 51
 //	62 mlog open           h  →  h, records u64, bytes i64
-//	63 mlog open for read  h  →  h, id
+//	63 mlog open for read  h  →  h, id, zero u64
 //	64 mlog erase          h, least generation u64
 //	65 mlog append         h, flag (sync), zero 7, payload  →  record, records u64, bytes i64
 //	66 mlog sync           h
@@ -137,11 +137,11 @@
 //	68 mlog seek           h, record u64, flag (rewind first), zero 7
 //
 //	80 mdc create          as 50  →  id
-//	81 mdc open            h, id  →  h, id
+//	81 mdc open            h, id  →  h, id, zero u64
 //	82 mdc delete          h, id
 //	83 mdc append          as 65 without its reply
 //	84 mdc sync            h
-//	85 mdc open for read   h  →  h, zero u64
+//	85 mdc open for read   h  →  h, zero u64, zero u64
 //	86 mdc compact start   h
 //	87 mdc compact append  as 83
 //	88 mdc compact end     h

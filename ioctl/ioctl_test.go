@@ -28,7 +28,7 @@ func samples() map[Op][2]Message {
 	arena := Payload{Window: Window{Arena: 2, Offset: 8192, Length: 70000}}
 	inline := InlinePayload([]byte("some bytes"))
 	target := &Target{Handle: h}
-	opened := &Opened{Handle: h, ID: id}
+	opened := &Opened{Handle: h, ID: id, Created: time.Unix(1700000000, 123000000)}
 	opts := api.AllocOptions{
 		Class: api.ClassStaging, Fallback: true, Capacity: 32 << 20, Owner: 7, Tag: 0xfeed, UseSpare: true,
 	}
@@ -57,7 +57,7 @@ func samples() map[Op][2]Message {
 	return map[Op][2]Message{
 		OpHello: {
 			&Hello{MinVersion: 1, MaxVersion: 2, Features: 3},
-			&HelloReply{Version: 1, Features: 2, MaxRequests: 3, MaxHandles: 4, MaxArenas: 5, ArenaDefault: 6, ArenaTotal: 7},
+			&HelloReply{Version: 1, Features: 2, MaxRequests: 3, MaxHandles: 4, MaxArenas: 5, ArenaDefault: 6, ArenaTotal: 7, Instance: 8, Session: 9},
 		},
 		OpCancel:      {&Cancel{Tag: 9}, nil},
 		OpArena:       {&ArenaAsk{Size: 8 << 20}, &ArenaReply{Arena: 1, Size: 8 << 20}},

@@ -11,18 +11,27 @@ import (
 type Opened struct {
 	Handle Handle
 	ID     layout.ObjectID // of an object, or 0
+	// Created is when the object was allocated, or zero: an id that is given
+	// again names another object.
+	Created time.Time
 }
 
 func (m *Opened) encode(w *writer) {
-	b := w.block(16)
+	b := w.block(24)
 	le.PutUint64(b[0:], uint64(m.Handle))
 	le.PutUint64(b[8:], uint64(m.ID))
+	if !m.Created.IsZero() {
+		le.PutUint64(b[16:], uint64(m.Created.UnixNano()))
+	}
 }
 
 func (m *Opened) decode(r *reader) {
-	b := r.block(16)
+	b := r.block(24)
 	m.Handle = Handle(le.Uint64(b[0:]))
 	m.ID = layout.ObjectID(le.Uint64(b[8:]))
+	if ns := int64(le.Uint64(b[16:])); ns != 0 {
+		m.Created = time.Unix(0, ns)
+	}
 }
 
 // Alloc allocates an mblock, an mlog or an MDC.

@@ -49,9 +49,11 @@ type HelloReply struct {
 	MaxArenas    uint32
 	ArenaDefault uint64 // bytes
 	ArenaTotal   uint64 // bytes of all the session's arenas at most
+	Instance     uint64 // of the daemon: another one after a restart
+	Session      uint64 // the session's number, as in ClientInfo
 }
 
-const helloReplySize = 40
+const helloReplySize = 56
 
 func (m *HelloReply) encode(w *writer) {
 	b := w.block(helloReplySize)
@@ -62,6 +64,8 @@ func (m *HelloReply) encode(w *writer) {
 	le.PutUint32(b[20:], m.MaxArenas)
 	le.PutUint64(b[24:], m.ArenaDefault)
 	le.PutUint64(b[32:], m.ArenaTotal)
+	le.PutUint64(b[40:], m.Instance)
+	le.PutUint64(b[48:], m.Session)
 }
 
 func (m *HelloReply) decode(r *reader) {
@@ -74,6 +78,8 @@ func (m *HelloReply) decode(r *reader) {
 	m.MaxArenas = le.Uint32(b[20:])
 	m.ArenaDefault = le.Uint64(b[24:])
 	m.ArenaTotal = le.Uint64(b[32:])
+	m.Instance = le.Uint64(b[40:])
+	m.Session = le.Uint64(b[48:])
 }
 
 // Cancel says that the client no longer waits for a request. It has no reply;

@@ -37,11 +37,16 @@ func (r *request) born(p *poolRef, obj api.Object) (ioctl.Message, error) {
 func (r *request) opened(p *poolRef, obj api.Object) (ioctl.Message, error) {
 	ref := newObjectRef(p, obj)
 	id := obj.ID()
+	reply := &ioctl.Opened{ID: id}
+	if info, err := obj.Info(r.ctx); err == nil {
+		reply.Created = info.Created
+	}
 	h, err := r.giveChild(ref.kind(), ref)
 	if err != nil {
 		return nil, err
 	}
-	return &ioctl.Opened{Handle: h, ID: id}, nil
+	reply.Handle = h
+	return reply, nil
 }
 
 func mblockAlloc(r *request, m *ioctl.Alloc) (ioctl.Message, error) {

@@ -24,6 +24,10 @@ type Server struct {
 	started time.Time
 	pools   poolTable
 
+	// instance is a number of this run: a client that finds another one knows
+	// that the daemon was restarted.
+	instance uint64
+
 	ops        counters
 	reaped     atomic.Uint64
 	arenaBytes atomic.Int64 // of all sessions
@@ -59,7 +63,7 @@ func New(o Options) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.started = s.clock.Now()
+	s.started, s.instance = s.clock.Now(), newInstance()
 	s.hard, s.hardStop = context.WithCancel(context.Background())
 	s.pools.init()
 	return s, nil

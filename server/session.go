@@ -70,6 +70,13 @@ func firstGeneration() uint32 {
 	return binary.NativeEndian.Uint32(b[:])
 }
 
+// newInstance returns a number that no other run of the daemon has.
+func newInstance() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // it never fails
+	return binary.NativeEndian.Uint64(b[:]) | 1
+}
+
 // refuse turns a client away that there is no session for.
 func refuse(conn *net.UnixConn, sessions int) {
 	err := api.Errorf(api.EAGAIN, ioctl.OpHello.Name(), "the daemon has %d sessions, as many as it may", sessions)
@@ -161,6 +168,7 @@ func (s *session) greet(h ioctl.Header, m *ioctl.Hello) {
 	s.reply(h.Op, h.Tag, &ioctl.HelloReply{
 		Version: ioctl.Version, MaxRequests: uint32(l.Requests), MaxHandles: uint32(l.Handles),
 		MaxArenas: uint32(l.Arenas), ArenaDefault: uint64(l.ArenaDefault), ArenaTotal: uint64(l.ArenaSession),
+		Instance: s.srv.instance, Session: s.id,
 	}, nil, -1)
 }
 
