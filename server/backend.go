@@ -5,6 +5,8 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/mpool"
 )
 
 // Pool is an active pool as the server needs it.
@@ -23,8 +25,20 @@ type Pool interface {
 	Destroy(ctx context.Context) error
 	// Abandon closes the pool whatever is in use.
 	Abandon(ctx context.Context) error
+	// Describe describes an object of any state without taking a reference on
+	// it. ENOENT if there is none.
+	Describe(ctx context.Context, id layout.ObjectID) (api.ObjectInfo, error)
 	// DriveCounters returns the drives' counters in a fixed order.
 	DriveCounters() []ioctl.DriveCounters
+}
+
+// Watch is what a pool asks and tells the daemon. Its functions may be called
+// from anywhere, also while the pool is being activated.
+type Watch struct {
+	// Event is told of events; it does not block.
+	Event func(mpool.Event)
+	// Admit is asked before each background step; see [mpool.Options].
+	Admit func(ctx context.Context, p mpool.Priority) error
 }
 
 // Backend gives the server its pools.
@@ -32,5 +46,6 @@ type Backend interface {
 	// Create makes a pool; see [api.Manager]. It does not activate it.
 	Create(ctx context.Context, name string, devices []string, o api.CreateOptions) (api.CreateResult, error)
 	// Activate activates a pool; see [api.Manager].
-	Activate(ctx context.Context, nameOrUUID string, devices []string, o api.ActivateOptions) (Pool, error)
+	// The pool asks and tells w from then on.
+	Activate(ctx context.Context, nameOrUUID string, devices []string, o api.ActivateOptions, w Watch) (Pool, error)
 }

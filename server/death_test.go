@@ -37,15 +37,13 @@ func TestKilledHolder(t *testing.T) {
 	p.mu.Unlock()
 	c.kill()
 	e := r.nextReaped(1)
-	if e.PID != int32(c.cmd.Process.Pid) || e.Aborted != 2 || e.Handles != 9 || e.Latency <= 0 || e.Latency > 10*time.Second {
+	if e.PID != int32(c.cmd.Process.Pid) || e.Aborted != 2 || e.References != 9 || e.Latency <= 0 || e.Latency > 10*time.Second {
 		t.Errorf("%+v", e)
 	}
 	r.checkCommitted(3)
 	time.Sleep(20 * time.Millisecond) // for a second event, which must not come
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.reaped) != 1 {
-		t.Errorf("%d events", len(r.reaped))
+	if list, _ := r.reaped(); len(list) != 1 {
+		t.Errorf("%d events", len(list))
 	}
 }
 
@@ -121,7 +119,7 @@ func TestInheritedSocket(t *testing.T) {
 				t.Fatal(err)
 			}
 			e := r.nextReaped(1)
-			if e.DetectedBy != ByPidfd || !e.Exited || e.PID != int32(c.cmd.Process.Pid) {
+			if e.DetectedBy != ioctl.SourcePidfd || e.Cause == ioctl.CauseClosed || e.PID != int32(c.cmd.Process.Pid) {
 				t.Errorf("%+v", e)
 			}
 			if err := unix.Kill(grandchild, 0); err != nil {

@@ -20,8 +20,15 @@ func (e Engine) Create(ctx context.Context, name string, devices []string, o api
 	return mpool.Create(ctx, name, devices, o, e.Options)
 }
 
-// Activate implements [Backend].
-func (e Engine) Activate(ctx context.Context, nameOrUUID string, devices []string, o api.ActivateOptions) (Pool, error) {
+// Activate implements [Backend]. Options.Admit and Options.OnEvent are set, if
+// they are nil, to w's.
+func (e Engine) Activate(ctx context.Context, nameOrUUID string, devices []string, o api.ActivateOptions, w Watch) (Pool, error) {
+	if e.Options.Admit == nil {
+		e.Options.Admit = w.Admit
+	}
+	if e.Options.OnEvent == nil {
+		e.Options.OnEvent = w.Event
+	}
 	p, err := mpool.Activate(ctx, nameOrUUID, devices, o, e.Options)
 	if err != nil {
 		return nil, err

@@ -82,7 +82,7 @@ func (b *fakeBackend) Create(ctx context.Context, name string, devices []string,
 	return api.CreateResult{Name: name, UUID: p.uuid, ZoneSize: 65536, Drives: p.info.Drives}, nil
 }
 
-func (b *fakeBackend) Activate(ctx context.Context, nameOrUUID string, _ []string, _ api.ActivateOptions) (Pool, error) {
+func (b *fakeBackend) Activate(ctx context.Context, nameOrUUID string, _ []string, _ api.ActivateOptions, w Watch) (Pool, error) {
 	if err := b.begin(ctx, "pool activate"); err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (b *fakeBackend) Activate(ctx context.Context, nameOrUUID string, _ []strin
 			if p.active {
 				return nil, api.Errorf(api.EBUSY, "pool activate", "active already")
 			}
-			p.active = true
+			p.active, p.watch = true, w
 			return p, nil
 		}
 		p.mu.Unlock()
@@ -110,6 +110,7 @@ type fakePool struct {
 	mu      sync.Mutex
 	info    api.PoolInfo
 	active  bool
+	watch   Watch
 	next    uint64
 	objects map[layout.ObjectID]*fakeObject
 	roots   map[string]layout.ObjectID
@@ -192,6 +193,15 @@ func (p *fakePool) Abandon(context.Context) error {
 	defer p.mu.Unlock()
 	p.active = false
 	return nil
+}
+
+func (p *fakePool) Describe(_ context.Context, id layout.ObjectID) (api.ObjectInfo, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if o := p.objects[id]; o != nil {
+		return o.info(), nil
+	}
+	return api.ObjectInfo{}, api.Errorf(api.ENOENT, "object show", "no %v", id)
 }
 
 func (p *fakePool) DriveCounters() []ioctl.DriveCounters {

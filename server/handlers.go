@@ -48,6 +48,10 @@ var handlers = [ioctl.NumOps]handler{
 	ioctl.OpPoolShow:       on(poolShow),
 	ioctl.OpPoolOpen:       on(poolOpen),
 
+	ioctl.OpClientList: on(clientList),
+	ioctl.OpHandleList: on(handleList),
+	ioctl.OpEventNext:  on(eventNext),
+
 	ioctl.OpObjectInfo:   on(objectInfo),
 	ioctl.OpObjectGet:    on(objectGet),
 	ioctl.OpObjectCommit: onToTheEnd(objectCommit),

@@ -318,7 +318,7 @@ func TestLeavesWithAllSlotsTaken(t *testing.T) {
 		<-entered
 	}
 	w.conn.Close()
-	if e := r.nextReaped(1); e.DetectedBy != BySocket || e.Aborted != 1 {
+	if e := r.nextReaped(1); e.DetectedBy != ioctl.SourceSocket || e.Aborted != 1 {
 		t.Errorf("%+v", e)
 	}
 	close(hold)

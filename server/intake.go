@@ -27,7 +27,7 @@ func (s *session) read() {
 		case err != nil && draining:
 			return
 		case err != nil || n == 0:
-			s.end(BySocket)
+			s.end(ioctl.SourceSocket)
 			return
 		}
 		msg := buf.receive()[:n]
@@ -55,13 +55,13 @@ func (s *session) breach(msg []byte, err error) {
 		e.Code = api.EPERM
 	}
 	s.mu.Lock()
-	s.by = ByProtocol
+	s.by = ioctl.SourceProtocol
 	s.mu.Unlock()
 	// A client that does not read must not hold the session: what cannot be
 	// sent at once is not sent.
 	_ = s.conn.SetWriteDeadline(s.srv.clock.Now().Add(100 * time.Millisecond)) //nolint:errcheck // then Write fails
 	s.reply(op, tag, nil, e, -1)
-	s.end(ByProtocol)
+	s.end(ioctl.SourceProtocol)
 }
 
 // who is the session in the log.
@@ -96,7 +96,7 @@ func (s *session) take(buf *buffer, msg, oob []byte, flags int) (kept bool, err 
 	if h.Flags != 0 {
 		return false, errors.New("a reply from a client")
 	}
-	if !s.hello && h.Op != ioctl.OpHello || s.hello && h.Op == ioctl.OpHello {
+	if s.greeted.Load() == (h.Op == ioctl.OpHello) {
 		return false, errors.New("hello comes first, and once")
 	}
 	if h.Version != ioctl.Version && h.Op != ioctl.OpHello {
@@ -126,6 +126,7 @@ func (s *session) start(h ioctl.Header, m ioctl.Message, buf *buffer) (kept bool
 	if !s.slot() {
 		return false, nil
 	}
+	s.taken.Add(1)
 	r := &request{s: s, op: h.Op, tag: h.Tag, fd: -1, began: s.srv.clock.Now()}
 	if inline(m) {
 		r.buf, kept = buf, true
@@ -162,7 +163,7 @@ func (s *session) slot() bool {
 			return false
 		case <-look.C:
 			if s.hungUp() {
-				s.end(BySocket)
+				s.end(ioctl.SourceSocket)
 				return false
 			}
 		}

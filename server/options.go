@@ -84,11 +84,6 @@ type Options struct {
 	Logger  *slog.Logger // nil: nothing is logged
 	Version string       // the daemon's, for clients that ask
 	Limits  Limits
-	// OnReap is called once for each session that had said hello, after it has
-	// ended and what it held was released; nil: nobody is told. It must not
-	// block.
-	OnReap func(Reaped)
-
 	// noPeerPidfd makes the server do as on a kernel without SO_PEERPIDFD.
 	noPeerPidfd bool
 }
@@ -101,24 +96,4 @@ func (o Options) validate() error {
 		return fmt.Errorf("server: %w", err)
 	}
 	return nil
-}
-
-// How a session's end was noticed.
-const (
-	BySocket   = "socket"   // the socket ended
-	ByPidfd    = "pidfd"    // the process died
-	ByProtocol = "protocol" // the client broke the protocol
-	ByShutdown = "shutdown" // the daemon stops
-)
-
-// Reaped tells of a session that has ended.
-type Reaped struct {
-	Session    uint64 // its number, from 1
-	PID        int32
-	UID        uint32
-	DetectedBy string        // BySocket, ...
-	Exited     bool          // the process is known to be dead
-	Handles    int           // released
-	Aborted    int           // uncommitted objects
-	Latency    time.Duration // from notice to release
 }

@@ -10,12 +10,14 @@ import (
 	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/layout"
 )
 
 // activePool is a pool that is active in this daemon.
 type activePool struct {
 	pool    Pool
+	feed    *feed
 	ops     counters
 	handles atomic.Int64 // of all sessions
 
@@ -39,9 +41,11 @@ type activePool struct {
 	orphaned map[layout.ObjectID]struct{} // uncommitted objects of sessions that ended
 }
 
-func newActivePool(p Pool) *activePool {
+func newActivePool(p Pool, f *feed) *activePool {
+	name := p.Name()
+	f.rename(name)
 	return &activePool{
-		pool: p, name: p.Name(),
+		pool: p, feed: f, name: name,
 		owners:   make(map[layout.ObjectID]*session),
 		own:      make(map[*session]map[layout.ObjectID]struct{}),
 		orphaned: make(map[layout.ObjectID]struct{}),
@@ -142,6 +146,7 @@ func (t *poolTable) rename(a *activePool, name, newName string) {
 	a.mu.Lock()
 	a.name = newName
 	a.mu.Unlock()
+	a.feed.rename(newName)
 }
 
 // list returns the active pools sorted by name.
@@ -169,6 +174,18 @@ func (a *activePool) title() string {
 	return a.name
 }
 
+// arrived makes a pool known that is active now.
+func (s *Server) arrived(name string, a *activePool) {
+	s.pools.put(name, a)
+	s.tellEvent(ioctl.Event{Type: ioctl.EventPoolActivated, Pool: name})
+}
+
+// left takes away a pool that is active no more.
+func (s *Server) left(name string) {
+	s.pools.drop(name)
+	s.tellEvent(ioctl.Event{Type: ioctl.EventPoolDeactivated, Pool: name})
+}
+
 // CreatePool implements [api.Manager].
 func (s *Server) CreatePool(ctx context.Context, name string, devices []string, o api.CreateOptions) (api.CreateResult, error) {
 	if err := s.pools.reserve(name, api.EEXIST); err != nil {
@@ -189,11 +206,12 @@ func (s *Server) CreatePool(ctx context.Context, name string, devices []string, 
 		return result, nil
 	}
 	all := append(slices.Clone(devices), o.Staging...)
-	p, err := s.opt.Backend.Activate(ctx, name, all, api.ActivateOptions{})
+	f := s.newFeed(name)
+	p, err := s.opt.Backend.Activate(ctx, name, all, api.ActivateOptions{}, f.watch())
 	if err != nil {
 		return result, err
 	}
-	s.pools.put(name, newActivePool(p))
+	s.arrived(name, newActivePool(p, f))
 	activated = true
 	s.log.Info("pool activated", slog.String("pool", name))
 	return result, nil
@@ -209,7 +227,8 @@ func (s *Server) ActivatePool(ctx context.Context, nameOrUUID string, devices []
 			s.pools.drop(nameOrUUID) // it is not active under what was asked for
 		}
 	}()
-	p, err := s.opt.Backend.Activate(ctx, nameOrUUID, devices, o)
+	f := s.newFeed(nameOrUUID)
+	p, err := s.opt.Backend.Activate(ctx, nameOrUUID, devices, o, f.watch())
 	if err != nil {
 		return api.PoolInfo{}, err
 	}
@@ -226,7 +245,7 @@ func (s *Server) ActivatePool(ctx context.Context, nameOrUUID string, devices []
 		}
 		return api.PoolInfo{}, errors.Join(err, p.Close())
 	}
-	s.pools.put(name, newActivePool(p))
+	s.arrived(name, newActivePool(p, f))
 	s.log.Info("pool activated", slog.String("pool", name), slog.String("uuid", info.UUID))
 	return info, nil
 }
@@ -266,7 +285,7 @@ func (s *Server) DeactivatePool(_ context.Context, name string) error {
 		if errors.Is(err, api.EBUSY) {
 			return err
 		}
-		s.pools.drop(name)
+		s.left(name)
 		s.tell("pool deactivated", name, err)
 		return err
 	})
@@ -285,7 +304,7 @@ func (s *Server) DestroyPool(ctx context.Context, name string) error {
 				err = errors.Join(err, cerr)
 			}
 		}
-		s.pools.drop(name)
+		s.left(name)
 		s.tell("pool destroyed", name, err)
 		return err
 	})
@@ -340,6 +359,7 @@ func (s *Server) closePools(ctx context.Context) error {
 				s.log.Warn("pool closed while in use", slog.String("pool", a.title()), slog.Any("error", err))
 				err = errors.Join(err, a.pool.Abandon(ctx))
 			}
+			s.tellEvent(ioctl.Event{Type: ioctl.EventPoolDeactivated, Pool: a.title()})
 			if err == nil {
 				s.log.Info("pool closed", slog.String("pool", a.title()))
 			}

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/layout"
 )
 
@@ -38,18 +39,19 @@ func (s *session) reap() {
 	}
 	s.releaseSlow(slow)
 	s.srv.reaped.Add(1)
-	if !s.hello {
+	if !s.greeted.Load() {
 		return
 	}
-	e := Reaped{
-		Session: s.id, PID: s.peer.pid, UID: s.peer.uid, DetectedBy: by, Exited: s.peer.dead(),
-		Handles: handles, Aborted: aborted, Latency: s.srv.clock.Now().Sub(noticed),
+	e := ioctl.Event{
+		Type: ioctl.EventClientReaped, Session: s.id, PID: s.peer.pid, UID: s.peer.uid, Comm: s.peer.comm,
+		DetectedBy: by, References: uint32(handles), Aborted: uint32(aborted), Latency: s.srv.clock.Now().Sub(noticed),
 	}
-	s.srv.log.Info("session reaped", s.who(), slog.String("detected_by", by), slog.Bool("exited", e.Exited),
+	if !s.peer.dead() {
+		e.Cause = ioctl.CauseClosed
+	}
+	s.srv.log.Info("session reaped", s.who(), slog.String("detected_by", by.String()), slog.String("cause", e.Cause.String()),
 		slog.Int("handles", handles), slog.Int("aborted", aborted), slog.Duration("latency", e.Latency))
-	if f := s.srv.opt.OnReap; f != nil {
-		f(e)
-	}
+	s.srv.tellEvent(e)
 }
 
 // slowReleases is how many logs of one session are closed at the same time.

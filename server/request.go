@@ -151,7 +151,7 @@ func (s *session) reply(op ioctl.Op, tag uint64, m ioctl.Message, err error, fd 
 		oob = unix.UnixRights(fd)
 	}
 	if _, _, err := s.conn.WriteMsgUnix(b, oob, nil); err != nil {
-		s.end(BySocket) // nobody is there to hear
+		s.end(ioctl.SourceSocket) // nobody is there to hear
 	}
 }
 

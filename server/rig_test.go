@@ -66,10 +66,6 @@ type rig struct {
 	socket string
 	served chan error
 	log    logBuffer
-
-	mu     sync.Mutex
-	reaped []Reaped
-	more   chan struct{} // has a token when reaped has grown
 }
 
 type logBuffer struct {
@@ -99,9 +95,8 @@ func newRigOn(t *testing.T, device string, change ...func(*Options)) *rig {
 	t.Helper()
 	r := &rig{
 		t: t, b: newFakeBackend(), socket: filepath.Join(t.TempDir(), "s"), served: make(chan error, 1),
-		more: make(chan struct{}, 1),
 	}
-	o := Options{Backend: r.b, Version: "test", OnReap: r.onReap, Logger: slog.New(slog.NewTextHandler(&r.log, nil))}
+	o := Options{Backend: r.b, Version: "test", Logger: slog.New(slog.NewTextHandler(&r.log, nil))}
 	for _, f := range change {
 		f(&o)
 	}
@@ -120,16 +115,6 @@ func newRigOn(t *testing.T, device string, change ...func(*Options)) *rig {
 	}
 	t.Cleanup(r.stop)
 	return r
-}
-
-func (r *rig) onReap(e Reaped) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.reaped = append(r.reaped, e)
-	select {
-	case r.more <- struct{}{}:
-	default:
-	}
 }
 
 // stop shuts the server down and checks that nothing was held or misused.
@@ -205,19 +190,32 @@ func (r *rig) named(name string) *fakePool {
 	return r.b.pools[name]
 }
 
+// reaped returns the events of sessions' ends, and a channel that is closed
+// when there are more events.
+func (r *rig) reaped() (list []ioctl.Event, more <-chan struct{}) {
+	for after := uint64(0); ; {
+		reply, more := r.srv.events.page(after, time.Time{}, func(e *ioctl.Event) bool {
+			return e.Type == ioctl.EventClientReaped
+		})
+		list = append(list, reply.Events...)
+		if reply.Last == after {
+			return list, more
+		}
+		after = reply.Last
+	}
+}
+
 // nextReaped waits for the n-th session's end and returns it.
-func (r *rig) nextReaped(n int) Reaped {
+func (r *rig) nextReaped(n int) ioctl.Event {
 	r.t.Helper()
 	timeout := time.After(20 * time.Second)
 	for {
-		r.mu.Lock()
-		if len(r.reaped) >= n {
-			defer r.mu.Unlock()
-			return r.reaped[n-1]
+		list, more := r.reaped()
+		if len(list) >= n {
+			return list[n-1]
 		}
-		r.mu.Unlock()
 		select {
-		case <-r.more:
+		case <-more:
 		case <-timeout:
 			r.t.Fatalf("session %d was not reaped:\n%s", n, r.log.String())
 		}

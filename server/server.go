@@ -29,6 +29,7 @@ type Server struct {
 	instance uint64
 
 	ops        counters
+	events     eventRing
 	reaped     atomic.Uint64
 	arenaBytes atomic.Int64 // of all sessions
 
@@ -37,7 +38,13 @@ type Server struct {
 	hard     context.Context
 	hardStop context.CancelFunc
 
+	// quiet is closed when Shutdown begins: who waits for events waits no more.
+	quiet chan struct{}
+
 	wg sync.WaitGroup // sessions
+
+	logging sync.WaitGroup // who logs events, until logStop is closed
+	logStop chan struct{}
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -59,6 +66,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		opt: o, limits: o.Limits, log: o.Logger,
 		sessions: make(map[uint64]*session), listeners: make(map[net.Listener]struct{}),
+		quiet: make(chan struct{}), logStop: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -66,6 +74,8 @@ func New(o Options) (*Server, error) {
 	s.started, s.instance = s.clock.Now(), newInstance()
 	s.hard, s.hardStop = context.WithCancel(context.Background())
 	s.pools.init()
+	s.events.init()
+	s.logging.Go(func() { s.logEvents(s.logStop) })
 	return s, nil
 }
 
@@ -148,6 +158,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	s.stopping = true
+	close(s.quiet)
 	var errs []error
 	for l := range s.listeners {
 		if err := l.Close(); err != nil {
@@ -178,6 +189,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	errs = append(errs, s.closePools(ctx))
 	s.hardStop()
+	close(s.logStop)
+	s.logging.Wait()
 	return errors.Join(errs...)
 }
 

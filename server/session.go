@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mpool-go/mpool/api"
@@ -29,8 +30,11 @@ type session struct {
 
 	requests sync.WaitGroup
 	watcher  sync.WaitGroup
-	hello    bool // was said; the reader's own
 	watched  bool // the watcher runs; the reader's own
+
+	connected time.Time
+	greeted   atomic.Bool   // hello was said; peer is set before
+	taken     atomic.Uint64 // requests
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -44,7 +48,7 @@ type session struct {
 	// +checklocks:mu
 	ended bool
 	// +checklocks:mu
-	by string // what ended it
+	by ioctl.Source // what ended it, or 0
 	// +checklocks:mu
 	endedAt time.Time
 	// +checklocks:mu
@@ -53,7 +57,7 @@ type session struct {
 
 func newSession(srv *Server, id uint64, conn *net.UnixConn) *session {
 	s := &session{
-		srv: srv, id: id, conn: conn,
+		srv: srv, id: id, conn: conn, connected: srv.clock.Now(),
 		table: uhandle.New[resource](srv.limits.Handles, firstGeneration()),
 		slots: make(chan struct{}, srv.limits.Requests),
 		tags:  make(map[uint64]context.CancelFunc),
@@ -113,7 +117,7 @@ func (s *session) watch() {
 	s.watched = true
 	s.watcher.Go(func() {
 		if s.peer.waitDead() {
-			s.end(ByPidfd)
+			s.end(ioctl.SourcePidfd)
 		}
 	})
 }
@@ -121,13 +125,13 @@ func (s *session) watch() {
 // end ends the session, for the first reason given: nothing more is taken and
 // what is in flight is cancelled, unless it must run to its end. The reader
 // does the rest.
-func (s *session) end(by string) {
+func (s *session) end(by ioctl.Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
 		return
 	}
-	if s.by == "" {
+	if s.by == 0 {
 		s.by = by
 	}
 	s.ended, s.endedAt = true, s.srv.clock.Now()
@@ -162,7 +166,7 @@ func (s *session) greet(h ioctl.Header, m *ioctl.Hello) {
 		return
 	}
 	l := &s.srv.limits
-	s.hello = true
+	s.greeted.Store(true)
 	s.silence(time.Time{})
 	s.srv.log.Debug("session opened", s.who())
 	s.reply(h.Op, h.Tag, &ioctl.HelloReply{
@@ -180,7 +184,7 @@ func (s *session) finish() {
 	if draining {
 		s.waitIdle()
 	}
-	s.end(ByShutdown)
+	s.end(ioctl.SourceShutdown)
 	s.reap()
 	s.requests.Wait()
 	s.dropArenas()
