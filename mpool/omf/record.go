@@ -37,6 +37,7 @@ const (
 	PropLabel      Property = 4
 	PropReadVerify Property = 5 // 0 or 1
 	PropSpare      Property = 6 // percent
+	PropShared     Property = 7 // 0 or 1; without it 0
 )
 
 // Sizes in bytes.
@@ -372,7 +373,7 @@ func (op *Op) decodeProperty(e []byte) error {
 			return errBody
 		}
 		op.Name = string(e[2:])
-	case PropUID, PropGID, PropMode, PropReadVerify, PropSpare:
+	case PropUID, PropGID, PropMode, PropReadVerify, PropSpare, PropShared:
 		if len(e) != 6 {
 			return errBody
 		}
