@@ -32,12 +32,17 @@ func (c *counters) add(op ioctl.Op, took time.Duration, bytes uint64, failed boo
 // page returns the counters of operations from first on, those ever asked for,
 // and where the next page begins, or 0.
 func (c *counters) page(first uint16) (list []ioctl.OpCounters, next uint16) {
-	for i := int(first); i < len(c); i++ {
+	return c.upTo(int(first), ioctl.StatOpsPerPage)
+}
+
+// upTo is page with pages of a given size.
+func (c *counters) upTo(first, most int) (list []ioctl.OpCounters, next uint16) {
+	for i := first; i < len(c); i++ {
 		o := &c[i]
 		if o.count.Load() == 0 {
 			continue
 		}
-		if len(list) == ioctl.StatOpsPerPage {
+		if len(list) == most {
 			return list, uint16(i)
 		}
 		s := ioctl.OpCounters{

@@ -76,6 +76,7 @@ func (r *eventRing) page(after uint64, since time.Time, may func(*ioctl.Event) b
 // tellEvent keeps an event. Its time is now.
 func (s *Server) tellEvent(e ioctl.Event) {
 	e.Time = s.clock.Now()
+	s.tally.add(&e)
 	s.events.add(e)
 }
 

@@ -53,7 +53,15 @@ const maxArenas = 64
 // DefaultLimits returns the limits that zero fields stand for.
 func DefaultLimits() Limits { return Limits{}.withDefaults() }
 
-// Validate says what is wrong with limits that are all set.
+// LimitError says which limit is wrong.
+type LimitError struct {
+	Name   string // of the field, in lower case with underscores
+	Detail string // what is wrong with it
+}
+
+func (e *LimitError) Error() string { return fmt.Sprintf("limit %s %s", e.Name, e.Detail) }
+
+// Validate says what is wrong with limits that are all set: a *LimitError.
 func (l Limits) Validate() error {
 	for _, c := range []struct {
 		name      string
@@ -69,11 +77,11 @@ func (l Limits) Validate() error {
 		{"hello_timeout", int64(l.HelloTimeout), int64(time.Millisecond), int64(time.Hour)},
 	} {
 		if c.v < c.lo || c.v > c.hi {
-			return fmt.Errorf("limit %s is %d: want %d to %d", c.name, c.v, c.lo, c.hi)
+			return &LimitError{Name: c.name, Detail: fmt.Sprintf("is %d: want %d to %d", c.v, c.lo, c.hi)}
 		}
 	}
 	if l.ArenaDefault%ioctl.ArenaAlign != 0 {
-		return fmt.Errorf("limit arena_default is %d: want a multiple of %d", l.ArenaDefault, ioctl.ArenaAlign)
+		return &LimitError{Name: "arena_default", Detail: fmt.Sprintf("is %d: want a multiple of %d", l.ArenaDefault, ioctl.ArenaAlign)}
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ type Server struct {
 
 	ops        counters
 	events     eventRing
+	tally      tally
 	reaped     atomic.Uint64
 	arenaBytes atomic.Int64 // of all sessions
 

@@ -1,0 +1,137 @@
+package server
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
+	"github.com/mpool-go/mpool/ioctl"
+)
+
+// Snapshot is what the daemon holds and has counted, for metrics. Its parts are
+// read one after another, each as it is at its moment.
+type Snapshot struct {
+	Sessions   int
+	Handles    int   // of all sessions
+	ArenaBytes int64 // shared memory of all sessions
+	Ops        []ioctl.OpCounters
+	Events     []EventCount
+	Reaped     []ReapedCount
+	Pools      []PoolSnapshot // the active ones, sorted by name
+}
+
+// EventCount says how many events of a type there were since the start. Types
+// that there were none of are there too.
+type EventCount struct {
+	Type  string
+	Count uint64
+}
+
+// ReapedCount says how many clients ended in one way since the start.
+type ReapedCount struct {
+	Cause, DetectedBy string
+	Count             uint64
+}
+
+// PoolSnapshot is one pool of a [Snapshot].
+type PoolSnapshot struct {
+	Info       api.PoolInfo
+	Handles    int64 // of all sessions
+	Orphans    int64 // uncommitted objects of sessions that have ended, in use until a request ends
+	TableBytes int64 // memory of the layout table
+	SumBytes   int64 // memory of checksums that are kept in it
+	Drives     []DriveSnapshot
+}
+
+// DriveSnapshot is what a drive did since it was opened.
+type DriveSnapshot struct {
+	ioctl.DriveCounters
+	InFlight int64 // operations under way
+}
+
+// Snapshot returns what the daemon holds and has counted. It takes only locks
+// that nobody holds across I/O: a stalled drive does not hold it up.
+func (s *Server) Snapshot() Snapshot {
+	v := Snapshot{ArenaBytes: s.arenaBytes.Load(), Events: s.tally.events(), Reaped: s.tally.reaped()}
+	v.Ops, _ = s.ops.upTo(0, ioctl.NumOps)
+	for _, sess := range s.all() {
+		v.Sessions++
+		v.Handles += sess.table.Len()
+	}
+	for _, a := range s.pools.list() {
+		if p, ok := a.snapshot(); ok {
+			v.Pools = append(v.Pools, p)
+		}
+	}
+	return v
+}
+
+// measured is what a pool of package mpool tells besides what [Pool] has.
+type measured interface {
+	DriveStats() map[string]bdev.Stats
+	MemoryBytes() (table, sums int64)
+}
+
+// snapshot returns false if the pool is just being closed.
+func (a *activePool) snapshot() (PoolSnapshot, bool) {
+	info, err := a.pool.Info(context.Background())
+	if err != nil {
+		return PoolSnapshot{}, false
+	}
+	v := PoolSnapshot{Info: info, Handles: a.handles.Load(), Orphans: a.orphans.Load()}
+	var stats map[string]bdev.Stats
+	if m, ok := a.pool.(measured); ok {
+		stats = m.DriveStats()
+		v.TableBytes, v.SumBytes = m.MemoryBytes()
+	}
+	for _, c := range a.pool.DriveCounters() {
+		v.Drives = append(v.Drives, DriveSnapshot{DriveCounters: c, InFlight: stats[c.Path].InFlight})
+	}
+	return v, true
+}
+
+// The kinds of event, cause and source that are counted apart.
+const (
+	numEvents  = int(ioctl.EventRevoked) + 1
+	numCauses  = int(ioctl.CauseClosed) + 1
+	numSources = int(ioctl.SourceShutdown) + 1
+)
+
+// tally counts events since the start. Safe for concurrent use.
+type tally struct {
+	byType [numEvents]atomic.Uint64
+	byEnd  [numCauses][numSources]atomic.Uint64
+}
+
+// add counts an event.
+func (t *tally) add(e *ioctl.Event) {
+	if int(e.Type) < numEvents {
+		t.byType[e.Type].Add(1)
+	}
+	if e.Type == ioctl.EventClientReaped && int(e.Cause) < numCauses && int(e.DetectedBy) < numSources {
+		t.byEnd[e.Cause][e.DetectedBy].Add(1)
+	}
+}
+
+func (t *tally) events() []EventCount {
+	var list []EventCount
+	for i := range t.byType {
+		if typ := ioctl.EventType(i); typ >= ioctl.EventPoolActivated {
+			list = append(list, EventCount{typ.String(), t.byType[i].Load()})
+		}
+	}
+	return list
+}
+
+func (t *tally) reaped() []ReapedCount {
+	var list []ReapedCount
+	for c := range t.byEnd {
+		for d := range t.byEnd[c] {
+			if n := t.byEnd[c][d].Load(); n > 0 {
+				list = append(list, ReapedCount{ioctl.Cause(c).String(), ioctl.Source(d).String(), n})
+			}
+		}
+	}
+	return list
+}
