@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,6 +21,9 @@ const (
 	exitFailed   = 1
 	exitUsage    = 2
 	exitNoDaemon = 3
+	// exitPipe is what shells show of a program that SIGPIPE has ended: who read
+	// the output is gone, and there is nobody to tell.
+	exitPipe = 128 + int(syscall.SIGPIPE)
 )
 
 // daemon is what the verbs need of a connection to mpoold.
@@ -30,6 +35,13 @@ type daemon interface {
 	Stat(ctx context.Context, pool string) (client.Stats, error)
 	// Version says what the daemon is.
 	Version(ctx context.Context) (client.Version, error)
+	// Clients returns the sessions of one process or, with 0, of all.
+	Clients(ctx context.Context, pid int32) ([]client.ClientInfo, error)
+	// Handles iterates over the handles of one pool ("": all) and one process
+	// (0: all).
+	Handles(ctx context.Context, pool string, pid int32) iter.Seq2[client.HandleInfo, error]
+	// Events iterates over what happened. A *client.EventGap is no end.
+	Events(ctx context.Context, o client.EventOptions) iter.Seq2[client.Event, error]
 	Close() error
 }
 
@@ -42,6 +54,9 @@ type app struct {
 	dial func(ctx context.Context, socket string) (daemon, error)
 	// terminal says whether a stream is one.
 	terminal func(stream any) bool
+	// dataWritten says that stdout has got data, which a JSON document of an
+	// error must not be mixed with.
+	dataWritten bool
 
 	// The options that every verb takes.
 	socket string
@@ -63,6 +78,9 @@ func (a *app) execute(ctx context.Context, args []string) int {
 	if !errors.As(err, &failed) || errors.As(err, new(usageError)) {
 		a.reportUsage(path, cmd, err)
 		return exitUsage
+	}
+	if readerGone(err) {
+		return exitPipe
 	}
 	a.reportFailure(path, failed.err)
 	if errors.Is(err, client.ErrNoDaemon) {

@@ -44,7 +44,10 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
 		noun("mlog", "Append-only logs of records",
 			newMlogCreate(a), newMlogAppend(a), newMlogRead(a), newMlogList(a), newMlogShow(a),
 			newMlogErase(a), newMlogDelete(a)),
-		newStat(a), newVersion(a), newMan(a),
+		noun("client", "Processes that are connected to the daemon", newClientList(a), newClientShow(a)),
+		noun("handle", "What client processes hold", newHandleList(a)),
+		noun("event", "What happens", newEventFollow(a)),
+		newStat(a), newDemo(a), newVersion(a), newMan(a),
 	)
 	completePools(a, root)
 	return root

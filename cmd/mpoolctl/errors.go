@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -47,11 +51,12 @@ type failureView struct {
 	Want    int64        `json:"want,omitempty"`
 	Have    *int64       `json:"have,omitempty"`
 	Longest *int64       `json:"longest,omitempty"`
+	Records *uint64      `json:"records,omitempty"` // EUNKNOWN of an append: those below are durable
 	Holders []holderView `json:"holders,omitempty"`
 }
 
 type holderView struct {
-	PID        int32  `json:"pid"`
+	PID        int32  `json:"pid"` // 0: not shown to this caller
 	References uint32 `json:"references"`
 }
 
@@ -70,8 +75,12 @@ func codeOf(err error) api.Code {
 		return api.EEXIST
 	case errors.Is(err, fs.ErrPermission):
 		return api.EPERM
-	case errors.Is(err, syscall.ENOSPC):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return api.ENOSPC
+	case errors.Is(err, syscall.EROFS):
+		return api.EROFS
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM):
+		return api.ENOMEM
 	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR):
 		return api.EINVAL
 	}
@@ -99,10 +108,60 @@ func failureOf(verb string, err error) failureView {
 	if e.Code == api.ENOSPC && e.Want != 0 {
 		v.Have, v.Longest = &e.Have, &e.Longest
 	}
+	if e.Code == api.EUNKNOWN && e.Records != 0 {
+		v.Records = &e.Records
+	}
 	for _, h := range e.Holders {
 		v.Holders = append(v.Holders, holderView(h))
 	}
 	return v
+}
+
+// sentence is the message with what people want to know beside it: who holds
+// what cannot be had.
+func (v failureView) sentence() string {
+	s := oneLine(v.Message)
+	for i, h := range byProcess(v.Holders) {
+		who := "a process that is not shown"
+		if h.PID != 0 {
+			who = fmt.Sprintf("process %d", h.PID)
+		}
+		sep := ", "
+		if i == 0 {
+			sep = "; held by "
+		}
+		s += fmt.Sprintf("%s%s (%s)", sep, who, plural(int(h.References), "reference"))
+	}
+	return s
+}
+
+// byProcess adds up the references of each process, in the order in which they
+// are named first.
+func byProcess(holders []holderView) []holderView {
+	var sums []holderView
+	for _, h := range holders {
+		i := slices.IndexFunc(sums, func(s holderView) bool { return s.PID == h.PID })
+		if i < 0 {
+			sums = append(sums, h)
+			continue
+		}
+		sums[i].References += h.References
+	}
+	return sums
+}
+
+// oneLine keeps a sentence on its line: several errors that were joined, or a
+// name with control characters in it, do not break it up.
+func oneLine(s string) string {
+	var b strings.Builder
+	for _, r := range strings.ReplaceAll(s, "\n", "; ") {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 // reportFailure prints the error of an operation: the sentence on stderr and,
@@ -110,8 +169,8 @@ func failureOf(verb string, err error) failureView {
 // cannot be written to them cannot be said.
 func (a *app) reportFailure(verb string, err error) {
 	v := failureOf(verb, err)
-	fmt.Fprintf(a.stderr, "mpoolctl: %s: %s (%s)\n", verb, v.Message, v.Code)
-	if !a.json || errors.As(err, new(reportedError)) {
+	fmt.Fprintf(a.stderr, "mpoolctl: %s: %s (%s)\n", verb, v.sentence(), v.Code)
+	if !a.json || a.dataWritten || errors.As(err, new(reportedError)) {
 		return
 	}
 	_ = json.NewEncoder(a.stdout).Encode(map[string]failureView{"error": v}) //nolint:errcheck // see above

@@ -19,10 +19,16 @@ type fakeDaemon struct {
 	mu    sync.Mutex
 	pools map[string]*fakePool
 	err   error // what every call returns, if set
+
+	// What the daemon says of its clients; set before it is used.
+	clients []client.ClientInfo
+	handles []client.HandleInfo
+	events  []fakeEvent
+	idle    func() // called when there are no more events
 }
 
 func newFakeDaemon(pools ...string) *fakeDaemon {
-	d := &fakeDaemon{pools: make(map[string]*fakePool)}
+	d := &fakeDaemon{pools: make(map[string]*fakePool), idle: func() {}}
 	for _, name := range pools {
 		d.pools[name] = newFakePool(name)
 	}

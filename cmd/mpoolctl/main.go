@@ -16,6 +16,16 @@
 //	   {"error":{"code",…}} on stdout
 //	2  the command line is wrong
 //	3  there is no daemon at the socket
+//
+// When the reader of the output is gone (mpoolctl … | head -1) the program
+// cleans up and ends without a word, with the exit code that shells give to a
+// program ended by SIGPIPE, 141.
+//
+// # JSON
+//
+// The fields of every verb's result are in testdata/json.golden, which a test
+// keeps. [jsonVersion], which mpoolctl version shows, is raised when a field is
+// removed or changes its meaning; new fields come without that.
 package main
 
 import (
@@ -35,6 +45,9 @@ func main() {
 
 // realMain is main with deferred calls that run before the process ends.
 func realMain() int {
+	// A write whose reader is gone is then an error like any other, and the verb
+	// can clean up.
+	signal.Ignore(syscall.SIGPIPE)
 	signals, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithCancelCause(context.Background())

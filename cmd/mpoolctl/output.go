@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
+	"strconv"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // view is a verb's result. Its exported fields are the JSON; show writes it for
@@ -47,18 +49,40 @@ func (a *app) warn(format string, args ...any) {
 func writeTable(w io.Writer, heading []string, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range append([][]string{heading}, rows...) {
-		if _, err := fmt.Fprintln(t, strings.Join(row, "\t")); err != nil {
+		for i, c := range row {
+			if i > 0 {
+				c = "\t" + cell(c)
+			} else {
+				c = cell(c)
+			}
+			if _, err := io.WriteString(t, c); err != nil {
+				return err
+			}
+		}
+		if _, err := fmt.Fprintln(t); err != nil {
 			return err
 		}
 	}
 	return t.Flush()
 }
 
+// cell makes text fit for one cell of a table. Names that others choose (of
+// files, roots, processes) may have line ends or control sequences in them:
+// those are shown in quotes, escaped.
+func cell(s string) string {
+	for _, r := range s {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return strconv.Quote(s)
+		}
+	}
+	return s
+}
+
 // writeFields writes names and values, one pair a line.
 func writeFields(w io.Writer, pairs ...string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for i := 0; i+1 < len(pairs); i += 2 {
-		if _, err := fmt.Fprintf(t, "%s\t%s\n", pairs[i], pairs[i+1]); err != nil {
+		if _, err := fmt.Fprintf(t, "%s\t%s\n", pairs[i], cell(pairs[i+1])); err != nil {
 			return err
 		}
 	}
