@@ -47,9 +47,10 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
 		noun("client", "Processes that are connected to the daemon", newClientList(a), newClientShow(a)),
 		noun("handle", "What client processes hold", newHandleList(a)),
 		noun("event", "What happens", newEventFollow(a)),
-		newStat(a), newDemo(a), newVersion(a), newMan(a),
+		newStat(a), newDemo(a), newVersion(a), newCompletion(a), newMan(a),
 	)
-	completePools(a, root)
+	root.CompletionOptions.DisableDefaultCmd = true
+	complete(a, root)
 	return root
 }
 

@@ -15,7 +15,10 @@ func newMan(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "man DIR",
 		Short: "Write manual pages, one per command, into a directory",
-		Args:  cobra.ExactArgs(1),
+		Long: `Write manual pages, one per command, into a directory, which is made if it is
+missing.`,
+		Example: `  mpoolctl man /usr/local/share/man/man1`,
+		Args:    cobra.ExactArgs(1),
 	}
 	c.RunE = a.verb(func(_ context.Context, args []string) error {
 		if err := os.MkdirAll(args[0], 0o755); err != nil {
@@ -58,6 +61,9 @@ func writeManPage(w *strings.Builder, c *cobra.Command) {
 	fmt.Fprintf(w, ".SH DESCRIPTION\n.nf\n%s\n.fi\n", roff(text))
 	writeManFlags(w, "OPTIONS", c.NonInheritedFlags())
 	writeManFlags(w, "GLOBAL OPTIONS", c.InheritedFlags())
+	if c.HasExample() {
+		fmt.Fprintf(w, ".SH EXAMPLES\n.nf\n%s\n.fi\n", roff(c.Example))
+	}
 	var also []string
 	if c.HasParent() {
 		also = append(also, c.Parent().CommandPath())

@@ -20,7 +20,12 @@ func newObjectDelete(a *app, kind string, open objectOpener) *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete POOL ID...",
 		Short: "Delete " + kind + "s for ever",
-		Args:  cobra.MinimumNArgs(2),
+		Long: "Delete " + kind + `s for ever. One that somebody has a handle on is not deleted (EBUSY, with
+the processes that hold it, for administrators); those before it stay deleted.
+Roots that name a deleted object stay and lead nowhere.`,
+		Example: examples("mpoolctl "+kind+" delete data "+exampleID(kind)+" --yes",
+			"mpoolctl -q "+kind+" list data --tag 7 | xargs mpoolctl --yes "+kind+" delete data"),
+		Args: cobra.MinimumNArgs(2),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			if err := checkIDs(args[1:]); err != nil {
 				return err

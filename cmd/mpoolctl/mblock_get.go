@@ -27,8 +27,13 @@ func newMblockGet(a *app) *cobra.Command {
 		Long: `Read mblocks, one after the other, to standard output or to a file; --offset and
 --length count in all of them together.
 
+With -o FILE the data is there whole or not at all; FILE.part has it meanwhile.
+
 With --manifest, restore the files of a manifest below the directory -o DIR,
 which is made if it is missing; files that are there are overwritten.`,
+		Example: `  mpoolctl mblock get data 0100000000000001 -o photo.jpg
+  mpoolctl mblock get data @head --offset 1MiB --length 4KiB | xxd
+  mpoolctl mblock get data --manifest site.manifest -o /srv/site`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	f := c.Flags()
@@ -53,34 +58,30 @@ func (o *mblockGetOptions) run(ctx context.Context, a *app, pool string, ids []s
 	if err := checkIDs(ids); err != nil {
 		return err
 	}
-	if o.output == "-" && a.terminal(a.stdout) && a.json {
-		return usagef("--json says nothing about data: give -o FILE")
-	}
 	return a.withPool(ctx, pool, func(p api.Pool) error {
 		out, err := openOutput(a, o.output)
 		if err != nil {
 			return err
 		}
-		err = o.copy(ctx, p, ids, out)
-		return errors.Join(err, out.close(err == nil))
+		bytes, err := o.copy(ctx, p, ids, out)
+		if err := errors.Join(err, out.close(err == nil)); err != nil || o.output == "-" {
+			return err
+		}
+		return a.print(restored{Files: 1, Bytes: bytes})
 	})
 }
 
-// copy reads the part asked for of the ids' data.
-func (o *mblockGetOptions) copy(ctx context.Context, p api.Pool, ids []string, out io.Writer) error {
-	skip, left := int64(o.offset), int64(o.length)
+// copy reads the part asked for of the ids' data and returns how much it was.
+func (o *mblockGetOptions) copy(ctx context.Context, p api.Pool, ids []string, out io.Writer) (int64, error) {
+	skip, left, done := int64(o.offset), int64(o.length), int64(0)
 	buf := make([]byte, getBuffer)
 	for _, s := range ids {
 		if !o.toEnd && left == 0 {
-			return nil
+			return done, nil
 		}
-		id, err := objectID(ctx, p, s)
+		m, err := openMblockByName(ctx, p, s)
 		if err != nil {
-			return err
-		}
-		m, err := p.Mblock(ctx, id)
-		if err != nil {
-			return err
+			return done, err
 		}
 		info, err := m.Info(ctx)
 		if err == nil {
@@ -92,12 +93,13 @@ func (o *mblockGetOptions) copy(ctx context.Context, p api.Pool, ids []string, o
 				left -= n
 			}
 			err = copyMblock(ctx, out, m, begin, n, buf)
+			done += n
 		}
 		if err := errors.Join(err, m.Put()); err != nil {
-			return err
+			return done, err
 		}
 	}
-	return nil
+	return done, nil
 }
 
 // getBuffer is how much is read at once, in bytes.
@@ -130,9 +132,17 @@ type output struct {
 	final string
 }
 
+// dataWriter is the standard output of data.
+type dataWriter struct{ a *app }
+
+func (w dataWriter) Write(p []byte) (int, error) {
+	w.a.dataWritten = w.a.dataWritten || len(p) > 0
+	return w.a.stdout.Write(p)
+}
+
 func openOutput(a *app, path string) (*output, error) {
 	if path == "-" {
-		return &output{Writer: a.stdout}, nil
+		return &output{Writer: dataWriter{a}}, nil
 	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)

@@ -18,8 +18,13 @@ func newObjectList(a *app, kind layout.Kind) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list POOL",
 		Short: "List the " + kind.String() + "s of a pool, in no order; with --json one per line",
-		Args:  cobra.ExactArgs(1),
-		RunE:  a.verb(func(ctx context.Context, args []string) error { return o.run(ctx, a, args[0]) }),
+		Long: "List the " + kind.String() + `s of a pool that the caller may use, in no order, as they are read: those
+that come or go meanwhile may be missed or not. Without --state: the committed
+ones. --owner takes a name or a number; with --json there is one object per line.`,
+		Example: examples("mpoolctl "+kind.String()+" list data --owner web --tag 7",
+			"mpoolctl --json "+kind.String()+" list data | jq -r 'select(.refs > 0).id'"),
+		Args: cobra.ExactArgs(1),
+		RunE: a.verb(func(ctx context.Context, args []string) error { return o.run(ctx, a, args[0]) }),
 	}
 	f := c.Flags()
 	f.StringVar(&o.owner, "owner", "", "only those of the owner `NAME`")

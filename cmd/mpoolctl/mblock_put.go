@@ -27,14 +27,17 @@ func newMblockPut(a *app) *cobra.Command {
 directory, or standard input. Symbolic links, devices and the like are skipped,
 with a note on stderr.
 
-A put stores everything or nothing: when it fails or is interrupted it deletes
-what it had stored. While it runs, what is stored already is listed in the
+A put stores everything or nothing: when it fails or is interrupted, or can neither
+print the ids nor write them to the manifest, it deletes what it had stored. While it runs, what is stored already is listed in the
 manifest's name with .partial; that file stays only when the daemon could no
 longer be reached to delete it.
 
 A manifest is text: the line "mpool-manifest 1", then a line per file with its
 path in quotes, permission bits, length and the ids of its mblocks. mblock get
 --manifest restores files from it.`,
+		Example: `  mpoolctl mblock put data photo.jpg
+  mpoolctl mblock put data /srv/site --manifest site.manifest --owner web
+  tar c /srv | mpoolctl mblock put data --split 256MiB`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			return o.run(ctx, a, args[0], args[1:])
@@ -58,12 +61,12 @@ func (o *mblockPutOptions) run(ctx context.Context, a *app, pool string, args []
 		return err
 	}
 	defer plan.close()
-	partial, err := o.beginManifest(plan)
-	if err != nil {
-		return err
-	}
 	return a.withPool(ctx, pool, func(p api.Pool) error {
 		owner, err := ownerIndex(ctx, p, o.owner)
+		if err != nil {
+			return err
+		}
+		partial, err := o.beginManifest(plan)
 		if err != nil {
 			return err
 		}
@@ -75,15 +78,28 @@ func (o *mblockPutOptions) run(ctx context.Context, a *app, pool string, args []
 		put := newPutter(p, plan, alloc, int64(o.split), partial, bar)
 		err = put.run(ctx)
 		bar.end()
+		if err == nil {
+			err = o.report(a, put, partial)
+		}
 		if err != nil {
 			o.afterFailure(ctx, a, put, partial)
-			return err
 		}
-		if err := partial.finish(put.manifest()); err != nil {
-			return err
-		}
-		return a.print(put.views())
+		return err
 	})
+}
+
+// report tells the ids of what is stored. It succeeds when they are known
+// somewhere: with a manifest it does not matter whether they can be printed.
+func (o *mblockPutOptions) report(a *app, put *putter, partial *partialManifest) error {
+	if err := partial.finish(put.manifest()); err != nil {
+		return err
+	}
+	err := a.print(put.views())
+	if err != nil && o.manifest != "" {
+		a.warn("what is stored is listed in %s, but not here: %v", o.manifest, err)
+		return nil
+	}
+	return err
 }
 
 // beginManifest begins the list of what is stored, when one is wanted.

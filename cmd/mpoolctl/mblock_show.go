@@ -17,6 +17,11 @@ func newMblockShow(a *app) *cobra.Command {
 type objectOpener func(ctx context.Context, p api.Pool, id string) (api.Object, error)
 
 func openMblock(ctx context.Context, p api.Pool, s string) (api.Object, error) {
+	return openMblockByName(ctx, p, s)
+}
+
+// openMblockByName opens an mblock by its id or a root's name.
+func openMblockByName(ctx context.Context, p api.Pool, s string) (api.Mblock, error) {
 	id, err := objectID(ctx, p, s)
 	if err != nil {
 		return nil, err
@@ -29,7 +34,10 @@ func newObjectShow(a *app, kind string, open objectOpener) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show POOL ID",
 		Short: "Show one " + kind,
-		Args:  cobra.ExactArgs(2),
+		Long: "Show one " + kind + `. Its references are the handles of other
+sessions on it, which handle list shows.`,
+		Example: examples("mpoolctl "+kind+" show data "+exampleID(kind), "mpoolctl "+kind+" show data @head"),
+		Args:    cobra.ExactArgs(2),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			if err := checkIDs(args[1:]); err != nil {
 				return err

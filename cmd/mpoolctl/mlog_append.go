@@ -29,6 +29,8 @@ line without its end as a record, in order.
 With --sync a record counts when it is durable, and the records that come while
 one flush is under way share the next. Without it the log is made durable once,
 at the end. Either way exit code 0 means that every record is durable.`,
+		Example: `  echo started | mpoolctl mlog append data @journal
+  journalctl -f | mpoolctl mlog append data @journal --lines --sync`,
 		Args: cobra.RangeArgs(2, 3),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			file := "-"

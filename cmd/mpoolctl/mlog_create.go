@@ -23,8 +23,10 @@ func newMlogCreate(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "create POOL",
 		Short: "Make an empty mlog",
-		Args:  cobra.ExactArgs(1),
-		RunE:  a.verb(func(ctx context.Context, args []string) error { return o.run(ctx, a, args[0]) }),
+		Example: `  mpoolctl mlog create data
+  mpoolctl mlog create data --capacity 256MiB --class staging --owner web`,
+		Args: cobra.ExactArgs(1),
+		RunE: a.verb(func(ctx context.Context, args []string) error { return o.run(ctx, a, args[0]) }),
 	}
 	f := c.Flags()
 	f.Var(&o.capacity, "capacity", "bytes of records it must have room for")
@@ -55,7 +57,13 @@ func (o *mlogCreateOptions) run(ctx context.Context, a *app, pool string) error 
 		if err := errors.Join(err, log.Put()); err != nil {
 			return err
 		}
-		return a.print(mlogCreated{ID: info.ID.String(), Capacity: info.Capacity, Generation: info.Generation})
+		err = a.print(mlogCreated{ID: info.ID.String(), Capacity: info.Capacity, Generation: info.Generation})
+		if err != nil {
+			// Nobody would know of it.
+			_, undoErr := deleteObject(context.WithoutCancel(ctx), p, info.ID.String(), openMlog)
+			err = errors.Join(err, undoErr)
+		}
+		return err
 	})
 }
 

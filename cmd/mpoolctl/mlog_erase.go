@@ -12,9 +12,10 @@ import (
 func newMlogErase(a *app) *cobra.Command {
 	var generation uint64
 	c := &cobra.Command{
-		Use:   "erase POOL ID",
-		Short: "Drop all records of an mlog",
-		Args:  cobra.ExactArgs(2),
+		Use:     "erase POOL ID",
+		Short:   "Drop all records of an mlog",
+		Example: `  mpoolctl mlog erase data @journal --yes`,
+		Args:    cobra.ExactArgs(2),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			if err := checkIDs(args[1:]); err != nil {
 				return err

@@ -34,6 +34,8 @@ func newMlogRead(a *app) *cobra.Command {
 		Long: `Print the records of an mlog, each followed by a line end; on a terminal control
 characters are shown as dots. With --json, one object per record and line:
 "text" has the record if it is UTF-8, else "base64" has it.`,
+		Example: `  mpoolctl mlog read data @journal --from 1000 --count 10
+  mpoolctl mlog read data @journal --follow`,
 		Args: cobra.ExactArgs(2),
 	}
 	f := c.Flags()

@@ -39,6 +39,20 @@ func objectID(ctx context.Context, p api.Pool, s string) (layout.ObjectID, error
 	return 0, api.Errorf(api.ENOENT, "", "the pool has no root named %q", name)
 }
 
+// exampleID is an id for examples.
+func exampleID(kind string) string {
+	k := layout.KindMblock
+	if kind == layout.KindMlog.String() {
+		k = layout.KindMlog
+	}
+	return layout.NewObjectID(k, 1).String()
+}
+
+// examples makes the text of examples from command lines.
+func examples(lines ...string) string {
+	return "  " + strings.Join(lines, "\n  ")
+}
+
 // checkIDs finds ids that cannot be read before anything is done.
 func checkIDs(args []string) error {
 	for _, s := range args {

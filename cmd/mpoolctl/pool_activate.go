@@ -14,7 +14,14 @@ func newPoolActivate(a *app) *cobra.Command {
 		Use:   "activate NAME|UUID [DEV...]",
 		Short: "Activate a pool from its devices",
 		Long: `Activate a pool from the devices given or, with none, from those among the
-host's block devices that belong to it. A pool in regular files needs them named.`,
+host's block devices that belong to it. A pool in regular files needs them named.
+
+A pool of which a drive is missing is not activated, unless --force is given: then
+it is read-only and degraded, and what is on the missing drive cannot be read. The
+first drive of the class capacity, which has the metadata, must be there.`,
+		Example: `  mpoolctl pool activate data
+  mpoolctl pool activate data /dev/nvme1n1 /dev/nvme2n1
+  mpoolctl pool activate data --force /dev/nvme1n1`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			return a.withDaemon(ctx, func(d daemon) error {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -29,10 +28,12 @@ func newPoolCreate(a *app) *cobra.Command {
 		Short: "Make a pool on blank devices and activate it",
 		Long: `Make a pool on blank block devices or regular files and activate it.
 
---class applies to the devices after it, so that one command can name devices of
-both classes:
-
-  mpoolctl pool create data /dev/sdb /dev/sdc --class staging /dev/nvme0n1`,
+A pool has up to 64 drives. --class applies to the devices after it, so that one
+command can name drives of both classes; capacity is the class of those before any
+--class. The pool's metadata is on its first drive of the class capacity.`,
+		Example: `  mpoolctl pool create data /dev/nvme1n1 --dry-run
+  mpoolctl pool create data /dev/sdb /dev/sdc --class staging /dev/nvme0n1
+  truncate -s 1G drive.img && mpoolctl pool create data drive.img`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: a.verb(func(ctx context.Context, args []string) error { return o.run(ctx, a, args) }),
 	}
@@ -85,14 +86,20 @@ func (v poolCreated) show(w io.Writer, quiet bool) error {
 	if quiet {
 		return writeLines(w, v.Name)
 	}
-	pairs := []string{
+	err := writeFields(w,
 		"name", v.Name, "uuid", v.UUID, "zone size", formatSize(v.ZoneSize),
-		"overhead", showBytes(v.OverheadBytes), "usable", showBytes(v.UsableBytes),
+		"overhead", showBytes(v.OverheadBytes), "usable", showBytes(v.UsableBytes))
+	if err != nil {
+		return err
 	}
+	rows := make([][]string, 0, len(v.Drives))
 	for _, d := range v.Drives {
-		pairs = append(pairs, "drive", fmt.Sprintf("%s  %s  %s", d.Path, d.Class, formatSize(d.SizeBytes)))
+		rows = append(rows, []string{d.Path, d.Class, formatSize(d.SizeBytes), formatSize(d.FreeBytes)})
 	}
-	return writeFields(w, pairs...)
+	if err := writeLines(w, ""); err != nil {
+		return err
+	}
+	return writeTable(w, []string{"DRIVE", "CLASS", "SIZE", "FREE"}, rows)
 }
 
 // classSwitches is the --class flag of verbs that take devices: it applies to

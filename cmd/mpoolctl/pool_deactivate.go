@@ -8,9 +8,10 @@ import (
 
 func newPoolDeactivate(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "deactivate NAME",
-		Short: "Close a pool cleanly",
-		Args:  cobra.ExactArgs(1),
+		Use:     "deactivate NAME",
+		Short:   "Close a pool cleanly",
+		Example: `  mpoolctl pool deactivate data`,
+		Args:    cobra.ExactArgs(1),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			return a.withDaemon(ctx, func(d daemon) error {
 				info, err := findPool(ctx, d, args[0])

@@ -8,9 +8,10 @@ import (
 
 func newPoolDestroy(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "destroy NAME",
-		Short: "Destroy an active pool and everything in it",
-		Args:  cobra.ExactArgs(1),
+		Use:     "destroy NAME",
+		Short:   "Destroy an active pool and everything in it",
+		Example: `  mpoolctl pool destroy data --yes`,
+		Args:    cobra.ExactArgs(1),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			return a.withDaemon(ctx, func(d daemon) error {
 				info, err := findPool(ctx, d, args[0])

@@ -8,9 +8,10 @@ import (
 
 func newPoolList(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List the active pools",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List the active pools",
+		Example: `  mpoolctl pool list`,
+		Args:    cobra.NoArgs,
 		RunE: a.verb(func(ctx context.Context, _ []string) error {
 			return a.withDaemon(ctx, func(d daemon) error {
 				pools, err := d.Pools(ctx)

@@ -8,9 +8,10 @@ import (
 
 func newPoolRename(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "rename OLD NEW",
-		Short: "Rename an active pool",
-		Args:  cobra.ExactArgs(2),
+		Use:     "rename OLD NEW",
+		Short:   "Rename an active pool",
+		Example: `  mpoolctl pool rename data archive`,
+		Args:    cobra.ExactArgs(2),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			return a.withDaemon(ctx, func(d daemon) error {
 				if err := d.RenamePool(ctx, args[0], args[1]); err != nil {

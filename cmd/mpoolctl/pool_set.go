@@ -20,7 +20,11 @@ func newPoolSet(a *app) *cobra.Command {
   mode           permission bits, octal
   label          free text of up to 63 bytes
   read_verify    true or false: whether reads verify checksums
+  shared         true or false: whether everybody who may open the pool may use
+                 every object in it, whoever owns it
   spare_percent  0 to 50: the share of free space kept back from ordinary use`,
+		Example: `  mpoolctl pool set data spare_percent=5 label='first shelf'
+  mpoolctl pool set data shared=true mode=0660 gid=storage`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			s, err := parsePoolSettings(args[1:])
@@ -40,6 +44,9 @@ func newPoolSet(a *app) *cobra.Command {
 		}),
 	}
 }
+
+// poolProperties are the keys that pool set knows.
+var poolProperties = []string{"uid", "gid", "mode", "label", "read_verify", "shared", "spare_percent"}
 
 // parsePoolSettings reads KEY=VALUE pairs. A key given twice counts as it was
 // given last.
@@ -78,6 +85,10 @@ func setPoolProperty(s *api.PoolSettings, key, value string) error {
 		b, err := strconv.ParseBool(value)
 		s.ReadVerify = &b
 		return err
+	case "shared":
+		b, err := strconv.ParseBool(value)
+		s.Shared = &b
+		return err
 	case "spare_percent":
 		n, err := strconv.ParseUint(value, 10, 8)
 		if err != nil || n > 50 {
@@ -87,5 +98,5 @@ func setPoolProperty(s *api.PoolSettings, key, value string) error {
 		s.SparePercent = &p
 		return nil
 	}
-	return usagef("no such property: want uid, gid, mode, label, read_verify or spare_percent")
+	return usagef("no such property: want one of %s", strings.Join(poolProperties, ", "))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -37,6 +38,7 @@ type poolView struct {
 	Mode             string      `json:"mode"`
 	SparePercent     uint8       `json:"spare_percent"`
 	ReadVerify       bool        `json:"read_verify"`
+	Shared           bool        `json:"shared"`
 	Epoch            uint64      `json:"epoch"`
 	Drives           []driveView `json:"drives"`
 }
@@ -73,7 +75,7 @@ func newPoolView(i api.PoolInfo) poolView {
 		FreeBytes: s.Free, LiveBytes: s.Live, UncommittedBytes: s.Uncommitted, DrainingBytes: s.Draining,
 		SpareBytes: s.Spare, OverheadBytes: s.Overhead, RemainderBytes: s.Remainder,
 		Mblocks: i.Mblocks, Mlogs: i.Mlogs, UID: i.UID, GID: i.GID, Mode: fmt.Sprintf("%04o", i.Mode),
-		SparePercent: i.Spare, ReadVerify: i.Verify, Epoch: i.Epoch, Drives: newDriveViews(i.Drives),
+		SparePercent: i.Spare, ReadVerify: i.Verify, Shared: i.Shared, Epoch: i.Epoch, Drives: newDriveViews(i.Drives),
 	}
 }
 
@@ -82,7 +84,7 @@ func (v poolView) show(w io.Writer, quiet bool) error {
 		return writeLines(w, v.Name)
 	}
 	err := writeFields(w,
-		"name", v.Name, "uuid", v.UUID, "label", v.Label, "state", v.State, "health", v.Health,
+		"name", v.Name, "uuid", v.UUID, "label", v.Label, "state", v.State, "health", v.Health+troubleOf(v.Drives),
 		"zone size", formatSize(v.ZoneSize),
 		"total", showBytes(v.TotalBytes), "free", showBytes(v.FreeBytes), "used", showBytes(v.UsedBytes),
 		"  live", showBytes(v.LiveBytes), "  uncommitted", showBytes(v.UncommittedBytes),
@@ -92,21 +94,56 @@ func (v poolView) show(w io.Writer, quiet bool) error {
 		"mblocks", strconv.FormatInt(v.Mblocks, 10), "mlogs", strconv.FormatInt(v.Mlogs, 10),
 		"owner", fmt.Sprintf("uid %d, gid %d, mode %s", v.UID, v.GID, v.Mode),
 		"spare percent", strconv.Itoa(int(v.SparePercent)), "reads verify", strconv.FormatBool(v.ReadVerify),
+		"shared", strconv.FormatBool(v.Shared),
 		"epoch", strconv.FormatUint(v.Epoch, 10))
 	if err != nil {
 		return err
 	}
-	rows := make([][]string, 0, len(v.Drives))
-	for _, d := range v.Drives {
+	return showDrives(w, v.Drives)
+}
+
+// showDrives writes the table of a pool's drives below what is said of the pool.
+func showDrives(w io.Writer, drives []driveView) error {
+	rows := make([][]string, 0, len(drives))
+	for _, d := range drives {
+		size, free, sector := formatSize(d.SizeBytes), formatSize(d.FreeBytes), strconv.Itoa(d.SectorSize)
+		if d.State == "missing" {
+			free = "-"
+		}
+		if d.SectorSize == 0 {
+			sector = "-"
+		}
 		rows = append(rows, []string{
-			strconv.Itoa(int(d.Slot)), d.Path, d.Class, d.State, formatSize(d.SizeBytes),
-			formatSize(d.FreeBytes), d.Engine, strconv.Itoa(d.SectorSize), d.UUID,
+			strconv.Itoa(int(d.Slot)), cmp.Or(d.Path, "-"), d.Class, cmp.Or(d.State, "-"), size, free,
+			cmp.Or(d.Engine, "-"), sector, d.UUID,
 		})
 	}
-	if _, err := fmt.Fprintln(w); err != nil {
+	if err := writeLines(w, ""); err != nil {
 		return err
 	}
 	return writeTable(w, []string{"SLOT", "DRIVE", "CLASS", "STATE", "SIZE", "FREE", "ENGINE", "SECTOR", "UUID"}, rows)
+}
+
+// troubleOf counts the drives that are not online, as " (1 missing, 2 failed)",
+// or is "".
+func troubleOf(drives []driveView) string {
+	var states []string
+	count := make(map[string]int)
+	for _, d := range drives {
+		if d.State == "online" {
+			continue
+		}
+		if count[d.State]++; count[d.State] == 1 {
+			states = append(states, d.State)
+		}
+	}
+	if len(states) == 0 {
+		return ""
+	}
+	for i, s := range states {
+		states[i] = fmt.Sprintf("%d %s", count[s], s)
+	}
+	return " (" + strings.Join(states, ", ") + ")"
 }
 
 // pastPool is a pool that is no longer active: for people its last numbers are
@@ -135,7 +172,7 @@ func (v poolsView) show(w io.Writer, quiet bool) error {
 		rows = append(rows, []string{
 			p.Name, p.State, p.Health, formatSize(p.TotalBytes), formatSize(p.UsedBytes), formatSize(p.FreeBytes),
 			formatSize(p.StoredBytes), strconv.FormatInt(p.Mblocks, 10), strconv.FormatInt(p.Mlogs, 10),
-			strconv.Itoa(len(p.Drives)), p.UUID,
+			strconv.Itoa(len(p.Drives)) + troubleOf(p.Drives), p.UUID,
 		})
 	}
 	if quiet {

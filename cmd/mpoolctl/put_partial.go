@@ -2,7 +2,10 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+
+	"github.com/mpool-go/mpool/api"
 )
 
 // partialManifest is a manifest while its files are being stored: a file beside
@@ -16,6 +19,11 @@ type partialManifest struct {
 // newPartialManifest begins one. It fails when another put is writing it.
 func newPartialManifest(final string) (*partialManifest, error) {
 	f, err := os.OpenFile(final+".partial", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, api.Errorf(api.EEXIST, "",
+			"%s.partial is there: another put is writing it, or one has died; it lists what that one stored: when it is not needed, remove it",
+			final)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -43,22 +51,24 @@ func (p *partialManifest) add(entries []manifestEntry) error {
 }
 
 // finish puts the whole manifest, in the order of the files, durably in its
-// place.
+// place. When it fails the partial one is still there.
 func (p *partialManifest) finish(entries []manifestEntry) error {
 	if p == nil {
 		return nil
 	}
-	if err := p.file.Truncate(0); err != nil {
-		return err
-	}
-	if _, err := p.file.Seek(0, 0); err != nil {
-		return err
-	}
-	err := errors.Join(writeManifest(p.file, entries), p.file.Sync(), p.file.Close())
+	f, err := os.OpenFile(p.final+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	return os.Rename(p.path(), p.final)
+	err = errors.Join(writeManifest(f, entries), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), p.final)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	p.remove()
+	return nil
 }
 
 // keep leaves the list for whoever looks into a put that failed.

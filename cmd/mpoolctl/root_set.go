@@ -12,9 +12,10 @@ import (
 
 func newRootSet(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "set POOL NAME=ID...",
-		Short: "Set named roots, all in one transaction",
-		Args:  cobra.MinimumNArgs(2),
+		Use:     "set POOL NAME=ID...",
+		Short:   "Set named roots, all in one transaction",
+		Example: `  mpoolctl root set data journal=0200000000000011 tree=@old-tree`,
+		Args:    cobra.MinimumNArgs(2),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			names, ids, err := parseRoots(args[1:])
 			if err != nil {

@@ -10,9 +10,10 @@ import (
 
 func newRootUnset(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "unset POOL NAME...",
-		Short: "Remove named roots, all in one transaction; their objects stay",
-		Args:  cobra.MinimumNArgs(2),
+		Use:     "unset POOL NAME...",
+		Short:   "Remove named roots, all in one transaction; their objects stay",
+		Example: `  mpoolctl root unset data journal`,
+		Args:    cobra.MinimumNArgs(2),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			return a.withPool(ctx, args[0], func(p api.Pool) error {
 				removed, changes, err := chooseRoots(ctx, p, args[1:])

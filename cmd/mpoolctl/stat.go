@@ -19,6 +19,8 @@ func newStat(a *app) *cobra.Command {
 		Long: `Show counters and latencies of the daemon or of one pool: since it started or,
 with --interval, again and again, what has changed since the last time. A
 percentile is the upper end of the bucket that it falls in; buckets double.`,
+		Example: `  mpoolctl stat
+  mpoolctl stat data --interval 1s`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			pool := ""

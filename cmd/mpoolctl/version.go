@@ -17,9 +17,13 @@ func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the versions of mpoolctl and of the daemon, if there is one",
-		Args:  cobra.NoArgs,
+		Long: `Print the versions of mpoolctl and of the daemon, if there is one. The field
+json_version is the version of everything that --json prints: it is raised when a
+field is removed or changes its meaning, not when one is added.`,
+		Example: `  mpoolctl version`,
+		Args:    cobra.NoArgs,
 		RunE: a.verb(func(ctx context.Context, _ []string) error {
-			v := versionView{Version: ownVersion(), Go: runtime.Version()}
+			v := versionView{JSONVersion: jsonVersion, Version: ownVersion(), Go: runtime.Version()}
 			err := a.withDaemon(ctx, func(d daemon) error {
 				dv, err := d.Version(ctx)
 				v.Daemon = &daemonVersion{Version: dv.Daemon, Go: dv.Go, Protocol: dv.Protocol, PID: dv.PID}
@@ -33,6 +37,10 @@ func newVersion(a *app) *cobra.Command {
 	}
 }
 
+// jsonVersion is the version of what --json prints. It is raised when a field is
+// removed or changes its meaning.
+const jsonVersion = 1
+
 // ownVersion is the version that this program was built as.
 func ownVersion() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
@@ -43,9 +51,10 @@ func ownVersion() string {
 
 // versionView is what runs, here and there.
 type versionView struct {
-	Version string         `json:"version"`
-	Go      string         `json:"go"`
-	Daemon  *daemonVersion `json:"daemon"` // null: there is none
+	JSONVersion int            `json:"json_version"`
+	Version     string         `json:"version"`
+	Go          string         `json:"go"`
+	Daemon      *daemonVersion `json:"daemon"` // null: there is none
 }
 
 type daemonVersion struct {
