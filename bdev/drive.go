@@ -2,6 +2,7 @@ package bdev
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"syscall"
@@ -62,6 +63,7 @@ type Stats struct {
 	Reads, Writes, Flushes, Discards uint64
 	ReadBytes, WriteBytes            uint64
 	Errors, FlushFailures            uint64
+	InFlight                         int64 // operations under way now
 }
 
 // Drive is an open device. Safe for concurrent use.
@@ -77,6 +79,8 @@ type Drive struct {
 	readBytes, writeBytes            atomic.Uint64
 	errors                           atomic.Uint64
 	flushFailures                    atomic.Uint64
+	failures                         atomic.Uint64
+	watch                            atomic.Pointer[func(code OpCode, err error)]
 	inflight                         atomic.Int64
 	idle                             atomic.Pointer[sched.Completion] // of Quiesce
 
@@ -109,7 +113,28 @@ func (d *Drive) Stats() Stats {
 	return Stats{
 		Reads: d.reads.Load(), Writes: d.writes.Load(), Flushes: d.flushes.Load(), Discards: d.discards.Load(),
 		ReadBytes: d.readBytes.Load(), WriteBytes: d.writeBytes.Load(),
-		Errors: d.errors.Load(), FlushFailures: d.flushFailures.Load(),
+		Errors: d.errors.Load(), FlushFailures: d.flushFailures.Load(), InFlight: d.inflight.Load(),
+	}
+}
+
+// Failures returns how many writes and flushes the device failed since it was
+// opened.
+func (d *Drive) Failures() uint64 { return d.failures.Load() }
+
+// Watch has f called for each write and flush that the device fails from now
+// on, before anybody who waits for the operation is told. f runs where
+// operations end: it must not block or take a lock.
+func (d *Drive) Watch(f func(code OpCode, err error)) { d.watch.Store(&f) }
+
+// note counts a write or flush that the device, and not we, failed.
+func (d *Drive) note(code OpCode, err error) {
+	var errno syscall.Errno
+	if code != OpWrite && code != OpFlush || !errors.As(err, &errno) || errno == syscall.EINVAL || d.geo.ReadOnly {
+		return
+	}
+	d.failures.Add(1)
+	if f := d.watch.Load(); f != nil {
+		(*f)(code, err)
 	}
 }
 

@@ -113,6 +113,7 @@ func (o *Op) finish() {
 	if err := o.state.err; err != nil {
 		o.Err = &IOError{Op: o.Code, Device: o.Drive.Path(), Offset: o.Offset, Length: o.Size(), Err: err}
 		o.state.err = nil
+		o.Drive.note(o.Code, o.Err)
 	}
 	// The Op may be used again as soon as anybody knows of the end.
 	d, b, failed := o.Drive, o.batch, o.Err != nil

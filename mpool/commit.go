@@ -51,6 +51,7 @@ func (o *object) prepare(ctx context.Context, op string) (layout.Object, error) 
 	}
 	s, err := o.writer.Seal(ctx)
 	if err != nil {
+		o.poisonedBy(err)
 		return desc, ioError(op, o.drive.dev, err)
 	}
 	desc.Written = uint64(s.Written)

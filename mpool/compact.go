@@ -46,25 +46,30 @@ func (m *meta) compactLocked() {
 	}
 	m.compacting = true
 	m.sched.Go("metadata compaction", func() {
+		if m.pool.opt.admitted(m.stop, PriorityHigh) != nil {
+			m.compactionEnded() // the pool is being deactivated
+			return
+		}
 		err := m.compact(context.Background())
 		if err != nil && !errors.Is(err, api.EFBIG) {
 			// EFBIG: more came in meanwhile than the other log has room for;
 			// the next attempt finds less garbage to carry.
 			m.fail(err)
 		}
-		m.mu.Lock()
-		m.compacting = false
-		m.compactions++
-		m.cond.Broadcast()
-		m.mu.Unlock()
+		m.compactionEnded()
 	})
+}
+
+func (m *meta) compactionEnded() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.compacting = false
+	m.compactions++
+	m.cond.Broadcast()
 }
 
 // compact writes the live state to the other log and switches to it.
 func (m *meta) compact(ctx context.Context) (err error) {
-	if err := m.pool.opt.Admit(ctx, PriorityHigh); err != nil {
-		return err
-	}
 	if err := m.mdc.CompactStart(ctx); err != nil {
 		return err
 	}

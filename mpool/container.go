@@ -20,16 +20,9 @@ type container struct {
 // CreateMDC implements [api.Pool].
 func (p *Pool) CreateMDC(ctx context.Context, o api.AllocOptions) (layout.ObjectID, error) {
 	const op = "mdc create"
-	var logs []*object
-	for range 2 {
-		// Committing from the beginning, so that nobody who guesses its id
-		// commits or aborts one alone.
-		l, err := p.allocMlog(ctx, op, committing, o)
-		if err != nil {
-			discard(op, logs)
-			return 0, err
-		}
-		logs = append(logs, l)
+	logs, err := p.allocPair(ctx, op, o)
+	if err != nil {
+		return 0, err
 	}
 	for i, l := range logs {
 		l.mu.Lock()
@@ -42,7 +35,7 @@ func (p *Pool) CreateMDC(ctx context.Context, o api.AllocOptions) (layout.Object
 	}
 	_, a := logs[0].snapshot()
 	_, b := logs[1].snapshot()
-	err := p.commitPrepared(ctx, op, logs, []layout.Object{a, b}, nil)
+	err = p.commitPrepared(ctx, op, logs, []layout.Object{a, b}, nil)
 	switch {
 	case err == nil, api.CodeOf(err) == api.EUNKNOWN:
 		for _, l := range logs {
@@ -52,6 +45,36 @@ func (p *Pool) CreateMDC(ctx context.Context, o api.AllocOptions) (layout.Object
 	}
 	discard(op, logs)
 	return 0, ioError(op, logs[0].drive.dev, err)
+}
+
+// allocPair allocates the two logs of a container, on one drive: a container
+// needs no more than one to work. They are committing from the beginning, so
+// that nobody who guesses its id commits or aborts one alone.
+func (p *Pool) allocPair(ctx context.Context, op string, o api.AllocOptions) ([]*object, error) {
+	blocks, err := logBlocks(op, o)
+	if err == nil {
+		err = p.allocatable(op, o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	d, runs, err := p.place(ctx, op, o, blocks, 2)
+	if err != nil {
+		return nil, err
+	}
+	var logs []*object
+	for i, run := range runs {
+		l, err := p.adopt(ctx, op, layout.NewObjectID(layout.KindMlog, 0), committing, o, d, run)
+		if err != nil {
+			if i == 0 {
+				d.unplace(runs[1])
+			}
+			discard(op, logs)
+			return nil, err
+		}
+		logs = append(logs, l)
+	}
+	return logs, nil
 }
 
 // discard gives up logs whose commit was not sent.
@@ -74,7 +97,7 @@ func (p *Pool) formatContainer(ctx context.Context, logs []*object) error {
 			panic(fmt.Sprintf("mpool: log %d of a new container refuses a pin", i))
 		}
 	}
-	_, err := p.background.run(ctx, "container format", func() error {
+	_, err := logs[0].drive.background.run(ctx, "container format", func() error {
 		defer logs[0].use.Unpin()
 		defer logs[1].use.Unpin()
 		return mlog.CreateMDC(context.Background(), cfg)
@@ -85,7 +108,7 @@ func (p *Pool) formatContainer(ctx context.Context, logs []*object) error {
 func mdcConfig(a, b *object) mlog.MDCConfig {
 	_, da := a.snapshot()
 	_, db := b.snapshot()
-	return mlog.MDCConfig{A: a.logConfig(&da), B: b.logConfig(&db)}
+	return mlog.MDCConfig{A: a.logConfig(&da), B: b.logConfig(&db), OnFailure: a.poisoned}
 }
 
 // findPair returns both logs of a container, each with one more reference.
@@ -150,6 +173,9 @@ func (p *Pool) OpenMDC(ctx context.Context, id layout.ObjectID) (api.MDC, error)
 	}
 	claimed := 0
 	for _, o := range pair {
+		if err = o.drive.present(op, o.id); err != nil {
+			break
+		}
 		if err = o.claim(ctx, op); err != nil {
 			break
 		}
@@ -171,7 +197,7 @@ func (p *Pool) OpenMDC(ctx context.Context, id layout.ObjectID) (api.MDC, error)
 		}
 		o.unref()
 	}
-	return nil, ioError(op, pair[0].drive.dev, err)
+	return nil, p.corrupted(ioError(op, pair[0].drive.dev, err))
 }
 
 // DeleteMDC implements [api.Pool].
@@ -230,6 +256,12 @@ type containerReader struct {
 	c *container
 }
 
+// Next implements [api.LogReader].
+func (r *containerReader) Next(ctx context.Context, p []byte) (int, error) {
+	n, err := r.MDCReader.Next(ctx, p)
+	return n, r.c.logs[0].pool.corrupted(err)
+}
+
 // Close implements [api.LogReader].
 func (r *containerReader) Close() error { return r.MDCReader.Close() }
 
@@ -239,7 +271,7 @@ func (c *container) Close(ctx context.Context) error {
 	if err := c.ended.end(op, c.logs[0].id); err != nil {
 		return err
 	}
-	left, err := c.logs[0].pool.background.run(ctx, "container close", func() error {
+	left, err := c.logs[0].drive.background.run(ctx, "container close", func() error {
 		defer c.logs[0].unclaim()
 		defer c.logs[1].unclaim()
 		if err := c.logs[0].pool.writable(op); err != nil {

@@ -3,8 +3,6 @@ package mpool
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/bits"
 	"strings"
 
 	"github.com/google/uuid"
@@ -16,140 +14,59 @@ import (
 	"github.com/mpool-go/mpool/mpool/omf"
 )
 
+const opCreate = "pool create"
+
 // CheckName says what is wrong with a pool's name: it is 1 to 63 of the
 // characters A-Z a-z 0-9 . _ - and does not begin with '-' or '.'.
 func CheckName(name string) error {
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 	if name == "" || len(name) > api.MaxPoolName || name[0] == '-' || name[0] == '.' ||
 		strings.Trim(name, letters) != "" {
-		return api.Errorf(api.EINVAL, "pool create",
+		return api.Errorf(api.EINVAL, opCreate,
 			"pool name %q: want 1 to %d of A-Z a-z 0-9 . _ - and no '-' or '.' first", name, api.MaxPoolName)
 	}
 	return nil
 }
 
-// Create makes a pool on a blank device; it does not activate it. With
-// o.DryRun nothing is written. Errors: see api.Manager.CreatePool.
+// Create makes a pool on blank devices, devices of the class capacity and
+// o.Staging of the class staging; it does not activate it. The first of devices
+// holds the metadata. With o.DryRun nothing is written. Errors: see
+// api.Manager.CreatePool; EUNKNOWN when the context ends, or the metadata drive
+// fails, while the superblock is written that makes the pool.
 func Create(ctx context.Context, name string, devices []string, o api.CreateOptions, opt Options) (api.CreateResult, error) {
 	opt = opt.withDefaults()
-	var res api.CreateResult
 	if err := checkCreate(name, devices, o); err != nil {
-		return res, err
+		return api.CreateResult{}, err
 	}
-	path := devices[0]
-	d, err := opt.Open(ctx, path, o.DryRun)
-	if err != nil {
-		return res, openError("pool create", path, err)
+	c := &creation{opt: opt, name: name, o: o}
+	paths := append(append([]string(nil), devices...), o.Staging...)
+	if err := c.differ(paths); err != nil {
+		return api.CreateResult{}, err
 	}
-	err = create(ctx, d, name, o, opt, &res)
-	if cerr := closeDrive(opt.Sched, d); err == nil && cerr != nil {
-		err = &api.Error{Code: api.EIO, Op: "pool create", Device: path, Err: cerr}
+	res, err := c.create(ctx, paths, len(devices))
+	for _, d := range c.drives {
+		if cerr := closeDrive(opt.Sched, d.dev); err == nil && cerr != nil {
+			err = &api.Error{Code: api.EIO, Op: opCreate, Device: d.dev.Path(), Err: cerr}
+		}
 	}
 	return res, err
 }
 
 func checkCreate(name string, devices []string, o api.CreateOptions) error {
-	const op = "pool create"
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	if len(devices) == 0 {
-		return api.Errorf(api.EINVAL, op, "no device given")
-	}
-	if len(devices) > 1 || len(o.Staging) > 0 {
-		return api.Errorf(api.ENOTSUP, op, "this version makes pools of one drive; the format has room for %d", omf.MaxDrives)
-	}
-	if len(o.Label) > api.MaxLabel {
-		return api.Errorf(api.EINVAL, op, "label of %d bytes: at most %d", len(o.Label), api.MaxLabel)
-	}
-	if o.Mode&^0o777 != 0 {
-		return api.Errorf(api.EINVAL, op, "mode %o has more than permission bits", o.Mode)
+	switch n := len(devices) + len(o.Staging); {
+	case len(devices) == 0:
+		return api.Errorf(api.EINVAL, opCreate, "no device given")
+	case n > omf.MaxDrives:
+		return api.Errorf(api.EINVAL, opCreate, "%d devices: a pool has at most %d", n, omf.MaxDrives)
+	case len(o.Label) > api.MaxLabel:
+		return api.Errorf(api.EINVAL, opCreate, "label of %d bytes: at most %d", len(o.Label), api.MaxLabel)
+	case o.Mode&^0o777 != 0:
+		return api.Errorf(api.EINVAL, opCreate, "mode %o has more than permission bits", o.Mode)
 	}
 	return nil
-}
-
-func create(ctx context.Context, d *bdev.Drive, name string, o api.CreateOptions, opt Options, res *api.CreateResult) error {
-	const op = "pool create"
-	geo := d.Geometry()
-	zone := o.ZoneSize
-	if zone == 0 {
-		zone = defaultZone(geo.Size)
-	}
-	g, err := divide(geo.Size, zone, opt.MetadataBytes)
-	if err != nil {
-		return err
-	}
-	what, err := occupied(ctx, d)
-	if err != nil {
-		return ioError(op, d, err)
-	}
-	if what != "" && !o.Force {
-		return &api.Error{
-			Code: api.ESTATE, Op: op, Device: d.Path(),
-			Detail: fmt.Sprintf("the device carries %s; --force overwrites it", what),
-		}
-	}
-	sb, err := newSuperblock(name, d, g, opt)
-	if err != nil {
-		return err
-	}
-	*res = api.CreateResult{
-		Name: name, UUID: sb.Pool.String(), ZoneSize: zone,
-		OverheadBytes: g.overhead + g.rest,
-		UsableBytes:   g.size - g.overhead - g.rest,
-		Drives: []api.DriveInfo{{
-			Path: d.Path(), UUID: sb.Drive.String(), Class: api.ClassCapacity, State: "online",
-			Size: g.size, Free: g.size - g.overhead - g.rest, Engine: d.EngineName(), SectorSize: geo.LogicalSector,
-		}},
-	}
-	if o.DryRun {
-		return nil
-	}
-	old, err := readSuperblocks(ctx, d)
-	if err != nil {
-		return ioError(op, d, err)
-	}
-	var ends []int64
-	if old.newest != nil {
-		ends = append(ends, ownDrive(old.newest).EndCopy)
-	}
-	// Old copies go first: a crash must not leave a mixture of two pools.
-	if err := wipeSuperblocks(ctx, d, ends...); err != nil {
-		return ioError(op, d, err)
-	}
-	if err := createMetadata(ctx, d, sb, o, opt); err != nil {
-		return ioError(op, d, err)
-	}
-	if err := writeSuperblocks(ctx, d, *sb); err != nil {
-		return ioError(op, d, err)
-	}
-	return nil
-}
-
-func newSuperblock(name string, d *bdev.Drive, g geometry, opt Options) (*omf.Superblock, error) {
-	var ids [2]uuid.UUID
-	for i := range ids {
-		var err error
-		if ids[i], err = opt.newUUID(); err != nil {
-			return nil, &api.Error{Code: api.EIO, Op: "pool create", Detail: "no random numbers", Err: err}
-		}
-	}
-	// Two pools made one after the other on the same drive must not take each
-	// other's log pages for their own: the logs' birth stamps are random here,
-	// far above those that objects get.
-	for i := range g.logs {
-		g.logs[i].Birth = logBirth(ids[0], i)
-	}
-	return &omf.Superblock{
-		Pool: ids[0], Drive: ids[1], Generation: 1, Epoch: 1, Name: name, State: omf.StateNormal,
-		Created: uint64(opt.Sched.Now().UnixMilli()), Logs: g.logs,
-		Drives: []omf.Drive{{
-			Class: uint8(api.ClassCapacity), State: omf.DriveOnline,
-			ZoneLog2:   uint8(bits.TrailingZeros64(uint64(g.zone))),
-			SectorLog2: uint8(bits.TrailingZeros(uint(d.Geometry().LogicalSector))),
-			UUID:       ids[1], Size: g.size, EndCopy: g.size - omf.SuperblockSize,
-		}},
-	}, nil
 }
 
 // logBirth makes the birth stamp of a metadata log from the pool's UUID: the
@@ -197,7 +114,7 @@ func createMetadata(ctx context.Context, d *bdev.Drive, sb *omf.Superblock, o ap
 		return err
 	}
 	var r omf.Record
-	p := properties{uid: o.UID, gid: o.GID, mode: o.Mode, label: o.Label, verify: true}
+	p := properties{uid: o.UID, gid: o.GID, mode: o.Mode, label: o.Label, verify: true, shared: sharedUnset}
 	if p.mode == 0 {
 		p.mode = 0o660
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"sort"
 
-	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/sched"
 	"github.com/mpool-go/mpool/space"
@@ -17,21 +16,26 @@ type drainer struct {
 	sched *sched.Sched
 	off   bool // no discard
 	admit func(context.Context, Priority) error
+	freed *releases // told of released zones
+
+	ctx    context.Context // ends with the pool
+	cancel context.CancelFunc
 
 	mu   sched.Mutex
-	cond sched.Cond // zones were released
+	cond sched.Cond // running has ended
 	// +checklocks:mu
 	queue []space.Run
 	// +checklocks:mu
 	running bool
 	// +checklocks:mu
 	closed bool
-	// +checklocks:mu
-	released uint64 // counts batches of released zones
 }
 
-func newDrainer(s *sched.Sched, d *drive, opt Options) *drainer {
-	q := &drainer{drive: d, sched: s, off: opt.NoDiscard || !d.dev.Geometry().Discard, admit: opt.Admit}
+func newDrainer(p *Pool, d *drive) *drainer {
+	s := p.sched
+	q := &drainer{drive: d, sched: s, admit: p.opt.admitted, freed: &p.freed}
+	q.off = p.opt.NoDiscard || d.dev == nil || !d.dev.Geometry().Discard
+	q.ctx, q.cancel = s.WithCancel(context.Background())
 	q.mu.Init(s, sched.RankSpace)
 	q.cond.Init(s, &q.mu)
 	return q
@@ -50,7 +54,6 @@ func (q *drainer) add(r space.Run) {
 
 // run drains until there is nothing left. It is one task per drive at most.
 func (q *drainer) run() {
-	ctx := context.Background()
 	for {
 		q.mu.Lock()
 		batch := q.queue
@@ -62,16 +65,13 @@ func (q *drainer) run() {
 			return
 		}
 		q.mu.Unlock()
-		if !q.off && q.admit(ctx, PriorityHigh) == nil {
-			q.discard(ctx, batch)
+		if !q.off && q.admit(q.ctx, PriorityHigh) == nil {
+			q.discard(context.Background(), batch)
 		}
 		for _, r := range batch {
 			q.drive.zones.Release(r)
 		}
-		q.mu.Lock()
-		q.released++
-		q.cond.Broadcast()
-		q.mu.Unlock()
+		q.freed.note()
 	}
 }
 
@@ -95,38 +95,12 @@ func (q *drainer) discard(ctx context.Context, batch []space.Run) {
 	}
 }
 
-// progress returns a number that changes when zones were released.
-func (q *drainer) progress() uint64 {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.released
-}
-
-// errDeactivated ends waits in a pool that is being deactivated.
-var errDeactivated = api.Errorf(api.EBADF, "pool", "the pool is deactivated")
-
-// wait returns when progress is no longer what it was, or with the context's
-// error.
-func (q *drainer) wait(ctx context.Context, was uint64) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for q.released == was {
-		if q.closed {
-			return errDeactivated
-		}
-		if err := q.cond.Wait(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // close waits for the task to end. What is left is free at the next activation.
 func (q *drainer) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	q.cond.Broadcast()
+	q.cancel()
 	for q.running {
 		if q.cond.Wait(context.Background()) != nil {
 			return

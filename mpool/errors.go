@@ -9,6 +9,10 @@ import (
 	"github.com/mpool-go/mpool/bdev"
 )
 
+// errIncomplete is wrapped by the reason why a pool is read-only that was
+// activated without some of its drives.
+var errIncomplete = errors.New("activated read-only")
+
 // ioError turns a device's error into an api error with the device's name.
 // Errors that are api errors already stay.
 func ioError(op string, d *bdev.Drive, err error) error {
@@ -16,7 +20,10 @@ func ioError(op string, d *bdev.Drive, err error) error {
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	e := &api.Error{Code: api.EIO, Op: op, Device: d.Path(), Err: err}
+	e := &api.Error{Code: api.EIO, Op: op, Err: err}
+	if d != nil {
+		e.Device = d.Path()
+	}
 	if io, ok := errors.AsType[*bdev.IOError](err); ok {
 		e.Offset = io.Offset
 	}

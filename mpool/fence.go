@@ -75,7 +75,7 @@ func (f *fence) look() {
 	p := f.pool
 	ours := p.sb.Load()
 	b := make([]byte, omf.SuperblockSize)
-	if readAt(f.ctx, p.byslot[ours.MetaSlot].dev, b, 0) != nil {
+	if readAt(f.ctx, p.metaDrive().dev, b, 0) != nil {
 		return
 	}
 	sb, err := omf.Decode(b)

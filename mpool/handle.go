@@ -136,7 +136,7 @@ func (p *Pool) allocMblock(ctx context.Context, op string, id layout.ObjectID, o
 	if o.Capacity < 0 || o.Capacity > api.MaxMblockCapacity {
 		return nil, api.Errorf(api.EINVAL, op, "capacity %d: want 0 to %d bytes", o.Capacity, api.MaxMblockCapacity)
 	}
-	obj, err := p.alloc(ctx, op, id, uncommitted, o, mblock.BlocksFor(o.Capacity))
+	obj, err := p.alloc(ctx, op, id, o, mblock.BlocksFor(o.Capacity))
 	if err != nil {
 		return nil, err
 	}
@@ -185,6 +185,7 @@ func (m *Mblock) Write(ctx context.Context, p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := o.writer.Write(ctx, p)
+	o.poisonedBy(err)
 	return n, ioError(op, o.drive.dev, err)
 }
 
@@ -203,6 +204,9 @@ func (m *Mblock) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 	if err := o.pool.alive(op); err != nil {
 		return 0, err
 	}
+	if err := o.drive.present(op, o.id); err != nil {
+		return 0, err
+	}
 	var n int
 	switch st, _ := o.snapshot(); {
 	case st < committed:
@@ -215,7 +219,7 @@ func (m *Mblock) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 	if err == io.EOF { //nolint:errorlint // io.ReaderAt returns it bare
 		return n, err
 	}
-	return n, ioError(op, o.drive.dev, err)
+	return n, o.pool.corrupted(ioError(op, o.drive.dev, err))
 }
 
 // Reader returns the reader of a committed mblock, for callers that drive I/O
@@ -228,6 +232,9 @@ func (m *Mblock) Reader() (*mblock.Reader, error) {
 	}
 	if st, _ := o.snapshot(); st != committed {
 		return nil, &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "the mblock is not committed"}
+	}
+	if err := o.drive.present(op, o.id); err != nil {
+		return nil, err
 	}
 	return o.reader, nil
 }

@@ -26,7 +26,7 @@ type Mlog struct {
 func (o *object) logConfig(desc *layout.Object) mlog.Config {
 	return mlog.Config{
 		Sched: o.pool.sched, Drive: o.drive.dev, Extent: desc.Extent, ID: desc.ID, Birth: desc.Birth,
-		Generation: desc.Generation, Epoch: o.pool.epoch(),
+		Generation: desc.Generation, Epoch: o.pool.epoch(), OnFailure: o.poisoned,
 	}
 }
 
@@ -34,7 +34,12 @@ func (p *Pool) epoch() uint64 { return p.sb.Load().Epoch }
 
 // AllocMlog implements [api.Pool].
 func (p *Pool) AllocMlog(ctx context.Context, o api.AllocOptions) (api.Mlog, error) {
-	obj, err := p.allocMlog(ctx, "mlog alloc", uncommitted, o)
+	const op = "mlog alloc"
+	blocks, err := logBlocks(op, o)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := p.alloc(ctx, op, layout.NewObjectID(layout.KindMlog, 0), o, blocks)
 	if err != nil {
 		return nil, err
 	}
@@ -44,11 +49,12 @@ func (p *Pool) AllocMlog(ctx context.Context, o api.AllocOptions) (api.Mlog, err
 // maxLogCapacity bounds a log, in bytes: its extent's blocks must be countable.
 const maxLogCapacity = 1 << 40
 
-func (p *Pool) allocMlog(ctx context.Context, op string, st objectState, o api.AllocOptions) (*object, error) {
+// logBlocks returns how many blocks a log of the capacity asked for takes.
+func logBlocks(op string, o api.AllocOptions) (uint32, error) {
 	if o.Capacity <= 0 || o.Capacity > maxLogCapacity {
-		return nil, api.Errorf(api.EINVAL, op, "capacity %d: want 1 to %d bytes", o.Capacity, int64(maxLogCapacity))
+		return 0, api.Errorf(api.EINVAL, op, "capacity %d: want 1 to %d bytes", o.Capacity, int64(maxLogCapacity))
 	}
-	return p.alloc(ctx, op, layout.NewObjectID(layout.KindMlog, 0), st, o, mlog.BlocksFor(o.Capacity))
+	return mlog.BlocksFor(o.Capacity), nil
 }
 
 // Mlog implements [api.Pool].
@@ -116,12 +122,16 @@ func (o *object) openLog(ctx context.Context, op string, forAppend bool) (*mlog.
 		return nil, &api.Error{Code: api.EBUSY, Op: op, Object: o.id, Detail: "the log is open for append already"}
 	}
 	if o.log.log == nil {
+		if err := o.drive.present(op, o.id); err != nil {
+			return nil, err
+		}
 		c := o.logConfig(&o.desc)
 		o.mu.Unlock()
 		l, err := mlog.Open(ctx, c)
+		err = o.pool.corrupted(ioError(op, o.drive.dev, err))
 		o.mu.Lock()
 		if err != nil {
-			return nil, ioError(op, o.drive.dev, err)
+			return nil, err
 		}
 		o.log.log = l
 	}
@@ -134,7 +144,7 @@ func (o *object) openLog(ctx context.Context, op string, forAppend bool) (*mlog.
 // happens: if the context ends before, that goes on, and nobody can open, erase
 // or delete the log until it is done.
 func (o *object) closeLog(ctx context.Context, op string, forAppend bool) error {
-	left, err := o.pool.background.run(ctx, "log close", func() error { return o.closeOpen(op, forAppend) }, nil)
+	left, err := o.drive.background.run(ctx, "log close", func() error { return o.closeOpen(op, forAppend) }, nil)
 	if left {
 		return &api.Error{
 			Code: api.EUNKNOWN, Op: op, Object: o.id, Err: err,
@@ -200,7 +210,7 @@ func (o *object) formatNew(ctx context.Context, op string, desc *layout.Object) 
 		return noSuch(op, o.id)
 	}
 	c := o.logConfig(desc)
-	_, err := o.pool.background.run(ctx, "log format", func() error {
+	_, err := o.drive.background.run(ctx, "log format", func() error {
 		defer o.releaseLog()
 		defer o.use.Unpin()
 		return mlog.Format(context.Background(), c, 0)
@@ -306,7 +316,7 @@ func (o *object) erase(ctx context.Context, op string, minGeneration uint64, ope
 	}
 	next := now
 	next.Generation = max(now.Generation+1, minGeneration)
-	left, err := o.pool.background.run(ctx, "log format", func() error {
+	left, err := o.drive.background.run(ctx, "log format", func() error {
 		return mlog.Format(context.Background(), o.logConfig(&next), now.Generation)
 	}, o.releaseLog)
 	if left {
@@ -409,7 +419,8 @@ func (r *logReader) Next(ctx context.Context, p []byte) (int, error) {
 	if err := r.obj.pool.alive("mlog read"); err != nil {
 		return 0, err
 	}
-	return r.Reader.Next(ctx, p)
+	n, err := r.Reader.Next(ctx, p)
+	return n, r.obj.pool.corrupted(err)
 }
 
 // Seek implements [api.LogReader].
@@ -417,7 +428,7 @@ func (r *logReader) Seek(ctx context.Context, record uint64) error {
 	if err := r.ended.check("mlog seek", r.obj.id); err != nil {
 		return err
 	}
-	return r.Reader.Seek(ctx, record)
+	return r.obj.pool.corrupted(r.Reader.Seek(ctx, record))
 }
 
 // Close implements [api.LogReader].

@@ -47,6 +47,10 @@ type meta struct {
 	turn gate
 	// failed is why the pool is read-only, or nil.
 	failed atomic.Pointer[error]
+	// stop ends when the pool is deactivated, and with it the wait of a
+	// compaction that is not admitted.
+	stop    context.Context
+	stopNow context.CancelFunc
 
 	mu   sched.Mutex
 	cond sched.Cond // a compaction has ended
@@ -74,6 +78,7 @@ func newMeta(p *Pool) *meta {
 	m.mu.Init(p.sched, sched.RankMeta)
 	m.cond.Init(p.sched, &m.mu)
 	m.applyMu.Init(p.sched, sched.RankApply)
+	m.stop, m.stopNow = p.sched.WithCancel(context.Background())
 	return m
 }
 
@@ -240,17 +245,26 @@ func (m *meta) applyReadyLocked() {
 // The reason is told, not wrapped: its code, which may be EUNKNOWN, is not that
 // of the refused call.
 func readOnly(op string, why error) error {
-	if errors.Is(why, api.ESTALE) {
-		return &api.Error{Code: api.ESTALE, Op: op, Err: errors.New(why.Error()), Detail: "the pool was activated elsewhere and is read-only here"}
-	}
-	return &api.Error{
+	e := &api.Error{
 		Code: api.EROFS, Op: op, Err: errors.New(why.Error()),
 		Detail: "the pool is read-only since its metadata could not be written; deactivate and activate it",
 	}
+	switch {
+	case errors.Is(why, api.ESTALE):
+		e.Code, e.Detail = api.ESTALE, "the pool was activated elsewhere and is read-only here"
+	case errors.Is(why, errIncomplete):
+		e.Detail = "the pool was activated read-only"
+	}
+	return e
 }
 
 // fail turns the pool read-only.
-func (m *meta) fail(err error) { m.failed.CompareAndSwap(nil, &err) }
+func (m *meta) fail(err error) {
+	if m.failed.CompareAndSwap(nil, &err) {
+		d := m.pool.metaDrive()
+		m.pool.opt.OnEvent(Event{Type: EventReadOnly, Device: d.path(), Err: err})
+	}
+}
 
 // failure returns why the pool is read-only, or nil.
 func (m *meta) failure() error {
@@ -264,6 +278,7 @@ func (m *meta) failure() error {
 func (m *meta) close(ctx context.Context) error {
 	m.mu.Lock()
 	m.closing = true
+	m.stopNow()
 	for m.compacting {
 		if err := m.cond.Wait(ctx); err != nil {
 			m.mu.Unlock()

@@ -2,7 +2,7 @@ package mpool
 
 import (
 	"context"
-	"errors"
+	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/layout"
@@ -40,6 +40,8 @@ type object struct {
 	// +checklocks:mu
 	log openLog // mlog
 
+	told atomic.Bool // that it is poisoned
+
 	writer *mblock.Writer // mblock that is or was uncommitted
 	reader *mblock.Reader // mblock that is committed; set before state is
 }
@@ -50,7 +52,7 @@ func (p *Pool) newObject(d *drive, desc layout.Object, st objectState) *object {
 	o.cond.Init(p.sched, &o.mu)
 	cfg := o.mblockConfig(desc)
 	switch {
-	case desc.ID.Kind() != layout.KindMblock:
+	case desc.ID.Kind() != layout.KindMblock, d.dev == nil:
 	case st < committed:
 		o.writer = mblock.NewWriter(cfg)
 	default:
@@ -197,26 +199,33 @@ func (p *Pool) describe(o *layout.Object) api.ObjectInfo {
 
 // alloc makes an uncommitted object with one reference. The counter of its id is
 // the one of id, or the next if that is 0.
-func (p *Pool) alloc(ctx context.Context, op string, id layout.ObjectID, st objectState, o api.AllocOptions, blocks uint32) (*object, error) {
-	if err := p.alive(op); err != nil {
+func (p *Pool) alloc(ctx context.Context, op string, id layout.ObjectID, o api.AllocOptions, blocks uint32) (*object, error) {
+	if err := p.allocatable(op, o); err != nil {
 		return nil, err
 	}
-	if err := p.meta.failure(); err != nil {
-		return nil, readOnly(op, err)
+	d, runs, err := p.place(ctx, op, o, blocks, 1)
+	if err != nil {
+		return nil, err
+	}
+	return p.adopt(ctx, op, id, uncommitted, o, d, runs[0])
+}
+
+// allocatable refuses allocations that cannot be.
+func (p *Pool) allocatable(op string, o api.AllocOptions) error {
+	if err := p.writable(op); err != nil {
+		return err
 	}
 	if !p.names.ownerExists(o.Owner) {
-		return nil, api.Errorf(api.ENOENT, op, "no owner of index %d", o.Owner)
+		return api.Errorf(api.ENOENT, op, "no owner of index %d", o.Owner)
 	}
-	d, err := p.pick(op, o)
-	if err != nil {
-		return nil, err
-	}
+	return nil
+}
+
+// adopt makes an object of a run of a drive's zones. If it fails, they are free.
+func (p *Pool) adopt(ctx context.Context, op string, id layout.ObjectID, st objectState, o api.AllocOptions, d *drive, run space.Run) (*object, error) {
 	counter, birth, err := p.ids.take(ctx, op, id.Counter())
 	if err != nil {
-		return nil, err
-	}
-	run, err := d.allocate(ctx, op, d.geo.zonesFor(blocks), o.UseSpare)
-	if err != nil {
+		d.unplace(run)
 		return nil, err
 	}
 	desc := layout.Object{
@@ -234,8 +243,7 @@ func (p *Pool) alloc(ctx context.Context, op string, id layout.ObjectID, st obje
 		err = &api.Error{Code: api.EEXIST, Op: op, Object: desc.ID, Detail: "an object of this id lives"}
 	}
 	if err != nil {
-		d.zones.Drain(run, space.Uncommitted)
-		d.drain.add(run)
+		d.unplace(run)
 		return nil, err
 	}
 	if !obj.use.Ref() {
@@ -243,58 +251,4 @@ func (p *Pool) alloc(ctx context.Context, op string, id layout.ObjectID, st obje
 	}
 	p.uses[desc.ID] = obj
 	return obj, nil
-}
-
-// pick chooses the drive for an allocation.
-func (p *Pool) pick(op string, o api.AllocOptions) (*drive, error) {
-	var best *drive
-	for _, d := range p.drives {
-		if api.Class(d.entry.Class) == o.Class && (best == nil || d.zones.Usage().Free > best.zones.Usage().Free) {
-			best = d
-		}
-	}
-	if best == nil && o.Fallback {
-		o.Class, o.Fallback = api.ClassCapacity, false
-		return p.pick(op, o)
-	}
-	if best == nil {
-		return nil, api.Errorf(api.ENOENT, op, "the pool has no drive of class %v", o.Class)
-	}
-	return best, nil
-}
-
-// allocate takes zones. While zones are on their way to being free it waits
-// for them rather than saying that there are none.
-func (d *drive) allocate(ctx context.Context, op string, zones uint32, spare bool) (space.Run, error) {
-	for {
-		was := d.drain.progress()
-		run, err := d.zones.Alloc(zones, spare)
-		if err == nil {
-			return run, nil
-		}
-		u := d.zones.Usage()
-		most := uint64(u.Free) + uint64(u.Draining)
-		if spare {
-			most += uint64(u.Spare)
-		}
-		if u.Draining == 0 || most < uint64(zones) {
-			return run, d.noSpace(op, zones)
-		}
-		if err := d.drain.wait(ctx, was); err != nil {
-			if errors.Is(err, errDeactivated) {
-				return run, err
-			}
-			return run, api.ContextError(op, err)
-		}
-	}
-}
-
-func (d *drive) noSpace(op string, zones uint32) error {
-	u := d.zones.Usage()
-	e := api.Errorf(api.ENOSPC, op, "no free run of %d zones of %d bytes; %d bytes are free, the longest run has %d",
-		zones, d.geo.zone, int64(u.Free)*d.geo.zone, int64(d.zones.Longest())*d.geo.zone)
-	e.Device = d.dev.Path()
-	e.Want, e.Have = int64(zones)*d.geo.zone, int64(u.Free)*d.geo.zone
-	e.Longest = int64(d.zones.Longest()) * d.geo.zone
-	return e
 }

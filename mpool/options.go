@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"io"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -55,6 +56,25 @@ func (o Options) withDefaults() Options {
 		o.OnEvent = func(Event) {}
 	}
 	return o
+}
+
+// How long a background step that was refused waits until it asks again.
+const (
+	refusedPause = 10 * time.Millisecond
+	refusedMost  = time.Second
+)
+
+// admitted asks for a background step until it is admitted, or until the
+// context ends, whose error it returns.
+func (o Options) admitted(ctx context.Context, p Priority) error {
+	for pause := refusedPause; ; pause = min(2*pause, refusedMost) {
+		if o.Admit(ctx, p) == nil {
+			return nil
+		}
+		if err := o.Sched.Sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
 }
 
 func (o Options) newUUID() (uuid.UUID, error) { return uuid.NewRandomFromReader(o.Rand) }

@@ -16,7 +16,11 @@ type properties struct {
 	label          string
 	verify         bool // reads verify checksums
 	spare          uint8
+	shared         uint32 // sharedUnset, or 0 or 1 as recorded
 }
+
+// sharedUnset is the value of shared while the metadata does not have it.
+const sharedUnset = ^uint32(0)
 
 func (p *properties) encode(r *omf.Record) {
 	r.PropertyNumber(omf.PropUID, p.uid)
@@ -29,6 +33,9 @@ func (p *properties) encode(r *omf.Record) {
 	}
 	r.PropertyNumber(omf.PropReadVerify, verify)
 	r.PropertyNumber(omf.PropSpare, uint32(p.spare))
+	if p.shared != sharedUnset {
+		r.PropertyNumber(omf.PropShared, p.shared)
+	}
 }
 
 // replay takes a property operation of the metadata log.
@@ -46,6 +53,8 @@ func (p *properties) replay(op *omf.Op) {
 		p.verify = op.Value != 0
 	case omf.PropSpare:
 		p.spare = uint8(min(op.Value, maxSpare))
+	case omf.PropShared:
+		p.shared = min(op.Value, 1)
 	}
 }
 
@@ -83,8 +92,17 @@ func (p *properties) change(s api.PoolSettings) (properties, error) {
 		}
 		next.spare = *s.SparePercent
 	}
+	if s.Shared != nil {
+		next.shared = 0
+		if *s.Shared {
+			next.shared = 1
+		}
+	}
 	return next, nil
 }
+
+// Shared says whether an object is for everybody who may open the pool.
+func (p *Pool) Shared() bool { return p.props.Load().shared == 1 }
 
 // printable says whether s is UTF-8 that can be shown on one line.
 func printable(s string) bool {

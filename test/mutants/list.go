@@ -152,8 +152,8 @@ func mutants() []mutant {
 		},
 		{
 			name: "mpool: a forced create leaves the old superblocks",
-			file: "mpool/create.go",
-			old:  "if err := wipeSuperblocks(ctx, d, ends...); err != nil {",
+			file: "mpool/creation.go",
+			old:  "if err := wipeSuperblocks(ctx, d.dev, d.ends...); err != nil {",
 			new:  "if err := error(nil); err != nil {",
 			pkg:  "./mpool", test: "TestLifecycleIsAtomic",
 		},
