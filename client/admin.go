@@ -21,46 +21,52 @@ type (
 // Clients returns the daemon's sessions, in the order of their numbers: of one
 // process, or, with pid 0, of all. Who does not administer the daemon gets
 // those of the same user only.
-func (c *Conn) Clients(ctx context.Context, pid int32) ([]ClientInfo, error) {
-	var clients []ClientInfo
-	ask := &ioctl.ClientList{PID: pid}
-	for {
-		reply := &ioctl.ClientsReply{}
-		if err := c.do(ctx, ioctl.OpClientList, ask, reply); err != nil {
-			return nil, err
+func (c *Conn) Clients(ctx context.Context, pid int32) (clients []ClientInfo, err error) {
+	const op = ioctl.OpClientList
+	err = c.run(ctx, op, again, func(l *link) error {
+		clients = nil
+		for ask := (&ioctl.ClientList{PID: pid}); ; {
+			reply := &ioctl.ClientsReply{}
+			if err := l.do(ctx, op, ask, reply); err != nil {
+				return err
+			}
+			clients = append(clients, reply.Clients...)
+			if !reply.More || len(reply.Clients) == 0 {
+				return nil
+			}
+			ask.After = clients[len(clients)-1].Session
 		}
-		clients = append(clients, reply.Clients...)
-		if !reply.More || len(reply.Clients) == 0 {
-			return clients, nil
-		}
-		ask.After = clients[len(clients)-1].Session
+	})
+	if err != nil {
+		return nil, err
 	}
+	return clients, nil
 }
 
 // Handles iterates over the handles that sessions hold, in the order of
 // sessions, then of handles: those of one pool, or, with "", of all; of one
 // process, or, with pid 0, of all. Handles that come or go meanwhile may be
-// missed or not. An error is the last that the loop gets.
+// missed or not. An error is the last that the loop gets: ECONNRESET when the
+// connection breaks after the first handle was given.
 func (c *Conn) Handles(ctx context.Context, pool string, pid int32) iter.Seq2[HandleInfo, error] {
+	const op = ioctl.OpHandleList
 	return func(yield func(HandleInfo, error) bool) {
-		ask := &ioctl.HandlesAsk{Pool: pool, PID: pid}
-		for {
-			reply := &ioctl.HandlesReply{}
-			if err := c.do(ctx, ioctl.OpHandleList, ask, reply); err != nil {
-				yield(HandleInfo{}, err)
-				return
-			}
-			for i := range reply.Handles {
-				if !yield(reply.Handles[i], nil) {
-					return
+		var s stream[HandleInfo]
+		s.yield = yield
+		err := c.run(ctx, op, again, func(l *link) error {
+			for ask := (&ioctl.HandlesAsk{Pool: pool, PID: pid}); ; {
+				reply := &ioctl.HandlesReply{}
+				if err := l.do(ctx, op, ask, reply); err != nil {
+					return s.broken(op, err)
 				}
+				if !s.give(reply.Handles) || !reply.More || len(reply.Handles) == 0 {
+					return nil
+				}
+				last := &reply.Handles[len(reply.Handles)-1]
+				ask.AfterSession, ask.AfterHandle = last.Session, last.Handle
 			}
-			if !reply.More || len(reply.Handles) == 0 {
-				return
-			}
-			last := &reply.Handles[len(reply.Handles)-1]
-			ask.AfterSession, ask.AfterHandle = last.Session, last.Handle
-		}
+		})
+		s.end(err)
 	}
 }
 
@@ -93,17 +99,29 @@ const eventWait = 30 * time.Second
 
 // Events iterates over what happened, in the order of numbers. Without Follow
 // it ends with the last event that the daemon has. With Follow it waits for
-// more, and ends when ctx does: with the context's error.
+// more, also across restarts of the daemon, and ends when ctx does: with the
+// context's error.
 //
 // An error that is an [*EventGap] says that events are missing; the loop may go
 // on and gets those after them. Any other error is the last that it gets.
 func (c *Conn) Events(ctx context.Context, o EventOptions) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		ask := &ioctl.EventNext{After: o.After, Since: o.Since}
+		var instance uint64 // of the daemon; 0: not known yet
 		for {
-			reply := &ioctl.EventsReply{}
-			if err := c.do(ctx, ioctl.OpEventNext, ask, reply); err != nil {
+			after := ask.After
+			restarted := false
+			reply, err := c.events(ctx, ask, func(l *link) {
+				if instance != 0 && instance != l.limits.Instance {
+					restarted, ask.After, ask.Wait = true, 0, 0
+				}
+				instance = l.limits.Instance
+			})
+			if err != nil {
 				yield(Event{}, err)
+				return
+			}
+			if restarted && !yield(Event{}, &EventGap{After: after, Restarted: true}) {
 				return
 			}
 			if reply.Missed > 0 && !yield(Event{}, &EventGap{After: ask.After, Missed: reply.Missed}) {
@@ -125,4 +143,17 @@ func (c *Conn) Events(ctx context.Context, o EventOptions) iter.Seq2[Event, erro
 			ask.Wait = uint32(eventWait / time.Millisecond)
 		}
 	}
+}
+
+// events asks for a page of events. It calls on with each connection before the
+// request is made on it.
+func (c *Conn) events(ctx context.Context, ask *ioctl.EventNext, on func(l *link)) (*ioctl.EventsReply, error) {
+	const op = ioctl.OpEventNext
+	var reply *ioctl.EventsReply
+	err := c.run(ctx, op, again, func(l *link) error {
+		on(l)
+		reply = &ioctl.EventsReply{}
+		return l.do(ctx, op, ask, reply)
+	})
+	return reply, err
 }

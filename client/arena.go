@@ -21,7 +21,7 @@ var errNoArena = errors.New("no arena")
 // arenas are the memory shared with the daemon: asked for when it is needed,
 // handed out in pages, first come first served.
 type arenas struct {
-	c *Conn
+	l *link
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -58,7 +58,7 @@ type waiter struct {
 	got   *region
 }
 
-func (a *arenas) init(c *Conn) { a.c = c }
+func (a *arenas) init(l *link) { a.l = l }
 
 // window is the region as a message names it, size bytes of it.
 func (r *region) window(size int) ioctl.Window {
@@ -223,7 +223,7 @@ func (a *arenas) grow(ctx context.Context, size int64) error {
 	// deadline does not count.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), courtesy)
 	defer cancel()
-	want := max(size, int64(a.c.limits.ArenaDefault))
+	want := max(size, int64(a.l.limits.ArenaDefault))
 	x, err := a.ask(ctx, want)
 	if err != nil {
 		return err
@@ -240,7 +240,7 @@ func (a *arenas) grow(ctx context.Context, size int64) error {
 // ask gets one arena.
 func (a *arenas) ask(ctx context.Context, size int64) (*arena, error) {
 	reply := &ioctl.ArenaReply{}
-	fd, err := a.c.exchangeFD(ctx, ioctl.OpArena, &ioctl.ArenaAsk{Size: uint64(size)}, reply, nil, nil)
+	fd, err := a.l.exchangeFD(ctx, ioctl.OpArena, &ioctl.ArenaAsk{Size: uint64(size)}, reply, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +256,7 @@ func (a *arenas) ask(ctx context.Context, size int64) (*arena, error) {
 	// A child must not write into its parent's requests.
 	err = unix.Madvise(mem, unix.MADV_DONTFORK)
 	if err == nil {
-		err = a.c.do(ctx, ioctl.OpArenaMapped, &ioctl.ArenaMapped{Arena: reply.Arena}, &ioctl.Empty{})
+		err = a.l.do(ctx, ioctl.OpArenaMapped, &ioctl.ArenaMapped{Arena: reply.Arena}, &ioctl.Empty{})
 	}
 	if err != nil {
 		return nil, errors.Join(err, unix.Munmap(mem))

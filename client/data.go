@@ -21,12 +21,12 @@ func (r *region) release() {
 // load puts data where the daemon will find it and says in payload where that
 // is. The region, if it needs one, is the caller's to release. Without an
 // arena, data that is too long for a message is ENOMEM.
-func (c *Conn) load(ctx context.Context, op ioctl.Op, p []byte, payload *ioctl.Payload) (*region, error) {
+func (l *link) load(ctx context.Context, op ioctl.Op, p []byte, payload *ioctl.Payload) (*region, error) {
 	if len(p) <= ioctl.MaxInline {
 		*payload = ioctl.InlinePayload(p)
 		return nil, nil
 	}
-	r, err := c.region(ctx, op, len(p))
+	r, err := l.region(ctx, op, len(p))
 	if err != nil {
 		return nil, err
 	}
@@ -36,35 +36,38 @@ func (c *Conn) load(ctx context.Context, op ioctl.Op, p []byte, payload *ioctl.P
 }
 
 // region takes memory shared with the daemon.
-func (c *Conn) region(ctx context.Context, op ioctl.Op, size int) (*region, error) {
-	r, err := c.arenas.take(ctx, size)
+func (l *link) region(ctx context.Context, op ioctl.Op, size int) (*region, error) {
+	r, err := l.arenas.take(ctx, size)
 	switch {
 	case err == nil:
 		return r, nil
 	case errors.Is(err, errNoArena):
-		if dead := c.why(); dead != nil {
-			return nil, gone(op.Name(), dead)
+		if dead := l.why(); dead != nil {
+			return nil, unsent(op, dead)
 		}
 		return nil, &api.Error{Code: api.ENOMEM, Op: op.Name(), Err: err, Detail: "the daemon has no memory to share for data of this size"}
 	}
 	return nil, expired(ctx, op.Name())
 }
 
-// why returns why the connection is gone, or nil.
-func (c *Conn) why() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.dead
+// carry makes a request with data, which it puts into the payload of m.
+func (l *link) carry(ctx context.Context, op ioctl.Op, m ioctl.Message, p []byte, payload *ioctl.Payload, reply ioctl.Message) error {
+	hold, err := l.load(ctx, op, p, payload)
+	if err != nil {
+		return err
+	}
+	defer hold.release()
+	return l.exchange(ctx, op, m, reply, hold, nil)
 }
 
 // piece returns how much of a transfer of n bytes goes next, and, if that is
 // more than a message holds, the region for it.
-func (c *Conn) piece(ctx context.Context, op ioctl.Op, n int) (int, *region, error) {
+func (l *link) piece(ctx context.Context, op ioctl.Op, n int) (int, *region, error) {
 	if n <= ioctl.MaxInline {
 		return n, nil, nil
 	}
 	n = min(n, chunk)
-	r, err := c.region(ctx, op, n)
+	r, err := l.region(ctx, op, n)
 	if errors.Is(err, api.ENOMEM) {
 		return ioctl.MaxInline, nil, nil
 	}

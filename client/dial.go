@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,17 +23,38 @@ type Options struct {
 	// Socket is the path of the daemon's socket; "": that of MPOOL_SOCKET, else
 	// the default one of the user.
 	Socket string
+	// Reconnect is how long a call waits for a new connection when the one
+	// there was is gone, all in all. Its context counts first. 0: 30 s;
+	// negative: it does not wait, and the connection is never made again.
+	Reconnect time.Duration
 }
 
-// Dial connects to the daemon. Close must be called in the end.
+// defaultReconnect is what Options.Reconnect is when it is 0.
+const defaultReconnect = 30 * time.Second
+
+// Dial connects to the daemon. It tries once: what is waited for later is
+// Options.Reconnect's. Close must be called in the end.
 func Dial(ctx context.Context, o Options) (*Conn, error) {
-	path := o.Socket
-	if path == "" {
+	c := &Conn{socket: o.Socket, reconnect: o.Reconnect, pid: os.Getpid()}
+	if c.socket == "" {
 		var err error
-		if path, err = ioctl.DefaultSocket(os.Geteuid(), os.Getenv); err != nil {
+		if c.socket, err = ioctl.DefaultSocket(os.Geteuid(), os.Getenv); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoDaemon, err)
 		}
 	}
+	if c.reconnect == 0 {
+		c.reconnect = defaultReconnect
+	}
+	l, err := connect(ctx, c.socket, &c.wg)
+	if err != nil {
+		return nil, err
+	}
+	c.current.Store(l)
+	return c, nil
+}
+
+// connect makes one connection. Its goroutines count in wg.
+func connect(ctx context.Context, path string, wg *sync.WaitGroup) (*link, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unixpacket", path)
 	if err != nil {
@@ -49,7 +71,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	if err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
-	return newConn(u, limits)
+	return newLink(u, limits, wg)
 }
 
 // greet says hello. The context's end interrupts it.
@@ -111,12 +133,4 @@ func decode(h ioctl.Header, body []byte, reply ioctl.Message) error {
 		return &api.Error{Code: api.EPROTO, Op: h.Op.Name(), Err: err}
 	}
 	return nil
-}
-
-// gone is the error of an operation whose connection is gone and that has
-// changed nothing, as far as the caller can care.
-func gone(op string, cause error) *api.Error {
-	return &api.Error{
-		Code: api.ECONNRESET, Op: op, Err: cause, Detail: "the connection to the daemon is gone; dial again",
-	}
 }

@@ -21,71 +21,71 @@ var (
 // CreatePool implements [api.Manager].
 func (c *Conn) CreatePool(ctx context.Context, name string, devices []string, o api.CreateOptions) (api.CreateResult, error) {
 	reply := &ioctl.PoolCreateReply{}
-	err := c.do(ctx, ioctl.OpPoolCreate, &ioctl.PoolCreate{Name: name, Devices: devices, Options: o}, reply)
+	err := c.change(ctx, ioctl.OpPoolCreate, &ioctl.PoolCreate{Name: name, Devices: devices, Options: o}, reply)
 	return reply.Result, err
 }
 
 // ActivatePool implements [api.Manager].
-func (c *Conn) ActivatePool(ctx context.Context, nameOrUUID string, devices []string, o api.ActivateOptions) (api.PoolInfo, error) {
+func (c *Conn) ActivatePool(ctx context.Context, nameOrUUID string, devices []string, o api.ActivateOptions) (info api.PoolInfo, err error) {
 	reply := &ioctl.PoolReply{}
-	err := c.do(ctx, ioctl.OpPoolActivate, &ioctl.PoolActivate{Name: nameOrUUID, Devices: devices, Options: o}, reply)
-	if err != nil {
-		return api.PoolInfo{}, err
+	err = c.change(ctx, ioctl.OpPoolActivate, &ioctl.PoolActivate{Name: nameOrUUID, Devices: devices, Options: o}, reply)
+	if err != nil || !reply.More {
+		return reply.Info, err
 	}
-	return c.allDrives(ctx, reply, ioctl.PoolShow{Name: reply.Info.Name})
+	err = c.run(ctx, ioctl.OpPoolShow, again, func(l *link) error {
+		info, err = l.show(ctx, ioctl.PoolShow{Name: reply.Info.Name})
+		return err
+	})
+	return info, err
 }
 
-// allDrives completes a pool's description with the drives that had no room in
-// the first message.
-func (c *Conn) allDrives(ctx context.Context, first *ioctl.PoolReply, ask ioctl.PoolShow) (api.PoolInfo, error) {
-	info := first.Info
-	for more := first.More; more; {
+// show returns a pool's description, with all its drives.
+func (l *link) show(ctx context.Context, ask ioctl.PoolShow) (api.PoolInfo, error) {
+	var info api.PoolInfo
+	for {
 		ask.FirstDrive = uint32(len(info.Drives))
 		reply := &ioctl.PoolReply{}
-		if err := c.do(ctx, ioctl.OpPoolShow, &ask, reply); err != nil {
+		if err := l.do(ctx, ioctl.OpPoolShow, &ask, reply); err != nil {
 			return api.PoolInfo{}, err
 		}
-		info.Drives = append(info.Drives, reply.Info.Drives...)
-		more = reply.More && len(reply.Info.Drives) > 0
+		if ask.FirstDrive == 0 {
+			info = reply.Info
+		} else {
+			info.Drives = append(info.Drives, reply.Info.Drives...)
+		}
+		if !reply.More || len(reply.Info.Drives) == 0 {
+			return info, nil
+		}
 	}
-	return info, nil
-}
-
-func (c *Conn) show(ctx context.Context, ask ioctl.PoolShow) (api.PoolInfo, error) {
-	reply := &ioctl.PoolReply{}
-	if err := c.do(ctx, ioctl.OpPoolShow, &ask, reply); err != nil {
-		return api.PoolInfo{}, err
-	}
-	return c.allDrives(ctx, reply, ask)
 }
 
 // DeactivatePool implements [api.Manager].
 func (c *Conn) DeactivatePool(ctx context.Context, name string) error {
-	return c.do(ctx, ioctl.OpPoolDeactivate, &ioctl.PoolName{Name: name}, &ioctl.Empty{})
+	return c.change(ctx, ioctl.OpPoolDeactivate, &ioctl.PoolName{Name: name}, &ioctl.Empty{})
 }
 
 // DestroyPool implements [api.Manager].
 func (c *Conn) DestroyPool(ctx context.Context, name string) error {
-	return c.do(ctx, ioctl.OpPoolDestroy, &ioctl.PoolName{Name: name}, &ioctl.Empty{})
+	return c.change(ctx, ioctl.OpPoolDestroy, &ioctl.PoolName{Name: name}, &ioctl.Empty{})
 }
 
 // RenamePool implements [api.Manager].
 func (c *Conn) RenamePool(ctx context.Context, name, newName string) error {
-	return c.do(ctx, ioctl.OpPoolRename, &ioctl.PoolRename{Name: name, NewName: newName}, &ioctl.Empty{})
+	return c.change(ctx, ioctl.OpPoolRename, &ioctl.PoolRename{Name: name, NewName: newName}, &ioctl.Empty{})
 }
 
 // SetPool implements [api.Manager].
 func (c *Conn) SetPool(ctx context.Context, name string, s api.PoolSettings) error {
-	return c.do(ctx, ioctl.OpPoolSet, &ioctl.PoolSet{Name: name, Settings: s}, &ioctl.Empty{})
+	return c.change(ctx, ioctl.OpPoolSet, &ioctl.PoolSet{Name: name, Settings: s}, &ioctl.Empty{})
 }
 
 // names returns the names of the active pools that the caller may open.
-func (c *Conn) names(ctx context.Context) ([]string, error) {
+func (l *link) names(ctx context.Context) ([]string, error) {
 	var names []string
 	ask := &ioctl.PoolName{}
 	for {
 		reply := &ioctl.PoolListReply{}
-		if err := c.do(ctx, ioctl.OpPoolList, ask, reply); err != nil {
+		if err := l.do(ctx, ioctl.OpPoolList, ask, reply); err != nil {
 			return nil, err
 		}
 		names = append(names, reply.Names...)
@@ -97,32 +97,47 @@ func (c *Conn) names(ctx context.Context) ([]string, error) {
 }
 
 // Pools implements [api.Manager]: the pools that the caller may open.
-func (c *Conn) Pools(ctx context.Context) ([]api.PoolInfo, error) {
-	names, err := c.names(ctx)
+func (c *Conn) Pools(ctx context.Context) (infos []api.PoolInfo, err error) {
+	err = c.run(ctx, ioctl.OpPoolList, again, func(l *link) error {
+		names, err := l.names(ctx)
+		if err != nil {
+			return err
+		}
+		infos = make([]api.PoolInfo, 0, len(names))
+		for _, name := range names {
+			info, err := l.show(ctx, ioctl.PoolShow{Name: name})
+			if errors.Is(err, api.ENOENT) {
+				continue // deactivated meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			infos = append(infos, info)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	infos := make([]api.PoolInfo, 0, len(names))
-	for _, name := range names {
-		info, err := c.show(ctx, ioctl.PoolShow{Name: name})
-		if errors.Is(err, api.ENOENT) {
-			continue // deactivated meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
-		infos = append(infos, info)
 	}
 	return infos, nil
 }
 
 // OpenPool opens an active pool. Errors: ENOENT, EPERM.
 func (c *Conn) OpenPool(ctx context.Context, name string) (api.Pool, error) {
-	reply := &ioctl.Opened{}
-	if err := c.do(ctx, ioctl.OpPoolOpen, &ioctl.PoolName{Name: name}, reply); err != nil {
+	const op = ioctl.OpPoolOpen
+	var p *pool
+	err := c.run(ctx, op, again, func(l *link) error {
+		reply := &ioctl.Opened{}
+		err := l.do(ctx, op, &ioctl.PoolName{Name: name}, reply)
+		if err == nil {
+			p, err = newPool(ctx, c, l, reply.Handle)
+		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
-	return &pool{handle{c: c, h: reply.Handle}}, nil
+	return p, nil
 }
 
 // Version says what the daemon is.
@@ -130,9 +145,7 @@ type Version = ioctl.VersionReply
 
 // Version asks the daemon what it is.
 func (c *Conn) Version(ctx context.Context) (Version, error) {
-	var v Version
-	err := c.do(ctx, ioctl.OpVersion, &ioctl.Empty{}, &v)
-	return v, err
+	return ask[Version](ctx, c, ioctl.OpVersion, &ioctl.Empty{})
 }
 
 type (
@@ -146,12 +159,20 @@ type (
 )
 
 // Stat returns the counters of a pool, or, with "", the daemon's.
-func (c *Conn) Stat(ctx context.Context, pool string) (Stats, error) {
+func (c *Conn) Stat(ctx context.Context, pool string) (all Stats, err error) {
+	err = c.run(ctx, ioctl.OpStat, again, func(l *link) error {
+		all, err = l.stat(ctx, pool)
+		return err
+	})
+	return all, err
+}
+
+func (l *link) stat(ctx context.Context, pool string) (Stats, error) {
 	var all Stats
 	ask := &ioctl.StatAsk{Pool: pool}
 	for {
 		var part Stats
-		if err := c.do(ctx, ioctl.OpStat, ask, &part); err != nil {
+		if err := l.do(ctx, ioctl.OpStat, ask, &part); err != nil {
 			return Stats{}, err
 		}
 		ops, drives := append(all.Ops, part.Ops...), append(all.Drives, part.Drives...)

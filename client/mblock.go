@@ -7,61 +7,7 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
-	"github.com/mpool-go/mpool/layout"
 )
-
-// object is what mblocks and mlogs have in common.
-type object struct {
-	handle
-	id layout.ObjectID
-}
-
-// ID implements [api.Object].
-func (o *object) ID() layout.ObjectID { return o.id }
-
-// Info implements [api.Object].
-func (o *object) Info(ctx context.Context) (api.ObjectInfo, error) {
-	if err := o.live(ioctl.OpObjectInfo); err != nil {
-		return api.ObjectInfo{}, err
-	}
-	reply := &ioctl.ObjectReply{}
-	err := o.c.do(ctx, ioctl.OpObjectInfo, &ioctl.Target{Handle: o.h}, reply)
-	return reply.Info, err
-}
-
-func (o *object) get(ctx context.Context) (*ioctl.Opened, error) {
-	if err := o.live(ioctl.OpObjectGet); err != nil {
-		return nil, err
-	}
-	reply := &ioctl.Opened{}
-	return reply, o.c.do(ctx, ioctl.OpObjectGet, &ioctl.Target{Handle: o.h}, reply)
-}
-
-// Put implements [api.Object].
-func (o *object) Put() error {
-	ctx, cancel := polite()
-	defer cancel()
-	return o.close(ctx, 0)
-}
-
-// end makes a request that ends the handle if it succeeds; while it is under
-// way nobody else can end it.
-func (o *object) end(ctx context.Context, op ioctl.Op) error {
-	if o.ended.Swap(true) {
-		return api.Errorf(api.EBADF, op.Name(), "the handle was given up")
-	}
-	err := o.c.do(ctx, op, &ioctl.Target{Handle: o.h}, &ioctl.Empty{})
-	if err != nil {
-		o.ended.Store(false)
-	}
-	return err
-}
-
-// Abort implements [api.Object].
-func (o *object) Abort(ctx context.Context) error { return o.end(ctx, ioctl.OpObjectAbort) }
-
-// Delete implements [api.Object].
-func (o *object) Delete(ctx context.Context) error { return o.end(ctx, ioctl.OpObjectDelete) }
 
 // mblock implements [api.Mblock].
 type mblock struct {
@@ -74,20 +20,13 @@ type mblock struct {
 	lost atomic.Bool
 }
 
-func newMblock(c *Conn, o *ioctl.Opened) *mblock {
-	return &mblock{
-		object:  object{handle: handle{c: c, h: o.Handle}, id: o.ID},
-		writing: make(chan struct{}, 1),
-	}
-}
-
 // Get implements [api.Object].
 func (m *mblock) Get(ctx context.Context) (api.Object, error) {
-	reply, err := m.get(ctx)
+	o, err := m.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return newMblock(m.c, reply), nil
+	return o.mblock(), nil
 }
 
 func (m *mblock) sound(op ioctl.Op) error {
@@ -105,7 +44,7 @@ func (m *mblock) Commit(ctx context.Context) error {
 	if err := m.sound(ioctl.OpObjectCommit); err != nil {
 		return err
 	}
-	return m.do(ctx, ioctl.OpObjectCommit)
+	return m.commit(ctx)
 }
 
 // Write implements [api.Mblock].
@@ -142,7 +81,10 @@ func (m *mblock) Write(ctx context.Context, p []byte) (int, error) {
 // writePiece writes the beginning of p.
 func (m *mblock) writePiece(ctx context.Context, p []byte) (int, error) {
 	const op = ioctl.OpMblockWrite
-	n, hold, err := m.c.piece(ctx, op, len(p))
+	n, hold, err := m.l.piece(ctx, op, len(p))
+	if lostIn(err) != nil {
+		return 0, stale(op)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -155,7 +97,7 @@ func (m *mblock) writePiece(ctx context.Context, p []byte) (int, error) {
 		req.Data.Window = hold.window(n)
 	}
 	reply := &ioctl.MblockWritten{}
-	if err := m.c.exchange(ctx, op, req, reply, hold, nil); err != nil {
+	if err := m.exchange(ctx, op, req, reply, hold, nil); err != nil {
 		return 0, err
 	}
 	if int(reply.N) != n {
@@ -176,36 +118,45 @@ func (m *mblock) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 		return 0, err
 	}
 	done := 0
+	err := read(ctx, &m.handle, p, off, &done)
+	if lostIn(err) != nil {
+		err = m.elsewhere(ctx, op, err, func(h *handle) error { return read(ctx, h, p, off, &done) })
+	}
+	return done, err
+}
+
+// read reads into p what is not done yet. off is where p begins.
+func read(ctx context.Context, h *handle, p []byte, off int64, done *int) error {
 	for {
-		n, eof, err := m.readPiece(ctx, p[done:], off+int64(done))
-		done += n
+		n, eof, err := readPiece(ctx, h, p[*done:], off+int64(*done))
+		*done += n
 		switch {
 		case err != nil:
-			return done, err
+			return err
 		case eof:
-			return done, io.EOF
-		case done == len(p):
-			return done, nil
+			return io.EOF
+		case *done == len(p):
+			return nil
 		case n == 0:
-			return done, api.Errorf(api.EPROTO, op.Name(), "the daemon read nothing and says all is well")
+			return api.Errorf(api.EPROTO, ioctl.OpMblockRead.Name(), "the daemon read nothing and says all is well")
 		}
 	}
 }
 
 // readPiece reads the beginning of p.
-func (m *mblock) readPiece(ctx context.Context, p []byte, off int64) (n int, eof bool, err error) {
+func readPiece(ctx context.Context, h *handle, p []byte, off int64) (n int, eof bool, err error) {
 	const op = ioctl.OpMblockRead
-	want, hold, err := m.c.piece(ctx, op, len(p))
+	want, hold, err := h.l.piece(ctx, op, len(p))
 	if err != nil {
 		return 0, false, err
 	}
 	defer hold.release()
-	req := &ioctl.MblockRead{Mblock: m.h, Offset: off, Into: ioctl.Window{Length: uint32(want)}}
+	req := &ioctl.MblockRead{Mblock: h.h, Offset: off, Into: ioctl.Window{Length: uint32(want)}}
 	if hold != nil {
 		req.Into = hold.window(want)
 	}
 	reply := &ioctl.MblockReadReply{}
-	err = m.c.exchange(ctx, op, req, reply, hold, func() {
+	err = h.l.exchange(ctx, op, req, reply, hold, func() {
 		n = copy(p[:want], reply.Data)
 	})
 	switch {
@@ -221,22 +172,51 @@ func (m *mblock) readPiece(ctx context.Context, p []byte, off int64) (n int, eof
 
 // WriteTo implements [io.WriterTo].
 func (m *mblock) WriteTo(w io.Writer) (int64, error) {
-	buf := make([]byte, chunk)
-	var done int64
+	const op = ioctl.OpMblockRead
+	if err := m.live(op); err != nil {
+		return 0, err
+	}
+	ctx := context.Background()
+	c := copying{w: w, buf: make([]byte, chunk)}
+	err := c.from(ctx, &m.handle)
+	if lostIn(err) != nil {
+		err = m.elsewhere(ctx, op, err, func(h *handle) error { return c.from(ctx, h) })
+	}
+	if err == nil {
+		err = c.err
+	}
+	return c.done, err
+}
+
+// copying copies an mblock to a writer.
+type copying struct {
+	w    io.Writer
+	buf  []byte
+	done int64
+	err  error // the writer's
+}
+
+// from copies what is not done yet. It returns what kept it from reading.
+func (c *copying) from(ctx context.Context, h *handle) error {
 	for {
-		n, err := m.ReadAt(buf, done)
+		n := 0
+		err := read(ctx, h, c.buf, c.done, &n)
+		if lostIn(err) != nil {
+			return err
+		}
 		if n > 0 {
-			k, werr := w.Write(buf[:n])
-			done += int64(k)
+			k, werr := c.w.Write(c.buf[:n])
+			c.done += int64(k)
 			if werr != nil {
-				return done, werr
+				c.err = werr
+				return nil
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // ReadAt returns it bare
-			return done, nil
+		if err == io.EOF { //nolint:errorlint // read returns it bare
+			return nil
 		}
 		if err != nil {
-			return done, err
+			return err
 		}
 	}
 }

@@ -13,33 +13,29 @@ import (
 // mlog implements [api.Mlog].
 type mlog struct{ object }
 
-func newMlog(c *Conn, o *ioctl.Opened) *mlog {
-	return &mlog{object{handle: handle{c: c, h: o.Handle}, id: o.ID}}
-}
-
 // Get implements [api.Object].
 func (l *mlog) Get(ctx context.Context) (api.Object, error) {
-	reply, err := l.get(ctx)
+	o, err := l.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return newMlog(l.c, reply), nil
+	return o.mlog(), nil
 }
 
 // Commit implements [api.Object].
-func (l *mlog) Commit(ctx context.Context) error { return l.do(ctx, ioctl.OpObjectCommit) }
+func (l *mlog) Commit(ctx context.Context) error { return l.commit(ctx) }
 
 // OpenAppend implements [api.Mlog].
 func (l *mlog) OpenAppend(ctx context.Context) (api.Appender, error) {
 	const op = ioctl.OpMlogOpenAppend
-	if err := l.live(op); err != nil {
-		return nil, err
-	}
 	reply := &ioctl.AppenderOpened{}
-	if err := l.c.do(ctx, op, &ioctl.Target{Handle: l.h}, reply); err != nil {
+	if err := l.ask(ctx, op, &ioctl.Target{Handle: l.h}, reply); err != nil {
 		return nil, err
 	}
-	return &appender{handle: handle{c: l.c, h: reply.Appender}, records: reply.Records, bytes: reply.Bytes}, nil
+	return &appender{
+		handle:  handle{l: l.l, h: reply.Appender},
+		records: reply.Records, bytes: reply.Bytes, acknowledged: reply.Records,
+	}, nil
 }
 
 // OpenRead implements [api.Mlog].
@@ -50,10 +46,7 @@ func (l *mlog) OpenRead(ctx context.Context) (api.LogReader, error) {
 // Erase implements [api.Mlog].
 func (l *mlog) Erase(ctx context.Context, minGeneration uint64) error {
 	const op = ioctl.OpMlogErase
-	if err := l.live(op); err != nil {
-		return err
-	}
-	return l.c.do(ctx, op, &ioctl.MlogErase{Mlog: l.h, MinGeneration: minGeneration}, &ioctl.Empty{})
+	return l.ask(ctx, op, &ioctl.MlogErase{Mlog: l.h, MinGeneration: minGeneration}, &ioctl.Empty{})
 }
 
 // appender implements [api.Appender].
@@ -65,19 +58,36 @@ type appender struct {
 	records uint64
 	// +checklocks:mu
 	bytes int64
+	// acknowledged is one above the highest number of a record that was in the
+	// log at the opening or that was answered.
+	//
+	// +checklocks:mu
+	acknowledged uint64
 }
 
 // Append implements [api.Appender].
 func (a *appender) Append(ctx context.Context, record []byte, sync bool) (uint64, error) {
 	reply := &ioctl.Appended{}
 	if err := a.append(ctx, ioctl.OpAppend, record, sync, reply); err != nil {
-		return 0, err
+		return 0, a.unknown(err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.acknowledged = max(a.acknowledged, reply.Record+1)
 	// Answers may overtake each other.
 	a.records, a.bytes = max(a.records, reply.Records), max(a.bytes, reply.Bytes)
 	return reply.Record, nil
+}
+
+// unknown puts into an EUNKNOWN which records were acknowledged.
+func (a *appender) unknown(err error) error {
+	var e *api.Error
+	if errors.As(err, &e) && e.Code == api.EUNKNOWN {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		e.Records = a.acknowledged
+	}
+	return err
 }
 
 // append makes a request that carries a record.
@@ -89,16 +99,15 @@ func (h *handle) append(ctx context.Context, op ioctl.Op, record []byte, sync bo
 		return api.Errorf(api.EINVAL, op.Name(), "a record of %d bytes: at most %d", len(record), api.MaxRecord)
 	}
 	m := &ioctl.AppendRecord{To: h.h, Sync: sync}
-	hold, err := h.c.load(ctx, op, record, &m.Data)
-	if err != nil {
-		return err
+	err := h.l.carry(ctx, op, m, record, &m.Data, reply)
+	if e := lostIn(err); e != nil && !e.sent {
+		return stale(op)
 	}
-	defer hold.release()
-	return h.c.exchange(ctx, op, m, reply, hold, nil)
+	return err
 }
 
 // Sync implements [api.Appender].
-func (a *appender) Sync(ctx context.Context) error { return a.do(ctx, ioctl.OpSync) }
+func (a *appender) Sync(ctx context.Context) error { return a.unknown(a.do(ctx, ioctl.OpSync)) }
 
 // Len implements [api.Appender].
 func (a *appender) Len() (records uint64, bytes int64) {
@@ -108,7 +117,7 @@ func (a *appender) Len() (records uint64, bytes int64) {
 }
 
 // Close implements [api.Appender].
-func (a *appender) Close(ctx context.Context) error { return a.close(ctx, 0) }
+func (a *appender) Close(ctx context.Context) error { return a.unknown(a.closeLog(ctx)) }
 
 // reader implements [api.LogReader].
 type reader struct {
@@ -119,14 +128,11 @@ type reader struct {
 }
 
 func openReader(ctx context.Context, h *handle, op ioctl.Op) (api.LogReader, error) {
-	if err := h.live(op); err != nil {
-		return nil, err
-	}
 	reply := &ioctl.Opened{}
-	if err := h.c.do(ctx, op, &ioctl.Target{Handle: h.h}, reply); err != nil {
+	if err := h.ask(ctx, op, &ioctl.Target{Handle: h.h}, reply); err != nil {
 		return nil, err
 	}
-	return &reader{handle: handle{c: h.c, h: reply.Handle}}, nil
+	return &reader{handle: handle{l: h.l, h: reply.Handle}}, nil
 }
 
 // Next implements [api.LogReader].
@@ -160,14 +166,18 @@ func (r *reader) nextInto(ctx context.Context, p []byte) (n int, err error) {
 	m := &ioctl.ReadNext{Reader: r.h, Rewind: r.rewind, Into: ioctl.Window{Length: uint32(len(p))}}
 	var hold *region
 	if len(p) > ioctl.MaxInline {
-		if hold, err = r.c.region(ctx, op, len(p)); err != nil {
+		hold, err = r.l.region(ctx, op, len(p))
+		if lostIn(err) != nil {
+			return 0, stale(op)
+		}
+		if err != nil {
 			return 0, err
 		}
 		defer hold.release()
 		m.Into = hold.window(len(p))
 	}
 	reply := &ioctl.ReadNextReply{}
-	err = r.c.exchange(ctx, op, m, reply, hold, func() { n = copy(p, reply.Data) })
+	err = r.exchange(ctx, op, m, reply, hold, func() { n = copy(p, reply.Data) })
 	if errors.Is(err, api.EOVERFLOW) {
 		r.rewind = false // it was done before
 	}
@@ -192,10 +202,7 @@ func (r *reader) Record() uint64 { return r.next }
 // Seek implements [api.LogReader].
 func (r *reader) Seek(ctx context.Context, record uint64) error {
 	const op = ioctl.OpReadSeek
-	if err := r.live(op); err != nil {
-		return err
-	}
-	err := r.c.do(ctx, op, &ioctl.ReadSeek{Reader: r.h, Record: record, Rewind: r.rewind}, &ioctl.Empty{})
+	err := r.ask(ctx, op, &ioctl.ReadSeek{Reader: r.h, Record: record, Rewind: r.rewind}, &ioctl.Empty{})
 	if err == nil {
 		r.rewind, r.next = false, record
 	}
@@ -247,12 +254,11 @@ func (m *mdc) Usage() (used, capacity int64) {
 	ctx, cancel := polite()
 	defer cancel()
 	reply := &ioctl.MDCUsage{}
-	if m.live(ioctl.OpMDCUsage) != nil ||
-		m.c.do(ctx, ioctl.OpMDCUsage, &ioctl.Target{Handle: m.h}, reply) != nil {
+	if m.ask(ctx, ioctl.OpMDCUsage, &ioctl.Target{Handle: m.h}, reply) != nil {
 		return 0, 0
 	}
 	return reply.Used, reply.Capacity
 }
 
 // Close implements [api.MDC].
-func (m *mdc) Close(ctx context.Context) error { return m.close(ctx, 0) }
+func (m *mdc) Close(ctx context.Context) error { return m.closeLog(ctx) }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"syscall"
 
@@ -12,17 +13,24 @@ import (
 )
 
 // receive hands answers to their calls until the connection ends.
-func (c *Conn) receive() {
+func (l *link) receive() {
 	oob := make([]byte, unix.CmsgSpace(4))
+	reset := false
 	for {
 		buf := getBuffer()
-		n, oobn, _, _, err := c.conn.ReadMsgUnix(buf[:], oob)
+		n, oobn, _, _, err := l.conn.ReadMsgUnix(buf[:], oob)
 		if err == nil && n == 0 {
 			err = io.EOF
 		}
+		if errors.Is(err, unix.ECONNRESET) && !reset {
+			// The kernel tells of the end before it gives what was sent before.
+			reset = true
+			putBuffer(buf)
+			continue
+		}
 		if err != nil {
 			putBuffer(buf)
-			c.die(err)
+			l.die(err)
 			return
 		}
 		fd := takeFD(oob[:oobn])
@@ -30,30 +38,31 @@ func (c *Conn) receive() {
 		if err != nil || h.Flags&ioctl.FlagReply == 0 {
 			closeFD(fd)
 			putBuffer(buf)
-			c.die(&api.Error{Code: api.EPROTO, Detail: "the daemon broke the protocol", Err: err})
+			l.die(&api.Error{Code: api.EPROTO, Detail: "the daemon broke the protocol", Err: err})
 			return
 		}
-		c.answer(h, buf, n, fd)
+		l.answer(h, buf, n, fd)
 	}
 }
 
 // answer ends the call that a message answers.
-func (c *Conn) answer(h ioctl.Header, buf *[ioctl.MaxMessage]byte, n, fd int) {
-	c.mu.Lock()
-	k := c.calls[h.Tag]
+func (l *link) answer(h ioctl.Header, buf *[ioctl.MaxMessage]byte, n, fd int) {
+	l.mu.Lock()
+	k := l.calls[h.Tag]
 	if k == nil || k.op != h.Op {
-		c.mu.Unlock()
+		l.mu.Unlock()
 		// Nobody's: such as what another process asked in this one's name.
 		closeFD(fd)
 		putBuffer(buf)
 		return
 	}
-	delete(c.calls, h.Tag)
+	delete(l.calls, h.Tag)
+	l.answered.Store(true)
 	late := k.late
 	k.buf, k.size, k.fd = buf, n, fd
-	c.mu.Unlock()
+	l.mu.Unlock()
 	if !late {
-		c.finish(k)
+		l.finish(k)
 		return
 	}
 	k.end()
@@ -62,8 +71,8 @@ func (c *Conn) answer(h ioctl.Header, buf *[ioctl.MaxMessage]byte, n, fd int) {
 	putBuffer(buf)
 	// What came and nobody waits for is given back, in the slot of the call
 	// that asked for it. The receiver must not wait for that.
-	if handle == 0 || !c.spawn(func() { c.giveBack(handle) }) {
-		<-c.slots
+	if handle == 0 || !l.spawn(func() { l.giveBack(handle) }) {
+		<-l.slots
 	}
 }
 
@@ -84,8 +93,8 @@ func given(h ioctl.Header, k *call) ioctl.Handle {
 
 // giveBack closes a handle, in a slot that the caller gives away. If the daemon
 // does not hear it, the connection's end does the same.
-func (c *Conn) giveBack(handle ioctl.Handle) {
-	k, err := c.beginHeld(context.Background(), ioctl.OpClose, &ioctl.Target{Handle: handle}, nil)
+func (l *link) giveBack(handle ioctl.Handle) {
+	k, err := l.beginHeld(context.Background(), ioctl.OpClose, &ioctl.Target{Handle: handle}, nil)
 	if err != nil {
 		return
 	}

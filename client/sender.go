@@ -15,7 +15,7 @@ import (
 // it; else it waits in a queue, which has no more entries than there may be
 // requests in flight, and the caller waits for nothing but its context.
 type sender struct {
-	c   *Conn
+	l   *link
 	raw syscall.RawConn
 
 	mu sync.Mutex
@@ -29,7 +29,7 @@ type queued struct {
 	n   int
 }
 
-func (s *sender) init(c *Conn, raw syscall.RawConn) { s.c, s.raw = c, raw }
+func (s *sender) init(l *link, raw syscall.RawConn) { s.l, s.raw = l, raw }
 
 // send sends a message or queues it. The error is ioctl.ErrTooLong's or the
 // socket's.
@@ -46,7 +46,7 @@ func (s *sender) send(h ioctl.Header, m ioctl.Message) error {
 			putBuffer(q.buf)
 			return err
 		}
-		if !s.c.spawn(s.flush) {
+		if !s.l.spawn(s.flush) {
 			putBuffer(q.buf)
 			return net.ErrClosed
 		}
@@ -118,9 +118,9 @@ func (s *sender) flush() {
 		s.mu.Lock()
 		q := s.queue[0]
 		s.mu.Unlock()
-		_, err := s.c.conn.Write(q.buf[:q.n])
+		_, err := s.l.conn.Write(q.buf[:q.n])
 		if err != nil {
-			s.c.die(err)
+			s.l.fail()
 		}
 		s.mu.Lock()
 		putBuffer(q.buf)

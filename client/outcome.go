@@ -1,0 +1,197 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
+)
+
+// undone is the error of a request that was lost and is known not to have been
+// done.
+func undone(op ioctl.Op, detail string) error {
+	return &api.Error{Code: api.ECONNRESET, Op: op.Name(), Detail: "the connection broke before it was done; " + detail}
+}
+
+// findOn gives a handle, on another connection, on the same object: EBADF if
+// there is none.
+func (o *object) findOn(ctx context.Context, op ioctl.Op, l *link, pool ioctl.Handle) (*ioctl.Opened, error) {
+	reply := &ioctl.Opened{}
+	err := l.do(ctx, findOp(o.id), &ioctl.Find{Pool: pool, ID: o.id}, reply)
+	switch {
+	case errors.Is(err, api.ENOENT):
+		return nil, stale(op)
+	case err != nil:
+		return nil, err
+	case o.created.IsZero() || !reply.Created.Equal(o.created):
+		// Not known to be the same: an id can be given again.
+		l.putBack(ctx, reply.Handle)
+		return nil, stale(op)
+	}
+	return reply, nil
+}
+
+func findOp(id layout.ObjectID) ioctl.Op {
+	if id.Kind() == layout.KindMlog {
+		return ioctl.OpMlogFind
+	}
+	return ioctl.OpMblockFind
+}
+
+// elsewhere makes a request again, which was lost and changes nothing, on a
+// handle of another connection on the same object. The handle is f's to use
+// only.
+func (o *object) elsewhere(ctx context.Context, op ioctl.Op, lost error, f func(h *handle) error) error {
+	if o.created.IsZero() {
+		return lost
+	}
+	return o.p.run(ctx, op, again, func(l *link, pool ioctl.Handle) error {
+		reply, err := o.findOn(ctx, op, l, pool)
+		if err != nil {
+			return err
+		}
+		defer l.putBack(ctx, reply.Handle)
+		return f(&handle{l: l, h: reply.Handle})
+	})
+}
+
+// outcome finds out what became of a request about the object whose answer was
+// lost: it returns there if the object is there, committed, and absent if it is
+// not; EUNKNOWN if it cannot be found out.
+func (o *object) outcome(ctx context.Context, op ioctl.Op, lost, there, absent error) error {
+	return o.p.look(ctx, op, o.l, lost, func(l *link, pool ioctl.Handle) (error, error) {
+		is, err := o.isThere(ctx, op, l, pool)
+		switch {
+		case err != nil:
+			return nil, err
+		case is:
+			return there, nil
+		}
+		return absent, nil
+	})
+}
+
+// errUnclear is why a look did not tell what became of a request.
+var errUnclear = errors.New("what is there now may be its work or others'")
+
+// isThere says whether the object is there, committed.
+func (o *object) isThere(ctx context.Context, op ioctl.Op, l *link, pool ioctl.Handle) (bool, error) {
+	if o.created.IsZero() {
+		return false, errUnclear
+	}
+	reply, err := o.findOn(ctx, op, l, pool)
+	switch {
+	case errors.Is(err, api.EBADF):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	l.putBack(ctx, reply.Handle)
+	return true, nil
+}
+
+// look finds out, on another connection, what became of a request that was lost
+// on old. f looks, and returns the request's outcome, or why that is not to be
+// seen.
+func (p *pool) look(ctx context.Context, op ioctl.Op, old *link, lost error,
+	f func(l *link, pool ioctl.Handle) (outcome, err error),
+) error {
+	var outcome error
+	err := p.run(ctx, op, again, func(l *link, pool ioctl.Handle) (err error) {
+		if err := l.outlive(ctx, old); err != nil {
+			return err
+		}
+		outcome, err = f(l, pool)
+		return err
+	})
+	if err != nil {
+		return unknown(op, errors.Join(lost, err))
+	}
+	return outcome
+}
+
+// How a link waits for the end of another session.
+const (
+	outlivePatience = 2 * time.Second
+	firstOutlive    = 5 * time.Millisecond
+	lastOutlive     = 100 * time.Millisecond
+)
+
+// errStillRuns is why a look did not tell what became of a request.
+var errStillRuns = errors.New("the daemon has not ended the old connection's session yet")
+
+// outlive returns when nothing of an older connection's session is under way
+// any more: at once if that was with a daemon that is gone.
+func (l *link) outlive(ctx context.Context, old *link) error {
+	if l.limits.Instance != old.limits.Instance {
+		return nil
+	}
+	was := old.limits.Session
+	if was == 0 {
+		return errStillRuns
+	}
+	until := time.Now().Add(outlivePatience)
+	for wait := firstOutlive; ; wait = min(2*wait, lastOutlive) {
+		reply := &ioctl.ClientsReply{}
+		if err := l.do(ctx, ioctl.OpClientList, &ioctl.ClientList{After: was - 1}, reply); err != nil {
+			return err
+		}
+		if len(reply.Clients) == 0 || reply.Clients[0].Session != was {
+			return nil
+		}
+		if time.Now().After(until) {
+			return errStillRuns
+		}
+		if pause(ctx, wait) != nil {
+			return expired(ctx, ioctl.OpClientList.Name())
+		}
+	}
+}
+
+// outcomeMany finds out what became of a lost commit of many objects, and of
+// roots with them: of none is there, it was not done.
+func (p *pool) outcomeMany(ctx context.Context, op ioctl.Op, old *link, lost error, objects []*object, roots []api.Root) error {
+	return p.look(ctx, op, old, lost, func(l *link, pool ioctl.Handle) (error, error) {
+		there := 0
+		for _, o := range objects {
+			is, err := o.isThere(ctx, op, l, pool)
+			if err != nil {
+				return nil, err
+			}
+			if is {
+				there++
+			}
+		}
+		if there == 0 && len(objects) > 0 {
+			return undone(op, "nothing is committed and the uncommitted objects are gone"), nil
+		}
+		if there < len(objects) {
+			return nil, errUnclear
+		}
+		return nil, rootsAre(ctx, l, pool, roots)
+	})
+}
+
+// rootsAre returns nil if the roots are as asked for.
+func rootsAre(ctx context.Context, l *link, pool ioctl.Handle, roots []api.Root) error {
+	if len(roots) == 0 {
+		return nil
+	}
+	list, err := rootsOn(ctx, l, pool)
+	if err != nil {
+		return err
+	}
+	have := make(map[string]layout.ObjectID, len(list))
+	for _, r := range list {
+		have[r.Name] = r.ID
+	}
+	for _, r := range roots {
+		if have[r.Name] != r.ID {
+			return errUnclear
+		}
+	}
+	return nil
+}
