@@ -25,7 +25,7 @@ const (
 type choice struct {
 	drive    *drive
 	standing standing
-	score    uint64 // the share that is free, over the operations under way
+	score    uint64 // the free share of what is for objects, over the operations under way
 }
 
 // choices returns a class's drives, the best first: by standing, then by the
@@ -38,7 +38,7 @@ func (p *Pool) choices(c api.Class) []choice {
 			continue
 		}
 		u := d.zones.Usage()
-		x := choice{drive: d, score: uint64(u.Free) << 32 / uint64(u.Total) / uint64(1+max(0, d.dev.InFlight()))}
+		x := choice{drive: d, score: uint64(u.Free) << 32 / uint64(u.Total-u.Overhead) / uint64(1+max(0, d.dev.InFlight()))}
 		switch {
 		case d.failed():
 			x.standing = standingFailed

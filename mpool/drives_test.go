@@ -1,0 +1,530 @@
+package mpool
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
+	devsim "github.com/mpool-go/mpool/bdev/sim"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/mpool/omf"
+	"github.com/mpool-go/mpool/sched"
+)
+
+const mib = 1 << 20
+
+// proves S6: what each drive costs is said by a dry run, which writes nothing,
+// and is so afterwards. Drives without metadata have no logs.
+func TestCreateOverManyDrives(t *testing.T) {
+	r := newRackRig(t, 1, 32*mib, 2, 2)
+	r.run(func() {
+		dry := r.create(api.CreateOptions{DryRun: true})
+		for _, d := range r.disks {
+			b := make([]byte, 32*mib)
+			if _, err := d.ReadAt(b, 0); err != nil || firstNonZero(b) >= 0 {
+				t.Fatalf("the dry run wrote to a disk: %v", err)
+			}
+		}
+		res := r.create(api.CreateOptions{})
+		p := r.activate()
+		info, err := p.Info(bg)
+		r.ok(err)
+		if len(info.Drives) != 4 || info.Health != "optimal" || info.Space.Total != 4*32*mib ||
+			info.Space.Overhead+info.Space.Remainder != res.OverheadBytes || dry.OverheadBytes != res.OverheadBytes {
+			t.Errorf("dry run %+v, creation %+v, pool %+v", dry, res, info)
+		}
+		for i, d := range info.Drives {
+			was := res.Drives[i]
+			if d.Slot != uint16(i) || d.Path != r.paths()[i] || d.State != "online" || d.Free != was.Free || d.UUID != was.UUID ||
+				(d.Class == api.ClassStaging) != (i >= 2) || dry.Drives[i].Free != was.Free {
+				t.Errorf("drive %d is %+v, created %+v, promised %+v", i, d, was, dry.Drives[i])
+			}
+			head := 1*mib + 64<<10
+			if i > 0 && was.Size-was.Free != int64(head)+64<<10 {
+				t.Errorf("drive %d without logs costs %d", i, was.Size-was.Free)
+			}
+		}
+		if p.drives[0].geo.overhead <= p.drives[1].geo.overhead {
+			t.Error("the metadata drive has no logs")
+		}
+		r.ok(p.Close())
+	})
+}
+
+// proves S1 S4: the drive that is refused is named, with the reason; the same
+// device by two names is refused, also by two that nobody relates.
+func TestCreateOverManyRefuses(t *testing.T) {
+	want := func(r *rackRig, code api.Code, err error, parts ...string) {
+		r.t.Helper()
+		r.want(code, err)
+		for _, s := range parts {
+			if !strings.Contains(err.Error(), s) {
+				r.t.Errorf("%v; want %q in it", err, s)
+			}
+		}
+	}
+	r := newRackRig(t, 1, 32*mib, 2, 1)
+	_, err := r.disks[2].WriteAt([]byte("XFSB"), 0)
+	r.ok(err)
+	r.run(func() {
+		_, err := Create(bg, "p", r.capacity, api.CreateOptions{Staging: r.staging}, r.options())
+		want(r, api.ESTATE, err, "XFS", "s0")
+		if b := make([]byte, 4096); func() bool { _, err := r.disks[0].ReadAt(b, 0); return err != nil || firstNonZero(b) >= 0 }() {
+			t.Error("a refused creation wrote")
+		}
+		_, err = Create(bg, "p", []string{"a0", "a1", "a0"}, api.CreateOptions{}, r.options())
+		want(r, api.EINVAL, err, "a0", "twice")
+		_, err = Create(bg, "p", []string{"a0"}, api.CreateOptions{Staging: []string{"a0"}}, r.options())
+		want(r, api.EINVAL, err, "a0", "twice")
+		_, err = Create(bg, "p", make([]string, omf.MaxDrives+1), api.CreateOptions{}, r.options())
+		want(r, api.EINVAL, err, "64")
+		_, err = Create(bg, "p", []string{"a0", "none"}, api.CreateOptions{}, r.options())
+		want(r, api.ENOENT, err, "none")
+		r.create(api.CreateOptions{Force: true})
+		r.ok(r.activate().Close())
+	})
+	for _, paths := range [][]string{{"a0", "other", "a1"}, {"a1", "a0", "other"}, {"other", "a1", "a0"}} {
+		r = newRackRig(t, 1, 32*mib, 2, 0)
+		r.open.Shared = true
+		r.run(func() {
+			opt := r.options()
+			open := opt.Open
+			opt.Open = func(ctx context.Context, path string, ro bool) (*bdev.Drive, error) {
+				if path == "other" {
+					path = "a0"
+				}
+				return open(ctx, path, ro)
+			}
+			_, err := Create(bg, "p", paths, api.CreateOptions{}, opt)
+			want(r, api.EINVAL, err, "same device")
+			r.create(api.CreateOptions{}) // nothing is left of it
+		})
+	}
+}
+
+// proves S3: drives are found in any order, among others, by name and by UUID;
+// two copies of one are refused; what is not there is named.
+func TestActivateFindsDrives(t *testing.T) {
+	r := newRackRig(t, 1, 16*mib, 2, 2)
+	other := newRackRig(t, 2, 16*mib, 1, 0)
+	other.disks[0] = devsim.NewDisk(16*mib, devsim.DiskOptions{Name: "x"})
+	other.capacity = []string{"x"}
+	other.run(func() {
+		_, err := Create(bg, "q", []string{"x"}, api.CreateOptions{}, other.options())
+		other.ok(err)
+	})
+	r.disks = append(r.disks, other.disks[0], devsim.NewDisk(16*mib, devsim.DiskOptions{Name: "blank"}))
+	r.run(func() {
+		res := r.create(api.CreateOptions{})
+		p := r.activate()
+		var ids []layout.ObjectID
+		for slot := range uint16(4) {
+			ids = append(ids, r.putOn(p, slot, fill(5000+int(slot))))
+		}
+		r.ok(p.Close())
+		name := "p"
+		permutations(4, func(order []int) {
+			paths := []string{"x", "blank", "none"}
+			for _, i := range order {
+				paths = append(paths, r.paths()[i])
+			}
+			p, err := Activate(bg, name, paths, api.ActivateOptions{}, r.options())
+			r.ok(err)
+			for slot, id := range ids {
+				if got, err := read(p, id, 5000+slot); err != nil || !bytes.Equal(got, fill(5000+slot)) {
+					t.Errorf("order %v: object on drive %d: %v", order, slot, err)
+				}
+			}
+			info, err := p.Info(bg)
+			r.ok(err)
+			for i, d := range info.Drives {
+				if d.Path != r.paths()[i] {
+					t.Errorf("order %v: drive %d at %s", order, i, d.Path)
+				}
+			}
+			r.ok(p.Close())
+			name = res.UUID
+		})
+		_, err := Activate(bg, "nobody", append(r.paths(), "x"), api.ActivateOptions{}, r.options())
+		r.want(api.ENOENT, err)
+	})
+}
+
+// proves S3: a missing drive is named; with force the pool is read-only without
+// it, and nothing is written; never without the metadata drive.
+func TestMissingDrive(t *testing.T) {
+	r := newRackRig(t, 1, 16*mib, 2, 1)
+	var ids []layout.ObjectID
+	var logs []layout.ObjectID
+	r.run(func() {
+		r.create(api.CreateOptions{})
+		p := r.activate()
+		for slot := range uint16(3) {
+			ids = append(ids, r.putOn(p, slot, fill(5000)))
+			l, err := p.AllocMlog(bg, api.AllocOptions{Capacity: 50000, Class: api.Class(p.byslot[slot].entry.Class)})
+			r.ok(err)
+			r.ok(l.Commit(bg))
+			r.ok(l.Put())
+			logs = append(logs, l.ID())
+		}
+		r.ok(p.Close())
+	})
+	for set := 1; set < 7; set++ {
+		n := r.again(uint64(set), r.disks.Clone())
+		before := media(t, n.disks)
+		n.run(func() {
+			var paths []string
+			for i, path := range n.paths() {
+				if set&(1<<i) != 0 {
+					paths = append(paths, path)
+				}
+			}
+			_, err := n.activateOn(paths, api.ActivateOptions{})
+			n.want(api.ESTATE, err)
+			for slot := range 3 {
+				if said := strings.Contains(err.Error(), fmt.Sprintf("drive %d (", slot)); set&1 != 0 && said != (set&(1<<slot) == 0) {
+					t.Errorf("drives %03b: %v", set, err)
+				}
+			}
+			if !strings.Contains(err.Error(), "16777216 bytes") {
+				t.Errorf("drives %03b: %v", set, err)
+			}
+			p, err := n.activateOn(paths, api.ActivateOptions{Force: true})
+			if set&1 == 0 {
+				n.want(api.ESTATE, err)
+				if !strings.Contains(err.Error(), "metadata drive") {
+					t.Error(err)
+				}
+				return
+			}
+			n.ok(err)
+			n.incomplete(p, set, ids, logs)
+			n.ok(p.Close())
+		})
+		if !slices.Equal(before, media(t, n.disks)) {
+			t.Errorf("drives %03b: a pool without a drive was written to", set)
+		}
+	}
+	n := r.again(9, r.disks)
+	n.run(func() {
+		p, err := n.activateOn(n.paths(), api.ActivateOptions{Force: true})
+		n.ok(err)
+		n.ok(n.remove(p, ids[2]))
+		n.ok(p.Close())
+	})
+}
+
+// incomplete checks a pool that is active without the drives not in set.
+func (r *rackRig) incomplete(p *Pool, set int, ids, logs []layout.ObjectID) {
+	r.t.Helper()
+	info, err := p.Info(bg)
+	r.ok(err)
+	if info.State != "read-only" || info.Health != "degraded" || info.Mblocks != 3 || info.Space.Total != 3*16*mib {
+		r.t.Errorf("drives %03b: %+v", set, info)
+	}
+	listed := 0
+	for _, err := range p.Objects(bg, api.Filter{}) {
+		r.ok(err)
+		listed++
+	}
+	if listed != 6 {
+		r.t.Errorf("%d objects are listed", listed)
+	}
+	for slot, id := range ids {
+		there := set&(1<<slot) != 0
+		if want := map[bool]string{true: "online", false: "missing"}[there]; info.Drives[slot].State != want {
+			r.t.Errorf("drives %03b: drive %d is %s", set, slot, info.Drives[slot].State)
+		}
+		_, err := read(p, id, 5000)
+		l, lerr := p.Mlog(bg, logs[slot])
+		r.ok(lerr)
+		on := l.(*Mlog).obj.drive.dev != nil
+		reader, lerr := l.OpenRead(bg)
+		if lerr == nil {
+			r.ok(reader.Close())
+		}
+		r.ok(l.Put())
+		if there {
+			r.ok(err)
+		} else if r.want(api.EIO, err); !strings.Contains(err.Error(), fmt.Sprintf("drive %d (", slot)) {
+			r.t.Error(err)
+		}
+		if on != (lerr == nil) {
+			r.t.Errorf("open of the log on drive that is there %v: %v", on, lerr)
+		}
+	}
+	_, err = p.AllocMblock(bg, api.AllocOptions{})
+	r.want(api.EROFS, err)
+	r.want(api.EROFS, p.SetRoots(bg, []api.Root{{Name: "x", ID: ids[0]}}))
+	r.want(api.EROFS, p.Rename(bg, "z"))
+	r.want(api.EROFS, p.Destroy(bg))
+	r.want(api.EROFS, r.remove(p, ids[0]))
+}
+
+// media returns the content of disks.
+func media(t *testing.T, disks devsim.Rack) []string {
+	t.Helper()
+	var all []string
+	for _, d := range disks {
+		b := make([]byte, d.Size())
+		if _, err := d.ReadAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, string(b))
+	}
+	return all
+}
+
+// proves S3: two copies of one drive are refused, both named.
+func TestTwoCopiesOfOneDrive(t *testing.T) {
+	for i := range 3 {
+		r := newRackRig(t, 1, 16*mib, 2, 1)
+		r.run(func() {
+			r.create(api.CreateOptions{})
+			r.ok(r.activate().Close())
+			b := []byte(media(t, r.disks[i:i+1])[0])
+			twin := devsim.NewDisk(16*mib, devsim.DiskOptions{Name: "twin"})
+			_, err := twin.WriteAt(b, 0)
+			r.ok(err)
+			r.disks = append(r.disks, twin)
+			_, err = r.activateOn(append(r.paths(), "twin"), api.ActivateOptions{})
+			r.want(api.ESTATE, err)
+			if !strings.Contains(err.Error(), "twin") || !strings.Contains(err.Error(), r.paths()[i]) {
+				t.Error(err)
+			}
+			r.ok(r.activate().Close())
+		})
+	}
+}
+
+// proves S2 S3: the name in the newest superblock over all drives counts, and
+// drives that lag are brought up.
+func TestLaggingDrive(t *testing.T) {
+	r := newRackRig(t, 1, 16*mib, 2, 1)
+	r.run(func() {
+		r.create(api.CreateOptions{})
+		p := r.activate()
+		r.ok(p.Close())
+		old := r.disks.Clone()
+		p = r.activate()
+		r.ok(p.Rename(bg, "q"))
+		r.ok(p.Close())
+		for i := 1; i < 3; i++ { // as a crash between the first drive and the others leaves them
+			n := r.again(uint64(i), devsim.Rack{r.disks[0].Clone(), old[1].Clone(), old[2].Clone()})
+			n.disks[3-i] = r.disks[3-i].Clone()
+			n.run(func() {
+				_, err := n.activateOn(n.paths(), api.ActivateOptions{})
+				n.want(api.ENOENT, err)
+				p, err := Activate(bg, "q", n.paths(), api.ActivateOptions{}, n.options())
+				n.ok(err)
+				epoch := p.epoch()
+				n.ok(p.Close())
+				for slot, d := range n.disks {
+					for copyNo, off := range []int64{0, mib, 16*mib - 4096} {
+						b := make([]byte, 4096)
+						_, err := d.ReadAt(b, off)
+						n.ok(err)
+						sb, err := omf.Decode(b)
+						if err != nil || sb.Epoch != epoch || sb.Name != "q" || int(sb.Slot) != slot || int(sb.Copy) != copyNo {
+							t.Errorf("drive %d, copy %d: %+v, %v", slot, copyNo, sb, err)
+						}
+					}
+				}
+			})
+		}
+		// The metadata drive alone is old: what happened since is lost there.
+		n := r.again(7, devsim.Rack{old[0].Clone(), r.disks[1].Clone(), r.disks[2].Clone()})
+		n.run(func() {
+			for _, name := range []string{"q", n.uuid(0)} {
+				for _, force := range []bool{false, true} {
+					_, err := Activate(bg, name, n.paths(), api.ActivateOptions{Force: force}, n.options())
+					n.want(api.ESTATE, err)
+					if !strings.Contains(err.Error(), "old copy of the metadata drive") {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	})
+}
+
+// uuid returns the pool's UUID as a disk has it.
+func (r *rackRig) uuid(disk int) string {
+	b := make([]byte, 4096)
+	_, err := r.disks[disk].ReadAt(b, 0)
+	r.ok(err)
+	sb, err := omf.Decode(b)
+	r.ok(err)
+	return sb.Pool.String()
+}
+
+// proves S2 S3: any drive may grow and is used after a resize; one that has
+// shrunk is refused and named.
+func TestResizeOfAnyDrive(t *testing.T) {
+	for i := range 3 {
+		r := newRackRig(t, uint64(i), 16*mib, 2, 1)
+		r.run(func() {
+			r.create(api.CreateOptions{})
+			p := r.activate()
+			id := r.putOn(p, uint16(i), fill(5000))
+			r.ok(p.Close())
+			small := r.disks.Clone()
+			r.disks[i] = devsim.NewDisk(32*mib, devsim.DiskOptions{Name: r.paths()[i]})
+			_, err := r.disks[i].WriteAt([]byte(media(t, small[i:i+1])[0]), 0)
+			r.ok(err)
+			p, err = r.activateOn(r.paths(), api.ActivateOptions{Resize: true})
+			r.ok(err)
+			info, err := p.Info(bg)
+			r.ok(err)
+			if info.Drives[i].Size != 32*mib || info.Space.Total != 64*mib {
+				t.Errorf("drive %d after resize: %+v", i, info)
+			}
+			_, err = read(p, id, 5000)
+			r.ok(err)
+			r.ok(p.Close())
+			old := make([]byte, 4096)
+			_, err = r.disks[i].ReadAt(old, 16*mib-4096)
+			r.ok(err)
+			if firstNonZero(old) >= 0 {
+				t.Errorf("drive %d: the former end is not wiped", i)
+			}
+			r.ok(r.activate().Close())
+			_, err = small[i].WriteAt([]byte(media(t, r.disks[i:i+1])[0])[:16*mib], 0)
+			r.ok(err)
+			r.disks[i] = small[i]
+			_, err = r.activateOn(r.paths(), api.ActivateOptions{})
+			r.want(api.ESTATE, err)
+			if !strings.Contains(err.Error(), "shrunk") || !strings.Contains(err.Error(), r.paths()[i]) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// proves S5: over three drives, create, activate, rename and destroy have
+// happened or not, whatever write a crash cuts off.
+func TestLifecycleOverDrivesIsAtomic(t *testing.T) {
+	steps := []struct {
+		name  string
+		do    func(r *rackRig)
+		found string // the pools that may be found
+	}{
+		{"create", func(r *rackRig) { r.create(api.CreateOptions{}) }, "- p"},
+		{"activate", func(r *rackRig) { r.ok(r.activate().Close()) }, "p"},
+		{"rename", func(r *rackRig) {
+			p := r.activate()
+			r.ok(p.Rename(bg, "q"))
+			r.ok(p.Close())
+		}, "p q"},
+		{"destroy", func(r *rackRig) { r.ok(r.activate().Destroy(bg)) }, "- p"},
+		{"force", func(r *rackRig) {
+			_, err := Create(bg, "q", r.capacity, api.CreateOptions{Force: true, Staging: r.staging}, r.options())
+			r.ok(err)
+		}, "- p q"},
+	}
+	for _, step := range steps {
+		states := 0
+		ends := make(map[string]int)
+		for at := uint64(1); ; at++ {
+			rng := rand.New(rand.NewPCG(at, 1))
+			r := newRackRig(t, at, 12*mib, 2, 1)
+			r.meta = 64 << 10
+			r = r.again(at, r.disks)
+			if step.name != "create" {
+				r.run(func() { r.create(api.CreateOptions{}) })
+			}
+			cutter := &devsim.Cutter{Sched: r.s, At: at}
+			r.open.OnIO = cutter.OnIO
+			err := r.s.Run(func() { step.do(r) })
+			if err == nil {
+				break // there are no more boundaries
+			}
+			if !errors.Is(err, sched.ErrCut) {
+				t.Fatal(err)
+			}
+			for range 2 {
+				after, cut := r.disks.Survivor(rng, devsim.CutOptions{})
+				states++
+				name := r.again(at, after).survivor()
+				ends[name]++
+				if !slices.Contains(strings.Fields(step.found), name) {
+					t.Errorf("%s cut at boundary %d (%v) leaves the pool %q", step.name, at, cut, name)
+				}
+			}
+		}
+		if states < 40 || len(ends) != len(strings.Fields(step.found)) && step.name != "force" {
+			t.Errorf("%s: %d crash states, %v", step.name, states, ends)
+		}
+		t.Logf("%s: %d crash states, %v", step.name, states, ends)
+	}
+}
+
+// survivor names the pool that can be activated after a crash, "-" if none. It
+// must work, and a creation must be possible in any case.
+func (r *rackRig) survivor() string {
+	r.t.Helper()
+	name := "-"
+	r.run(func() {
+		for _, n := range []string{"p", "q"} {
+			p, err := Activate(bg, n, r.paths(), api.ActivateOptions{}, r.options())
+			switch api.CodeOf(err) { //nolint:exhaustive // the others are failures
+			case 0:
+			case api.ENOENT:
+				continue
+			case api.ESTATE: // the drives of a creation or destruction that was cut off
+				if !strings.Contains(err.Error(), "metadata drive is missing") {
+					r.t.Error(err)
+				}
+				continue
+			default:
+				r.t.Error(err)
+				continue
+			}
+			if name != "-" {
+				r.t.Errorf("both %s and %s are there", name, n)
+			}
+			name = n
+			r.putOn(p, 0, fill(10))
+			r.putOn(p, 1, fill(10))
+			r.putOn(p, 2, fill(10))
+			r.ok(p.Close())
+		}
+		r.create(api.CreateOptions{Force: true})
+		r.ok(r.activate().Close())
+	})
+	return name
+}
+
+// A drive of a creation that was cut off is refused with a sentence that says
+// so.
+func TestCutOffCreationIsSaid(t *testing.T) {
+	r := newRackRig(t, 1, 16*mib, 2, 0)
+	r.run(func() {
+		r.disks[0].Inject(devsim.Fault{Code: bdev.OpWrite, From: mib + 4096, To: 16 * mib, Err: syscall.EIO, Skip: 1})
+		_, err := Create(bg, "p", r.capacity, api.CreateOptions{}, r.options())
+		r.want(api.EIO, err)
+		r.disks[0].Heal()
+		r.create(api.CreateOptions{}) // what failed without a crash left nothing
+		_, err = r.disks[0].WriteAt(make([]byte, 16*mib), 0)
+		r.ok(err)
+		_, err = r.activateOn(r.paths(), api.ActivateOptions{})
+		r.want(api.ESTATE, err)
+		if !strings.Contains(err.Error(), "never activated") {
+			t.Error(err)
+		}
+		_, err = Create(bg, "p", r.capacity, api.CreateOptions{}, r.options())
+		r.want(api.ESTATE, err)
+		if !strings.Contains(err.Error(), "a creation that was cut off") || !strings.Contains(err.Error(), "a1") {
+			t.Error(err)
+		}
+		r.create(api.CreateOptions{Force: true})
+	})
+}
