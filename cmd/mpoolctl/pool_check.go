@@ -3,10 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,168 +10,119 @@ import (
 	"github.com/mpool-go/mpool/mpool/check"
 )
 
+// checkOptions are the options of pool check.
+type checkOptions struct {
+	data   bool
+	repair bool
+}
+
 func newPoolCheck(a *app) *cobra.Command {
-	var data bool
+	var o checkOptions
 	c := &cobra.Command{
-		Use:   "check DEV...",
-		Short: "Check an inactive pool's devices, without changing anything",
-		Long: `Check all devices of a pool that is not active: superblocks, metadata, every log
-and, with --data, all data of all mblocks. Nothing is changed and no daemon is
-needed. The exit code is 1 when there is a problem. Notes are no problems: they
-are what a crash may leave and the next activation mends.`,
+		Use:   "check NAME|DEV...",
+		Short: "Check an inactive pool's drives; with --repair, mend them",
+		Long: `Check all drives of a pool that is not active: superblocks, metadata, every log
+and, with --data, all data of all mblocks. Name the devices or files, or the pool by
+name or UUID: its drives are then looked for among the host's block devices or,
+for a pool in regular files, among the files that follow the name. No daemon is
+needed. The exit code is 1 when there is a problem. Notes are no problems: they are
+what a crash may leave and the next activation mends.
+
+Without --repair nothing is changed. With it, what the drives say twice is mended:
+lost or differing superblock copies, the lost copy of a log's last page, a log that a
+compaction has replaced. What was mended is checked again; the exit code is 0 when no
+problem remains. What has no second copy is reported and left, and so is everything
+when it is not certain what is right. A repair that is cut off can be begun again.`,
+		Example: `  mpoolctl pool check data
+  mpoolctl pool check --data /dev/nvme1n1 /dev/nvme2n1
+  mpoolctl pool check --repair --yes data ./drive0 ./drive1`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
-			return runPoolCheck(ctx, a, args, data)
+			return runPoolCheck(ctx, a, args, o)
 		}),
 	}
-	c.Flags().BoolVar(&data, "data", false, "verify all data too")
+	c.Flags().BoolVar(&o.data, "data", false, "verify all data too")
+	c.Flags().BoolVar(&o.repair, "repair", false, "mend what has redundancy")
 	return c
 }
 
-func runPoolCheck(ctx context.Context, a *app, args []string, data bool) error {
-	if err := checkDevices(ctx, a, args); err != nil {
-		return err
-	}
-	o := check.Options{Data: data}
-	if data {
-		bar, last := a.newProgress("verifying", 0), int64(0)
-		defer bar.end()
-		o.Progress = func(done, total int64) {
-			bar.grow(total)
-			bar.add(done - last)
-			last = done
+func runPoolCheck(ctx context.Context, a *app, args []string, o checkOptions) error {
+	if o.repair && !a.interactive() {
+		if err := a.confirm("write to the drives of the pool"); err != nil {
+			return err
 		}
 	}
-	r, err := check.Run(ctx, absolutePaths(args), o)
+	devices, err := a.offlineDevices(ctx, args)
 	if err != nil {
 		return err
 	}
-	if err := a.print(newCheckView(r)); err != nil {
+	bar := &checkProgress{a: a}
+	defer func() { bar.end() }()
+	opt := check.Options{Data: o.data}
+	if o.data {
+		opt.Progress = bar.show
+	}
+	r := check.Report{}
+	if o.repair {
+		opt.Confirm = func(mended []check.Problem) error {
+			bar.end()
+			return a.confirmMending(mended)
+		}
+		r, err = check.Repair(ctx, devices, opt)
+	} else {
+		r, err = check.Run(ctx, devices, opt)
+	}
+	if err != nil {
+		return err
+	}
+	bar.end()
+	v := newCheckView(r)
+	if err := a.print(v); err != nil {
 		return err
 	}
 	if r.OK {
 		return nil
 	}
-	return reportedError{api.Errorf(api.ECORRUPT, "", "%s found", plural(len(r.Problems), "problem"))}
-}
-
-// checkDevices turns a pool's name, which is no device, into an error that says
-// what to do.
-func checkDevices(ctx context.Context, a *app, args []string) error {
-	for _, arg := range args {
-		if strings.Contains(arg, "/") {
-			continue
-		}
-		if _, err := os.Stat(arg); err == nil {
-			continue
-		}
-		var info api.PoolInfo
-		err := a.withDaemon(ctx, func(d daemon) (err error) {
-			info, err = findPool(ctx, d, arg)
-			return err
-		})
-		if err != nil {
-			return api.Errorf(api.ENOENT, "", "there is no device %s; name the devices of an inactive pool", arg)
-		}
-		var paths []string
-		for _, d := range info.Drives {
-			paths = append(paths, d.Path)
-		}
-		return api.Errorf(api.EBUSY, "", "pool %s is active: deactivate it, then check %s",
-			info.Name, strings.Join(paths, " "))
+	what := "found"
+	if o.repair {
+		what = "left"
 	}
-	return nil
+	return reportedError{api.Errorf(api.ECORRUPT, "", "%s %s", plural(v.remaining(), "problem"), what)}
 }
 
-// checkView is a report as it is shown.
-type checkView struct {
-	OK            bool          `json:"ok"`
-	Pool          string        `json:"pool"`
-	UUID          string        `json:"uuid"`
-	Epoch         uint64        `json:"epoch"`
-	Problems      []problemView `json:"problems"`
-	Notes         []problemView `json:"notes"`
-	Dropped       int           `json:"dropped"` // findings that are not listed
-	Superblocks   int           `json:"superblocks"`
-	Records       int64         `json:"records"`
-	Mblocks       int64         `json:"mblocks"`
-	Mlogs         int64         `json:"mlogs"`
-	LogPages      int64         `json:"log_pages"`
-	VerifiedBytes int64         `json:"verified_bytes"`
-	TotalBytes    int64         `json:"total_bytes"`
-	FreeBytes     int64         `json:"free_bytes"`
-	LiveBytes     int64         `json:"live_bytes"`
-	OverheadBytes int64         `json:"overhead_bytes"`
-}
-
-type problemView struct {
-	Code     string `json:"code"`
-	Object   string `json:"object"` // "": none
-	Device   string `json:"device"` // "": none
-	Offset   int64  `json:"offset"`
-	Text     string `json:"text"`
-	Repaired bool   `json:"repaired"`
-}
-
-func newCheckView(r check.Report) checkView {
-	return checkView{
-		OK: r.OK, Pool: r.Pool, UUID: r.UUID, Epoch: r.Epoch,
-		Problems: newProblemViews(r.Problems), Notes: newProblemViews(r.Notes), Dropped: r.Dropped,
-		Superblocks: r.Superblocks, Records: r.Records, Mblocks: r.Mblocks, Mlogs: r.Mlogs, LogPages: r.LogPages,
-		VerifiedBytes: r.VerifiedBytes, TotalBytes: r.Space.Total, FreeBytes: r.Space.Free,
-		LiveBytes: r.Space.Live, OverheadBytes: r.Space.Overhead,
-	}
-}
-
-func newProblemViews(problems []check.Problem) []problemView {
-	views := make([]problemView, 0, len(problems))
-	for _, p := range problems {
-		v := problemView{Code: p.Code, Device: p.Device, Offset: p.Offset, Text: p.Text, Repaired: p.Repaired}
-		if p.Object != 0 {
-			v.Object = p.Object.String()
-		}
-		views = append(views, v)
-	}
-	return views
-}
-
-func (v checkView) show(w io.Writer, quiet bool) error {
-	for _, p := range v.Problems {
-		if err := p.show(w, "problem"); err != nil {
-			return err
-		}
-	}
-	if quiet {
+// confirmMending shows what would be mended and asks.
+func (a *app) confirmMending(mended []check.Problem) error {
+	if a.yes {
 		return nil
 	}
-	for _, p := range v.Notes {
-		if err := p.show(w, "note"); err != nil {
+	for _, p := range newProblemViews(mended) {
+		if err := p.show(a.stderr, "mendable"); err != nil {
 			return err
 		}
 	}
-	verdict := "clean"
-	if !v.OK {
-		verdict = plural(len(v.Problems), "problem")
-	}
-	pool := "none"
-	if v.UUID != "" {
-		pool = fmt.Sprintf("%s (%s)", v.Pool, v.UUID)
-	}
-	return writeFields(w,
-		"pool", pool, "superblocks", strconv.Itoa(v.Superblocks),
-		"metadata records", strconv.FormatInt(v.Records, 10), "mblocks", strconv.FormatInt(v.Mblocks, 10),
-		"mlogs", strconv.FormatInt(v.Mlogs, 10), "log pages", strconv.FormatInt(v.LogPages, 10),
-		"data verified", showBytes(v.VerifiedBytes), "result", verdict)
+	return a.confirm("mend %s", map[bool]string{true: "this", false: fmt.Sprintf("these %d", len(mended))}[len(mended) == 1])
 }
 
-func (p problemView) show(w io.Writer, what string) error {
-	place := ""
-	if p.Object != "" {
-		place += " object " + p.Object
+// checkProgress shows how far a check of data is. A repair begins again when it
+// looks at what it has mended.
+type checkProgress struct {
+	a     *app
+	bar   progress
+	begun bool
+	last  int64
+}
+
+func (p *checkProgress) show(done, total int64) {
+	if !p.begun || done < p.last {
+		p.end()
+		p.bar, p.begun = p.a.newProgress("verifying", total), true
 	}
-	if p.Device != "" {
-		place += fmt.Sprintf(" at %s+%d", p.Device, p.Offset)
-	}
-	_, err := fmt.Fprintf(w, "%s: %s%s: %s\n", what, p.Code, place, p.Text)
-	return err
+	p.bar.grow(total)
+	p.bar.add(done - p.last)
+	p.last = done
+}
+
+func (p *checkProgress) end() {
+	p.bar.end()
+	p.bar, p.begun, p.last = progress{}, false, 0
 }

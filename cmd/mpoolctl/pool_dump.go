@@ -3,8 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -13,41 +13,31 @@ import (
 
 func newPoolDump(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "dump DEV...",
+		Use:   "dump NAME|DEV...",
 		Short: "Print an inactive pool's superblocks and metadata records",
-		Long: `Print what is on the devices of a pool that is not active: superblocks, metadata
-logs and their records. The text is for people and may change; with --json each
-line is an object with the field "line".`,
+		Long: `Print what is on the drives of a pool that is not active: the superblocks of each,
+metadata logs and their records. Drives are named as for pool check. Each line has a
+type and name=value pairs; with --json it is an object of these names with the type
+as "type". The lines are for people and may change.`,
+		Example: `  mpoolctl pool dump /dev/nvme1n1 | less
+  mpoolctl --json pool dump data | jq 'select(.type == "operation" and .op == "create")'`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: a.verb(func(ctx context.Context, args []string) error {
-			if err := checkDevices(ctx, a, args); err != nil {
+			devices, err := a.offlineDevices(ctx, args)
+			if err != nil {
 				return err
 			}
-			if !a.json {
-				out := bufio.NewWriter(a.stdout)
-				return errors.Join(check.Dump(ctx, out, absolutePaths(args), check.Options{}), out.Flush())
-			}
-			return a.jsonLines(func(w io.Writer) error {
-				return check.Dump(ctx, w, absolutePaths(args), check.Options{})
+			out := bufio.NewWriter(a.stdout)
+			enc := json.NewEncoder(out)
+			enc.SetEscapeHTML(false)
+			err = check.Dump(ctx, devices, check.Options{}, func(l *check.Line) error {
+				if a.json {
+					return enc.Encode(l)
+				}
+				_, err := out.WriteString(l.String() + "\n")
+				return err
 			})
+			return errors.Join(err, out.Flush())
 		}),
 	}
-}
-
-// jsonLines prints each line that f writes as a JSON object.
-func (a *app) jsonLines(f func(w io.Writer) error) error {
-	r, w := io.Pipe()
-	written := make(chan error, 1)
-	go func() {
-		err := f(w)
-		written <- errors.Join(err, w.Close())
-	}()
-	var err error
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 16<<20)
-	for err == nil && lines.Scan() {
-		err = a.printJSON(map[string]string{"line": lines.Text()})
-	}
-	err = errors.Join(err, lines.Err(), r.Close())
-	return errors.Join(<-written, err)
 }

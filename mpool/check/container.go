@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"slices"
 
 	"github.com/mpool-go/mpool/mlog"
 )
@@ -66,27 +67,31 @@ func (c *checker) content(ctx context.Context, s *scan, to consumer) (*content, 
 // nil. b is the one of the higher generation, or, where they have the same, the
 // one that is looked at first.
 func (c *checker) active(a, b *content) *content {
-	for _, l := range []*content{a, b} {
-		c.report.LogPages += l.pages
-		for _, p := range l.notes {
-			c.note(p)
-		}
-	}
-	bad := len(a.tails) == 0 || b.end == nil || len(b.findings) > 0 || !b.ended
+	c.take(a.scan)
+	c.take(b.scan)
 	for _, p := range b.findings {
 		c.problem(p)
 	}
-	for _, p := range a.findings {
-		if !bad {
-			p.Code = LogFormer
-			p.Text += "; the other log of the container replaced it, so nothing is lost"
-			c.note(p)
+	whole := b.end != nil && len(b.findings) == 0 && b.ended
+	gone := len(a.tails) == 0 && a.discover // of what generation it was is unknown
+	closed := whole && b.end.page.Clean() && b.end.page.Epoch == c.sb.Epoch
+	// What tells of a lost change is no rot.
+	later := slices.ContainsFunc(a.findings, func(p Problem) bool { return p.Code == LogEpoch || p.Code == LogAhead })
+	for i := range a.findings {
+		p := &a.findings[i]
+		if !whole || gone || later {
+			c.problem(*p)
 			continue
 		}
-		c.problem(p)
+		p.Code = LogFormer
+		p.Text += "; the other log of the container replaced it, so nothing is lost"
+		c.note(*p)
+	}
+	if whole && !later && (!gone || closed) && len(a.findings) > 0 {
+		c.mends = append(c.mends, emptied(a.scan, c.sb.Epoch))
 	}
 	switch {
-	case len(a.tails) == 0 || b.end == nil:
+	case b.end == nil || gone && !closed:
 		return nil
 	case b.ended:
 		c.handedOver(a, b)
@@ -98,6 +103,17 @@ func (c *checker) active(a, b *content) *content {
 	}
 	c.problem(a.problem(ContainerNone, a.extent.Offset(), "neither this log nor %s has the end of a compaction", b.name))
 	return nil
+}
+
+// take takes over what a scan of a log has counted and noted.
+func (c *checker) take(s *scan) {
+	c.report.LogPages += s.pages
+	for _, p := range s.notes {
+		c.note(p)
+	}
+	if len(s.findings) == 0 {
+		c.mends = append(c.mends, s.mends...)
+	}
 }
 
 // handedOver compares what the active log says of the one before with that.

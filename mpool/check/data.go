@@ -20,53 +20,66 @@ type part struct {
 	page   uint32 // checksum page; of a small mblock there is none
 }
 
-// verifier hands out parts to tasks and takes their results.
+// maxReads bounds the reads of data that are under way on all drives together;
+// each has a MiB of memory.
+const maxReads = 128
+
+// verifier hands out parts to tasks and takes their results. Any task reads from
+// any drive, but each drive has no more reads than it is to have: one that hangs
+// holds up its own tasks only.
 type verifier struct {
 	c     *checker
 	st    *state
-	list  []extent
 	total int64
+	most  int // reads under way on one drive
 
 	mu sched.Mutex
 	// +checklocks:mu
-	at int // in list
-	// +checklocks:mu
-	cur part // of list[at-1]; its next part begins at cur.first
-	// +checklocks:mu
-	left uint32 // blocks of it
+	queues []*queue // one of each drive that holds data
 	// +checklocks:mu
 	done int64
 	// +checklocks:mu
 	failed error
 	// +checklocks:mu
-	running int
+	running int // tasks
 	// +checklocks:mu
-	idle sched.Cond
+	changed sched.Cond // done or running
 }
 
-// data reads all mblocks, in the order in which they lie on the drives, by
+// queue is what is left to verify on one drive, in the order in which it lies
+// there. Fields are guarded by the verifier's lock.
+type queue struct {
+	list  []extent // objects that were not begun
+	cur   part     // its next part begins at cur.first
+	left  uint32   // blocks of it
+	reads int      // under way
+}
+
+// data reads all mblocks, of each drive in the order in which they lie there, by
 // several tasks. It is done when all of them have ended.
 func (c *checker) data(ctx context.Context, st *state, list []extent) error {
-	v := &verifier{c: c, st: st, list: list, running: c.o.Reads}
+	v := &verifier{c: c, st: st, most: c.o.Reads}
+	queues := split(list)
+	v.most = max(1, min(v.most, maxReads/max(1, len(queues))))
+	tasks := max(1, v.most*len(queues))
 	v.mu.Lock()
-	v.idle.Init(nil, &v.mu)
+	v.changed.Init(nil, &v.mu)
+	v.queues, v.running = queues, tasks
 	v.mu.Unlock()
 	everyObject(st.table, func(o *layout.Object) { v.total += int64(o.Written) })
 	found := len(c.report.Problems)
-	for range c.o.Reads - 1 {
+	for range tasks - 1 {
 		(*sched.Sched)(nil).Go("check data", func() { v.work(ctx, func() {}) })
 	}
-	v.work(ctx, func() {
-		v.mu.Lock()
-		done := v.done
-		v.mu.Unlock()
-		c.o.Progress(done, v.total)
-	})
+	v.work(ctx, v.progress)
 	v.mu.Lock()
 	for v.running > 0 {
-		if err := v.idle.Wait(context.WithoutCancel(ctx)); err != nil {
+		if err := v.changed.Wait(context.WithoutCancel(ctx)); err != nil {
 			break // never: the context does not end
 		}
+		v.mu.Unlock()
+		v.progress()
+		v.mu.Lock()
 	}
 	done, err := v.done, v.failed
 	v.mu.Unlock()
@@ -79,55 +92,88 @@ func (c *checker) data(ctx context.Context, st *state, list []extent) error {
 	return nil
 }
 
-// work verifies parts until none is left or the context ends.
+// split makes a queue of each drive. list is in the order of drives.
+func split(list []extent) []*queue {
+	var queues []*queue
+	for len(list) > 0 {
+		n := 1
+		for n < len(list) && list[n].slot == list[0].slot {
+			n++
+		}
+		queues = append(queues, &queue{list: list[:n]})
+		list = list[n:]
+	}
+	return queues
+}
+
+// progress tells how far it is.
+func (v *verifier) progress() {
+	v.mu.Lock()
+	done := v.done
+	v.mu.Unlock()
+	v.c.o.Progress(done, v.total)
+}
+
+// work verifies parts until none is left for this task or the context ends.
 func (v *verifier) work(ctx context.Context, progress func()) {
 	buf := bdev.AllocBuffer(windowMost * blockSize)
 	defer bdev.FreeBuffer(buf)
 	var sums [mblock.PageSums]uint32
 	for {
 		err := ended(ctx)
-		p, ok := v.next(err)
+		q, p, ok := v.next(err)
 		if !ok {
 			return
 		}
 		good := v.c.verify(&p, buf, &sums)
 		v.mu.Lock()
 		v.done += good
+		q.reads--
+		v.changed.Broadcast()
 		v.mu.Unlock()
 		progress()
 	}
 }
 
-// next returns the next part. When there is none, or an error, the caller's work
-// is over.
-func (v *verifier) next(err error) (part, bool) {
+// next returns the next part, of the drive with the fewest reads under way. When
+// there is none, or an error, the caller's work is over: what is left are drives
+// that have their reads.
+func (v *verifier) next(err error) (*queue, part, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for err == nil && v.left == 0 && v.at < len(v.list) {
-		v.openLocked(v.list[v.at].id)
-		v.at++
+	var best *queue
+	for _, q := range v.queues {
+		for q.left == 0 && len(q.list) > 0 {
+			v.openLocked(q)
+		}
+		if q.left > 0 && q.reads < v.most && (best == nil || q.reads < best.reads) {
+			best = q
+		}
 	}
-	if err != nil || v.left == 0 {
+	if err != nil || best == nil {
 		if v.failed == nil {
 			v.failed = err
 		}
 		v.running--
-		v.idle.Broadcast()
-		return part{}, false
+		v.changed.Broadcast()
+		return nil, part{}, false
 	}
-	p := v.cur
-	p.blocks = min(v.left, mblock.PageSums)
-	v.left -= p.blocks
-	v.cur.first += p.blocks
-	v.cur.page++
-	return p, true
+	p := best.cur
+	p.blocks = min(best.left, mblock.PageSums)
+	best.left -= p.blocks
+	best.cur.first += p.blocks
+	best.cur.page++
+	best.reads++
+	return best, p, true
 }
 
-// openLocked makes an object the one whose parts are handed out, if it is an
-// mblock with data on a drive that is there.
+// openLocked makes a queue's next object the one whose parts are handed out, if
+// it is an mblock with data on a drive that is there.
 //
 // +checklocks:v.mu
-func (v *verifier) openLocked(id layout.ObjectID) {
+func (v *verifier) openLocked(q *queue) {
+	id := q.list[0].id
+	q.list = q.list[1:]
 	o, ok := v.st.table.Lookup(id)
 	if !ok || id.Kind() != layout.KindMblock {
 		return
@@ -135,8 +181,8 @@ func (v *verifier) openLocked(id layout.ObjectID) {
 	if _, bad := v.c.misplaced(&o); bad || v.c.bySlot[o.Extent.Drive].dev == nil {
 		return
 	}
-	v.cur = part{dev: v.c.bySlot[o.Extent.Drive].dev, object: o}
-	v.left = dataBlocks(&o)
+	q.cur = part{dev: v.c.bySlot[o.Extent.Drive].dev, object: o}
+	q.left = dataBlocks(&o)
 }
 
 func dataBlocks(o *layout.Object) uint32 { return uint32((o.Written + blockSize - 1) / blockSize) }

@@ -68,29 +68,35 @@ func TestCannotLook(t *testing.T) {
 		want  api.Code
 	}{
 		{bg, nil, api.EINVAL},
-		{bg, []string{missing}, api.EIO},
-		{bg, []string{os.DevNull}, api.EIO},
+		{bg, []string{missing}, api.ENOENT},
+		{bg, []string{os.DevNull}, api.EINVAL},
 		{ended, []string{missing}, api.ECANCELED},
 	} {
 		if _, err := check.Run(c.ctx, c.paths, check.Options{}); !errors.Is(err, c.want) {
 			t.Errorf("%v: %v, want %v", c.paths, err, c.want)
 		}
-		if err := check.Dump(c.ctx, new(discard), c.paths, check.Options{}); !errors.Is(err, c.want) {
+		if err := check.Dump(c.ctx, c.paths, check.Options{}, discard); !errors.Is(err, c.want) {
 			t.Errorf("dump of %v: %v, want %v", c.paths, err, c.want)
+		}
+		if _, err := check.Repair(c.ctx, c.paths, check.Options{}); !errors.Is(err, c.want) {
+			t.Errorf("repair of %v: %v, want %v", c.paths, err, c.want)
 		}
 	}
 }
 
-type discard struct{ fail error }
+func discard(*check.Line) error { return nil }
 
-func (d *discard) Write(p []byte) (int, error) { return len(p), d.fail }
-
-// What a dump cannot write is an error.
-func TestDumpWriter(t *testing.T) {
+// A dump ends where its lines are not wanted any more.
+func TestDumpEnds(t *testing.T) {
 	disk := newPool(t)
-	full := errors.New("full")
-	err := check.Dump(bg, &discard{fail: full}, []string{"d0"}, check.Options{Open: opener(disk)})
-	if !errors.Is(err, full) {
-		t.Fatal(err)
+	full, n := errors.New("full"), 0
+	err := check.Dump(bg, []string{"d0"}, check.Options{Open: opener(disk)}, func(*check.Line) error {
+		if n++; n == 3 {
+			return full
+		}
+		return nil
+	})
+	if !errors.Is(err, full) || n != 3 {
+		t.Fatal(n, err)
 	}
 }

@@ -3,13 +3,17 @@
 // checksums of package mblock) and nothing of how the engine recovers: which
 // superblock counts, which metadata log is active, where a log ends and what
 // must be true of all that is worked out here anew, so that a mistake of
-// recovery shows as a disagreement. It never writes.
+// recovery shows as a disagreement.
 //
 // [Run] gives a [Report]: problems, each with a stable code and a place, and
 // notes, which are no problems: what a crash may leave and the next activation
-// mends, and what is worth knowing. [Dump] prints what is on the drives.
+// mends, and what is worth knowing. [Repair] also mends what has redundancy.
+// [Scan] says which pools devices carry, [Find] which devices carry a pool;
+// [Dump] gives what is on the drives.
 //
-//	r, err := check.Run(ctx, []string{"/dev/sdx"}, check.Options{Data: true})
+//	devices, err := check.HostDevices()
+//	drives, _, err := check.Find(ctx, "data", devices, check.Options{})
+//	r, err := check.Run(ctx, drives, check.Options{Data: true})
 //	for _, p := range r.Problems {
 //		fmt.Println(p)
 //	}
@@ -38,7 +42,9 @@
 //	metadata-missing      the metadata drive is not there
 //
 // A missing, damaged or older copy is a note where a crash while superblocks are
-// written explains it: the copies are written one after the other.
+// written explains it: the copies are written one after the other, those of the
+// metadata drive before those of the others. So any drive but the metadata drive
+// may be behind, by any number of generations and epochs.
 //
 // Logs, the metadata's (without object) and mlogs:
 //
@@ -93,6 +99,11 @@
 //	data-padding          the last block has more than the recorded length
 //	data-sums             a checksum page is not what was written
 //
+// Of a repair:
+//
+//	repair-refused        (note) nothing was mended, although something could be:
+//	                      it is not certain what is right
+//
 // # Strictness
 //
 // Activation takes a log's operations as upserts, because a compaction and the
@@ -101,11 +112,35 @@
 // that a compaction replaced is still there, both must say the same at that
 // moment.
 //
+// # Repair
+//
+// The formats have redundancy in three places, and that is what [Repair] uses:
+//
+//	superblock copies     three on each drive. Those that are missing, damaged,
+//	                      older, different or misplaced are written anew from the
+//	                      newest superblock of the pool, with the slot and UUID
+//	                      that most of the drive's own copies have. A drive without
+//	                      a valid copy of its own stays so: nobody knows which it is.
+//	log-copy              each tail is written twice. The lost copy is written anew
+//	                      if its slot holds nothing newer.
+//	log-former            the log that a compaction replaced says nothing that
+//	                      counts. It gets an empty tail, of its generation and
+//	                      newer than all that it has. A metadata log without any tail
+//	                      (log-no-tail) is one only where the other log was closed
+//	                      cleanly by the last activation.
+//
+// A write that is cut off damages only what it was to mend: a superblock copy
+// while another one of the drive is valid, a tail slot that counts for nothing, a
+// pair of slots while the other pair has the log's tails. Logs of objects are
+// written to only when the metadata is without a fault.
+//
 // # Invariants
 //
-//   - Nothing is written, and devices are opened for reading only.
+//   - Run, Scan, Find and Dump write nothing, and open devices for reading only.
+//   - Repair writes nothing but what it asked [Options].Confirm for, and leaves,
+//     cut off at any moment, nothing that is worse than it was.
 //   - It ends on any bytes, does not panic, and needs memory in proportion to the
-//     metadata that is there, besides a few MiB.
+//     metadata that is there, besides a MiB for each read of data under way.
 //   - The same bytes give the same report.
 //
 // # Locks
@@ -169,6 +204,8 @@ const (
 	BirthTwice    = "birth-twice"
 	RootDangling  = "root-dangling"
 	RootLimit     = "root-limit"
+
+	RepairRefused = "repair-refused"
 
 	DataUnreadable = "data-unreadable"
 	DataChecksum   = "data-checksum"

@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 
+	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mpool/omf"
 )
@@ -46,6 +47,12 @@ func (c *checker) divide() bool {
 		d.zones = min(uint64(e.EndCopy/d.zone), maxZones)
 		d.head = uint64((end + d.zone - 1) / d.zone)
 		switch {
+		case e.Class > uint8(api.ClassStaging):
+			c.problem(Problem{
+				Code: Geometry, Device: d.path(),
+				Text: fmt.Sprintf("drive %d is of media class %d, which there is not", e.Slot, e.Class),
+			})
+			good = false
 		case d.head >= d.zones:
 			c.problem(Problem{
 				Code: Geometry, Device: d.path(),
@@ -135,18 +142,32 @@ func (d *drive) wholeZones(e layout.Extent) (whole, inside bool) {
 	return whole, e.Start >= d.head*zb && e.End() <= d.zones*zb
 }
 
-// account adds the drives up.
+// space accounts for the drive.
+func (d *drive) space() Space {
+	return Space{
+		Total:     d.entry.Size,
+		Overhead:  int64(d.head) * d.zone,
+		Live:      int64(d.live) * d.zone,
+		Remainder: d.entry.Size - int64(d.zones)*d.zone,
+		Free:      (int64(d.zones) - int64(d.head) - int64(d.live)) * d.zone,
+	}
+}
+
+// account lists the pool's drives and adds them up, as far as they are divided.
 func (c *checker) account() {
+	c.report.Space, c.report.Drives = Space{}, nil
 	for _, e := range c.sb.Drives {
-		d := c.bySlot[e.Slot]
-		if d == nil || d.dev == nil {
+		if e.State != omf.DriveOnline {
 			continue
 		}
-		s := &c.report.Space
-		s.Total += e.Size
-		s.Overhead += int64(d.head) * d.zone
-		s.Live += int64(d.live) * d.zone
-		s.Remainder += e.Size - int64(d.zones)*d.zone
-		s.Free += (int64(d.zones) - int64(d.head) - int64(d.live)) * d.zone
+		r := DriveReport{UUID: e.UUID.String(), Slot: e.Slot, Class: api.Class(e.Class), Metadata: e.Slot == c.sb.MetaSlot}
+		if dev := c.deviceAt(int(e.Slot)); dev != nil {
+			r.Path, r.Generation, r.Epoch = dev.path, dev.best.Generation, dev.best.Epoch
+		}
+		if d := c.bySlot[e.Slot]; d != nil && d.dev != nil {
+			r.Space = d.space()
+			c.report.Space.add(r.Space)
+		}
+		c.report.Drives = append(c.report.Drives, r)
 	}
 }

@@ -1,41 +1,41 @@
 package check
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"time"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mlog"
 	"github.com/mpool-go/mpool/mpool/omf"
 )
 
-// Dump prints what is on the devices: the superblocks, then of each metadata log
-// its tails, its groups of pages, its end, and its records with one line for
-// each operation; then what Run would have to say up to there. The text is for
-// people and may change. Errors as Run, and those of w.
-func Dump(ctx context.Context, w io.Writer, devices []string, o Options) error {
-	o = o.withDefaults()
-	list, err := openAll(ctx, devices, &o)
+// Dump calls f with what is on the devices: the superblocks of each, then of
+// each metadata log its tails, its groups of pages, its end, and its records
+// with their operations; then what Run would have to say up to there. The lines
+// are for people and may change. Errors as Run, and that of f, which ends it.
+func Dump(ctx context.Context, devices []string, o Options, f func(*Line) error) error {
+	o = o.withDefaults(opDump)
+	list, err := openAll(ctx, devices, &o, o.Open)
 	if err != nil {
 		return err
 	}
-	out := bufio.NewWriter(w)
-	d := &dumper{c: checker{o: o, devices: list, pages: newPages()}, w: out}
+	d := &dumper{c: newChecker(list, o), out: f}
 	err = d.run(ctx)
 	d.c.pages.free()
-	if ferr := out.Flush(); err == nil && ferr != nil {
-		err = &api.Error{Code: api.EIO, Op: opCheck, Detail: "the text cannot be written", Err: ferr}
+	if d.err != nil {
+		err = d.err
 	}
-	return errors.Join(err, closeAll(list))
+	return errors.Join(err, closeAll(list, o.op))
 }
 
-// dumper prints. Errors of the writer are seen when it is flushed.
+// dumper makes lines.
 type dumper struct {
-	c checker
-	w *bufio.Writer
+	c   *checker
+	out func(*Line) error
+	err error // of out: nothing is given to it any more
 
 	pages run // of one group, not printed yet
 }
@@ -50,9 +50,10 @@ type run struct {
 	why          string // they do not belong here
 }
 
-// line prints a line. The writer keeps its error for Flush.
-func (d *dumper) line(format string, args ...any) {
-	fmt.Fprintf(d.w, format+"\n", args...)
+func (d *dumper) line(depth int, what string, pairs ...any) {
+	if d.err == nil {
+		d.err = d.out(&Line{Type: what, Depth: depth, Fields: fields(pairs...)})
+	}
 }
 
 func (d *dumper) run(ctx context.Context) error {
@@ -67,45 +68,78 @@ func (d *dumper) run(ctx context.Context) error {
 		err = d.logs(ctx)
 	}
 	for _, p := range d.c.report.Problems {
-		d.line("problem %v", p)
+		d.finding("problem", &p)
 	}
 	for _, p := range d.c.report.Notes {
-		d.line("note %v", p)
+		d.finding("note", &p)
 	}
 	return err
 }
 
+func (d *dumper) finding(what string, p *Problem) {
+	pairs := []any{"code", p.Code}
+	if p.Object != 0 {
+		pairs = append(pairs, "object", p.Object.String())
+	}
+	if p.Device != "" {
+		pairs = append(pairs, "device", p.Device, "offset", p.Offset)
+	}
+	d.line(0, what, append(pairs, "text", p.Text)...)
+}
+
 func (d *dumper) device(dev *device) {
-	d.line("device %s of %d bytes", dev.path, dev.size)
+	d.line(0, "device", "device", dev.path, "size_bytes", dev.size)
 	for i := range dev.sb {
 		s := &dev.sb[i]
 		if s.sb == nil {
-			d.line("  superblock copy %d at %d: %v", i, s.offset, s.err)
+			d.line(1, "superblock", "device", dev.path, "offset", s.offset, "copy", i, "error", s.err.Error())
 			continue
 		}
-		d.line("  superblock copy %d at %d", i, s.offset)
-		d.superblock(s.sb)
+		d.superblock(dev, s)
 	}
 }
 
-func (d *dumper) superblock(sb *omf.Superblock) {
-	d.line("    pool %q %v state %d created %d", sb.Name, sb.Pool, sb.State, sb.Created)
-	d.line("    copy %d slot %d drive %v generation %d epoch %d", sb.Copy, sb.Slot, sb.Drive, sb.Generation, sb.Epoch)
-	d.line("    features incompat %#x ro-compat %#x compat %#x", sb.Incompat, sb.ROCompat, sb.Compat)
+func (d *dumper) superblock(dev *device, s *sbCopy) {
+	sb := s.sb
+	d.line(1, "superblock", "device", dev.path, "offset", s.offset, "copy", sb.Copy,
+		"pool", sb.Name, "uuid", sb.Pool.String(), "state", poolState(sb.State),
+		"generation", sb.Generation, "epoch", sb.Epoch, "created", time.UnixMilli(int64(sb.Created)).UTC().Format(time.RFC3339Nano),
+		"slot", sb.Slot, "drive", sb.Drive.String(), "metadata_slot", sb.MetaSlot,
+		"incompatible", hex(sb.Incompat), "read_only_compatible", hex(sb.ROCompat), "compatible", hex(sb.Compat))
 	for i, l := range sb.Logs {
-		d.line("    metadata log %c on drive %d: blocks %d+%d birth %#x", 'A'+i, sb.MetaSlot, l.Start, l.Blocks, uint64(l.Birth))
+		d.line(2, "metadata_log", "log", logName(i), "slot", sb.MetaSlot, "start", l.Start, "blocks", l.Blocks, "birth", hex(uint64(l.Birth)))
 	}
 	for i := range sb.Drives {
 		e := &sb.Drives[i]
-		d.line("    drive %d: %v class %d state %d zone %d sector %d size %d last copy at %d",
-			e.Slot, e.UUID, e.Class, e.State, int64(1)<<e.ZoneLog2, 1<<e.SectorLog2, e.Size, e.EndCopy)
+		d.line(2, "drive", "slot", e.Slot, "uuid", e.UUID.String(), "class", api.Class(e.Class).String(), "state", driveState(e.State),
+			"zone_bytes", int64(1)<<e.ZoneLog2, "sector_bytes", 1<<e.SectorLog2, "size_bytes", e.Size, "end_copy", e.EndCopy)
 	}
 }
 
-// logs prints both metadata logs.
+func logName(i int) string { return string(rune('A' + i)) }
+
+func poolState(s omf.PoolState) string {
+	if s == omf.StateDestroyed {
+		return "destroyed"
+	}
+	return "normal"
+}
+
+func driveState(s omf.DriveState) string {
+	switch s {
+	case omf.DriveOnline:
+		return "online"
+	case omf.DriveRemoved:
+		return "removed"
+	}
+	return fmt.Sprintf("unknown (%d)", s)
+}
+
+// logs gives both metadata logs.
 func (d *dumper) logs(ctx context.Context) error {
-	for _, l := range d.c.metadataLogs() {
-		d.line("%s at %s+%d, %d blocks, birth %#x", l.name, l.dev.path, l.extent.Offset(), l.extent.Blocks, uint64(l.birth))
+	for i, l := range d.c.metadataLogs() {
+		d.line(0, "log", "log", logName(i), "device", l.dev.path, "offset", l.extent.Offset(), "blocks", l.extent.Blocks,
+			"birth", hex(uint64(l.birth)))
 		d.c.visit = d.page
 		s, err := d.c.scanLog(ctx, l)
 		if err != nil {
@@ -114,15 +148,15 @@ func (d *dumper) logs(ctx context.Context) error {
 		d.group()
 		for i, why := range s.why {
 			if why != "" {
-				d.line("  slot %d: %s", i, why)
+				d.line(1, "slot", "number", i, "error", why)
 				continue
 			}
 			p := &s.valid[i]
-			d.line("  slot %d: generation %d epoch %d group %d durable %d page %d records %d+%d%s",
-				i, p.Generation, p.Epoch, p.Group, p.Durable, p.Index, p.First, p.Fragments, clean(p))
+			d.line(1, "slot", "number", i, "generation", p.Generation, "epoch", p.Epoch, "group", p.Group, "durable", p.Durable,
+				"page", p.Index, "first_record", p.First, "fragments", p.Fragments, "clean", p.Clean())
 		}
 		if s.end != nil {
-			d.line("  ends with slot %d behind %d pages", s.end.slot, s.end.page.Index)
+			d.line(1, "end", "slot", s.end.slot, "pages", s.end.page.Index)
 		}
 		if _, err := d.c.content(ctx, s, d); err != nil {
 			return err
@@ -137,13 +171,6 @@ func (d *dumper) logs(ctx context.Context) error {
 	return nil
 }
 
-func clean(p *mlog.Page) string {
-	if p.Clean() {
-		return " clean"
-	}
-	return ""
-}
-
 // page takes in a final page.
 func (d *dumper) page(_ *scan, k uint32, p *mlog.Page, why string) {
 	g := &d.pages
@@ -156,64 +183,106 @@ func (d *dumper) page(_ *scan, k uint32, p *mlog.Page, why string) {
 	g.bytes += p.Bytes
 }
 
-// group prints the pages that were taken in.
+// group gives the pages that were taken in.
 func (d *dumper) group() {
 	switch g := &d.pages; {
 	case g.n == 0:
 	case g.why != "":
-		d.line("  pages %d+%d: %s", g.first, g.n, g.why)
+		d.line(1, "pages", "first", g.first, "count", g.n, "error", g.why)
 	default:
-		d.line("  pages %d+%d: epoch %d group %d durable %d records %d+%d, %d bytes",
-			g.first, g.n, g.epoch, g.group, g.durable, g.from, g.to-g.from, g.bytes)
+		d.line(1, "pages", "first", g.first, "count", g.n, "epoch", g.epoch, "group", g.group, "durable", g.durable,
+			"first_record", g.from, "records", g.to-g.from, "bytes", g.bytes)
 	}
 	d.pages = run{}
 }
 
-// start, data and end print a log's records.
-func (d *dumper) start(l *content) { d.line("  record 0: start, replaces generation %d", l.replaces) }
+// start, data and end give a log's records.
+func (d *dumper) start(l *content) {
+	d.line(1, "record", "number", 0, "kind", "start", "replaces_generation", l.replaces)
+}
 
 func (d *dumper) end(l *content) {
-	d.line("  record %d: end, the log before had %d records", l.records-1, l.carried)
+	d.line(1, "record", "number", l.records-1, "kind", "end", "former_records", l.carried)
 }
 
 func (d *dumper) data(number uint64, record []byte) {
-	d.line("  record %d: %d bytes", number, len(record))
+	d.line(1, "record", "number", number, "kind", "data", "bytes", len(record))
 	err := omf.DecodeRecord(record, func(op *omf.Op) error {
-		d.line("    %s", operation(op))
+		name, pairs := operation(op)
+		d.line(2, "operation", append([]any{"record", number, "op", name}, pairs...)...)
 		return nil
 	})
 	if err != nil {
-		d.line("    %v", err)
+		d.line(2, "operation", "record", number, "error", err.Error())
 	}
 }
 
-// operation shows an operation on one line.
-func operation(op *omf.Op) string {
+// operation returns an operation's name and its fields.
+func operation(op *omf.Op) (string, []any) {
 	o := &op.Object
+	object := []any{"id", o.ID.String(), "birth", hex(uint64(o.Birth))}
+	place := []any{"drive", o.Extent.Drive, "start", o.Extent.Start, "blocks", o.Extent.Blocks}
 	switch op.Type {
 	case omf.OpCreate:
-		return "create " + describe(o)
+		return "create", created(o, append(object, place...))
 	case omf.OpDelete:
-		return fmt.Sprintf("delete %v birth %d", o.ID, o.Birth)
+		return "delete", object
 	case omf.OpErase:
-		return fmt.Sprintf("erase %v birth %d generation %d", o.ID, o.Birth, o.Generation)
+		return "erase", append(object, "generation", o.Generation)
 	case omf.OpUpdate:
-		return fmt.Sprintf("update %v birth %d owner %d tag %#x", o.ID, o.Birth, o.Owner, o.Tag)
+		return "update", append(object, "owner", o.Owner, "tag", hex(o.Tag))
 	case omf.OpRelocate:
-		return fmt.Sprintf("relocate %v birth %d drive %d blocks %d+%d", o.ID, o.Birth, o.Extent.Drive, o.Extent.Start, o.Extent.Blocks)
+		return "relocate", append(object, place...)
 	case omf.OpRoot:
-		return fmt.Sprintf("root %q %v", op.Name, o.ID)
+		return "root", []any{"name", op.Name, "id", o.ID.String()}
 	case omf.OpOwner:
-		return fmt.Sprintf("owner %d parent %d %q", op.Index, op.Parent, op.Name)
+		return "owner", []any{"index", op.Index, "parent", op.Parent, "name", op.Name}
 	case omf.OpDrive:
-		return fmt.Sprintf("drive %d %v class %d state %d size %d", op.Drive.Slot, op.Drive.UUID, op.Drive.Class, op.Drive.State, op.Drive.Size)
-	case omf.OpProperty:
-		if op.Property == omf.PropLabel {
-			return fmt.Sprintf("property %d %q", op.Property, op.Name)
+		e := &op.Drive
+		return "drive", []any{
+			"slot", e.Slot, "uuid", e.UUID.String(), "class", api.Class(e.Class).String(), "state", driveState(e.State), "size_bytes", e.Size,
 		}
-		return fmt.Sprintf("property %d %d", op.Property, op.Value)
+	case omf.OpProperty:
+		return "property", []any{"property", propertyName(op.Property), "value", propertyValue(op)}
 	case omf.OpCounter:
-		return fmt.Sprintf("counter id %d birth %d", op.NextID, op.Birth)
+		return "counter", []any{"next_id", op.NextID, "next_birth", hex(uint64(op.Birth))}
 	}
-	return fmt.Sprintf("type %d", op.Type)
+	return "unknown", []any{"number", uint8(op.Type)}
+}
+
+// created adds what a create says beside id and place.
+func created(o *layout.Object, pairs []any) []any {
+	pairs = append(pairs, "kind", o.ID.Kind().String(), "capacity", o.Capacity, "owner", o.Owner, "tag", hex(o.Tag),
+		"created", time.UnixMilli(int64(o.Created)).UTC().Format(time.RFC3339Nano))
+	if o.ID.Kind() == layout.KindMlog {
+		pairs = append(pairs, "generation", o.Generation)
+		if o.Partner != 0 {
+			pairs = append(pairs, "partner", o.Partner.String())
+		}
+		return pairs
+	}
+	sums := make([]string, 0, len(o.Sums))
+	for _, s := range o.Sums {
+		sums = append(sums, fmt.Sprintf("%08x", s))
+	}
+	return append(pairs, "written", o.Written, "sums", sums)
+}
+
+func propertyName(p omf.Property) string {
+	names := []string{"", "uid", "gid", "mode", "label", "read_verify", "spare_percent", "shared"}
+	if int(p) < len(names) && p > 0 {
+		return names[p]
+	}
+	return fmt.Sprintf("unknown (%d)", p)
+}
+
+func propertyValue(op *omf.Op) any {
+	switch op.Property {
+	case omf.PropLabel:
+		return op.Name
+	case omf.PropMode:
+		return fmt.Sprintf("%04o", op.Value)
+	default:
+		return op.Value
+	}
 }

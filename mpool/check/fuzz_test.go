@@ -116,7 +116,7 @@ func agree(t *testing.T, disk *devsim.Disk) (ok bool) {
 	if diff := cmp.Diff(r, again); diff != "" {
 		t.Fatalf("two checks differ: %s", diff)
 	}
-	do(t, check.Dump(bg, io.Discard, []string{"d0"}, check.Options{Open: opener(disk)}))
+	do(t, check.Dump(bg, []string{"d0"}, check.Options{Open: opener(disk)}, discard))
 	if !r.OK {
 		return false
 	}

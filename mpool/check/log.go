@@ -77,6 +77,7 @@ type scan struct {
 	end      *tail // the end of the log, or nil
 	findings []Problem
 	notes    []Problem
+	mends    []mend // of what the notes are of
 }
 
 // scanLog reads a log and finds its end. Findings are the scan's, for the caller
@@ -152,12 +153,12 @@ func (c *checker) readSlots(ctx context.Context, s *scan) error {
 			s.tails = append(s.tails, tail{slot: i, page: s.valid[i]})
 		default:
 			s.why[i] = fmt.Sprintf("a tail of generation %d", s.valid[i].Generation)
-			s.overtaken(&s.valid[i], s.extent.Offset()+int64(i)*blockSize)
+			s.overtaken(&s.valid[i], s.slotOffset(i))
 		}
 	}
 	for i := range s.tails {
 		t := &s.tails[i]
-		s.heard(&t.page, s.extent.Offset()+int64(t.slot)*blockSize)
+		s.heard(&t.page, s.slotOffset(t.slot))
 	}
 	return nil
 }
@@ -310,14 +311,38 @@ func (s *scan) copies() {
 		return
 	}
 	mate := s.end.slot ^ 1
-	if why := s.why[mate]; why != "" || s.valid[mate].CRC != s.end.page.CRC {
-		if why == "" {
-			why = "it is another page"
-		}
-		s.notes = append(s.notes, s.problem(LogCopy, s.extent.Offset()+int64(mate)*blockSize,
-			"one of the two copies of the last page is lost: %s; the next group that is written makes it good", why))
+	why := s.why[mate]
+	if why == "" && s.valid[mate].CRC == s.end.page.CRC {
+		return
+	}
+	if why == "" {
+		why = "it is another page"
+	}
+	p := s.problem(LogCopy, s.slotOffset(mate),
+		"one of the two copies of the last page is lost: %s; the next group that is written makes it good", why)
+	s.notes = append(s.notes, p)
+	if s.idle(mate) {
+		page := slices.Clone(s.slots[s.end.slot*blockSize : (s.end.slot+1)*blockSize])
+		s.mends = append(s.mends, mend{findings: []Problem{p}, dev: s.dev, offset: p.Offset, log: s.logPlace, content: page})
 	}
 }
+
+// idle says whether the log says nothing by what is in a slot: no page of it, or
+// one from before its end.
+func (s *scan) idle(slot int) bool {
+	p, e := &s.valid[slot], &s.end.page
+	switch {
+	case p.Group == 0: // no page of the log
+		return true
+	case p.Generation != e.Generation:
+		return p.Generation < e.Generation
+	case p.Epoch != e.Epoch:
+		return p.Epoch < e.Epoch
+	}
+	return p.Group < e.Group
+}
+
+func (l *logPlace) slotOffset(slot int) int64 { return l.extent.Offset() + int64(slot)*blockSize }
 
 // errChanged is why a page cannot be read the second time as it was the first.
 var errChanged = errors.New("the page is not what it was a moment ago")

@@ -33,6 +33,7 @@ func (c *checker) metadata(ctx context.Context) (*state, error) {
 		if scans[i], err = c.scanLog(ctx, l); err != nil {
 			return nil, err
 		}
+		c.tailed = c.tailed || len(scans[i].tails) > 0
 	}
 	low, high := scans[1], scans[0]
 	if low.generation > high.generation {

@@ -255,13 +255,10 @@ func (c *checker) single(ctx context.Context, o *layout.Object) error {
 	if err != nil {
 		return err
 	}
-	c.report.LogPages += s.pages
 	for _, p := range s.findings {
 		c.problem(p)
 	}
-	for _, p := range s.notes {
-		c.note(p)
-	}
+	c.take(s)
 	return nil
 }
 

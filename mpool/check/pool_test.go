@@ -1,12 +1,13 @@
 package check_test
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"regexp"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -247,13 +248,33 @@ func TestCleanPool(t *testing.T) {
 	}
 }
 
+// dumped dumps disks as text, and looks that each line is JSON, too.
+func dumped(t *testing.T, disks ...*devsim.Disk) string {
+	t.Helper()
+	var names []string
+	for i := range disks {
+		names = append(names, fmt.Sprintf("d%d", i))
+	}
+	var b strings.Builder
+	do(t, check.Dump(bg, names, check.Options{Data: true, Open: opener(disks...)}, func(l *check.Line) error {
+		b.WriteString(l.String() + "\n")
+		j, err := json.Marshal(l)
+		do(t, err)
+		var v map[string]any
+		do(t, json.Unmarshal(j, &v))
+		if v["type"] != l.Type || len(v) != 1+len(l.Fields) {
+			t.Errorf("%v is %s", l, j)
+		}
+		return nil
+	}))
+	return b.String()
+}
+
 // A dump shows everything, and goes on where something is broken.
 func TestDump(t *testing.T) {
 	f := newFixture(t)
 	dump := func(disk *devsim.Disk) string {
-		var b bytes.Buffer
-		do(t, check.Dump(bg, &b, []string{"d0"}, check.Options{Data: true, Open: opener(disk)}))
-		return regexp.MustCompile("created [0-9]+").ReplaceAllString(plainText(b.String()), "created xxx")
+		return regexp.MustCompile(`created=\S+`).ReplaceAllString(plainText(dumped(t, disk)), "created=xxx")
 	}
 	golden(t, "dump.golden", dump(f.disk))
 	flip(f.disk, f.copyOffset(0)+9)

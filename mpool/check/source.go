@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 	"unsafe"
 
@@ -24,6 +25,15 @@ type Source interface {
 	Close() error
 }
 
+// Target is a Source that Repair writes to.
+type Target interface {
+	Source
+	// WriteAt writes whole blocks. What was not flushed may be lost, or torn.
+	io.WriterAt
+	// Flush makes durable what was written since the last one.
+	Flush() error
+}
+
 // blockSize is the unit of everything on media, in bytes.
 const blockSize = layout.BlockSize
 
@@ -31,23 +41,45 @@ const blockSize = layout.BlockSize
 // ending.
 const busyRetry = time.Second
 
-// openDevice opens a real device, or a file, for reading only and exclusively:
-// what an active pool writes cannot be checked.
-func openDevice(ctx context.Context, path string) (Source, error) {
-	d, err := bdev.Open(ctx, nil, path, bdev.OpenOptions{ReadOnly: true, BusyRetry: busyRetry})
-	switch {
-	case err == nil:
-		return driveSource{d}, nil
-	case errors.Is(err, bdev.ErrBusy):
-		return nil, &api.Error{
-			Code: api.EBUSY, Op: opCheck, Device: path, Err: err,
-			Detail: "the device is in use: deactivate its pool, or stop the daemon, and check again",
-		}
-	case ctx.Err() != nil:
-		return nil, api.ContextError(opCheck, context.Cause(ctx))
-	default:
-		return nil, &api.Error{Code: api.EIO, Op: opCheck, Device: path, Detail: "the device cannot be opened", Err: err}
+// openSource opens a real device, or a file.
+func openSource(ctx context.Context, op, path string, o bdev.OpenOptions) (Source, error) {
+	d, err := openDrive(ctx, op, path, o)
+	if err != nil {
+		return nil, err
 	}
+	return driveSource{d}, nil
+}
+
+// openTarget opens a real device, or a file, to be repaired.
+func openTarget(ctx context.Context, path string) (Target, error) {
+	d, err := openDrive(ctx, opCheck, path, bdev.OpenOptions{BusyRetry: busyRetry})
+	if err != nil {
+		return nil, err
+	}
+	return &driveTarget{driveSource: driveSource{d}, ticket: d.Ticket()}, nil
+}
+
+func openDrive(ctx context.Context, op, path string, o bdev.OpenOptions) (*bdev.Drive, error) {
+	d, err := bdev.Open(ctx, nil, path, o)
+	if err == nil {
+		return d, nil
+	}
+	e := &api.Error{Code: api.EIO, Op: op, Device: path, Detail: "the device cannot be opened", Err: err}
+	switch {
+	case errors.Is(err, bdev.ErrBusy):
+		e.Code, e.Detail = api.EBUSY, "the device is in use: deactivate its pool, or stop the daemon, and check again"
+	case errors.Is(err, bdev.ErrNotDevice):
+		e.Code, e.Detail = api.EINVAL, "neither a block device nor a regular file"
+	case errors.Is(err, bdev.ErrNoDirect):
+		e.Code, e.Detail = api.ENOTSUP, "the file system has no direct I/O; put the file elsewhere"
+	case ctx.Err() != nil:
+		return nil, api.ContextError(op, context.Cause(ctx))
+	case errors.Is(err, fs.ErrNotExist):
+		e.Code, e.Detail = api.ENOENT, "there is no such device"
+	case errors.Is(err, fs.ErrPermission):
+		e.Code, e.Detail = api.EPERM, "no permission to open the device; try as root, or as its owner"
+	}
+	return nil, e
 }
 
 // driveSource is a drive as a Source.
@@ -106,37 +138,71 @@ func (s driveSource) read(p []byte, off int64) error {
 	return s.d.Run(context.Background(), &b)
 }
 
+// driveTarget is a drive as a Target.
+type driveTarget struct {
+	driveSource
+	ticket bdev.Ticket // before the writes that are not flushed yet
+}
+
+// WriteAt writes a copy, in aligned memory, of whole blocks.
+func (t *driveTarget) WriteAt(p []byte, off int64) (int, error) {
+	buf := bdev.AllocBuffer(len(p))
+	defer bdev.FreeBuffer(buf)
+	copy(buf, p)
+	b := bdev.Batch{Ops: []*bdev.Op{{Code: bdev.OpWrite, Offset: off, Buf: buf}}}
+	if err := t.d.Run(context.Background(), &b); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Flush makes durable what was written since the last one.
+func (t *driveTarget) Flush() error {
+	if err := t.d.Flush(context.Background(), t.ticket); err != nil {
+		return err
+	}
+	t.ticket = t.d.Ticket()
+	return nil
+}
+
 // device is one device under check.
 type device struct {
-	src  Source
-	path string
-	size int64 // whole blocks, in bytes
-	sb   [omf.Copies]sbCopy
-	best *omf.Superblock // of its own copies the one of the highest generation, or nil
-	slot int             // in the pool's drive table, or -1
+	src    Source
+	target Target // src, when it may be written
+	path   string
+	size   int64 // whole blocks, in bytes
+	sb     [omf.Copies]sbCopy
+	best   *omf.Superblock // of its own copies the one of the highest generation, or nil
+	slot   int             // in the pool's drive table, or -1
+}
+
+func newDevice(src Source) *device {
+	return &device{src: src, path: src.Path(), size: src.Size() &^ (blockSize - 1), slot: -1}
 }
 
 // openAll opens the devices that are to be checked. All are open, or none.
-func openAll(ctx context.Context, paths []string, o *Options) ([]*device, error) {
+func openAll(
+	ctx context.Context, paths []string, o *Options, open func(context.Context, string) (Source, error),
+) ([]*device, error) {
 	if len(paths) == 0 {
-		return nil, api.Errorf(api.EINVAL, opCheck, "no device given")
+		return nil, api.Errorf(api.EINVAL, o.op, "no device given")
 	}
 	var list []*device
 	for _, path := range paths {
-		src, err := o.Open(ctx, path)
+		src, err := open(ctx, path)
 		if err != nil {
-			return nil, errors.Join(err, closeAll(list))
+			return nil, errors.Join(err, closeAll(list, o.op))
 		}
-		list = append(list, &device{src: src, path: src.Path(), size: src.Size() &^ (blockSize - 1), slot: -1})
+		list = append(list, newDevice(src))
 	}
 	return list, nil
 }
 
-func closeAll(list []*device) error {
+func closeAll(list []*device, op string) error {
 	var errs []error
 	for _, d := range list {
 		if err := d.src.Close(); err != nil {
-			errs = append(errs, &api.Error{Code: api.EIO, Op: opCheck, Device: d.path, Detail: "the device cannot be closed", Err: err})
+			errs = append(errs, &api.Error{Code: api.EIO, Op: op, Device: d.path, Detail: "the device cannot be closed", Err: err})
 		}
 	}
 	return errors.Join(errs...)

@@ -203,7 +203,7 @@ func (s *state) property(op *omf.Op) {
 	switch op.Property {
 	case omf.PropMode:
 		bad = op.Value > maxMode
-	case omf.PropReadVerify:
+	case omf.PropReadVerify, omf.PropShared:
 		bad = op.Value > 1
 	case omf.PropSpare:
 		bad = op.Value > maxSpare

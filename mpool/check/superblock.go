@@ -15,7 +15,9 @@ type sbCopy struct {
 	offset int64
 	sb     *omf.Superblock // nil: not valid
 	err    error           // why not
-	newest bool            // of the generation that counts
+	newest bool            // of the highest generation on its drive
+	code   string          // of what was found wrong with it, or ""
+	text   string          // its words
 }
 
 // missing says whether there is nothing that looks like a superblock.
@@ -68,20 +70,12 @@ func (c *checker) superblocks(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		d.readCopies()
-		if d.best != nil && c.sb == nil {
-			c.sb = d.best
-		}
 	}
-	if c.sb == nil {
+	if c.sb = newest(c.devices); c.sb == nil {
 		for _, d := range c.devices {
 			c.noSuperblock(d)
 		}
 		return false, nil
-	}
-	for _, d := range c.devices {
-		if d.best != nil && d.best.Pool == c.sb.Pool && d.best.Generation > c.sb.Generation {
-			c.sb = d.best
-		}
 	}
 	c.report.Pool, c.report.UUID, c.report.Epoch = c.sb.Name, c.sb.Pool.String(), c.sb.Epoch
 	for _, d := range c.devices {
@@ -90,17 +84,38 @@ func (c *checker) superblocks(ctx context.Context) (bool, error) {
 	return c.features(), nil
 }
 
-// noSuperblock reports a device without a valid copy.
+// newest returns the newest superblock of the pool that the first device with
+// one belongs to. Of several of one generation, which should be the same, the
+// metadata drive's counts, where changes begin.
+func newest(devices []*device) *omf.Superblock {
+	var sb *omf.Superblock
+	for _, d := range devices {
+		switch b := d.best; {
+		case b == nil || sb != nil && b.Pool != sb.Pool:
+		case sb == nil || b.Generation > sb.Generation,
+			b.Generation == sb.Generation && b.Slot == b.MetaSlot && sb.Slot != sb.MetaSlot:
+			sb = b
+		}
+	}
+	return sb
+}
+
+// noSuperblock reports a device without a valid copy. The destruction of a pool
+// wipes the other drives before the metadata drive.
 func (c *checker) noSuperblock(d *device) {
+	report := c.problem
+	if c.sb != nil && c.sb.State == omf.StateDestroyed {
+		report = c.note
+	}
 	for i := range d.sb {
 		if !d.sb[i].missing() {
-			c.problem(Problem{
+			report(Problem{
 				Code: codeOfCopy(&d.sb[i]), Device: d.path, Offset: d.sb[i].offset,
 				Text: fmt.Sprintf("superblock copy %d: %v", i, d.sb[i].err),
 			})
 		}
 	}
-	c.problem(Problem{Code: SuperblockNone, Device: d.path, Text: "the device has no valid superblock"})
+	report(Problem{Code: SuperblockNone, Device: d.path, Text: "the device has no valid superblock"})
 }
 
 func codeOfCopy(s *sbCopy) string {
@@ -135,7 +150,7 @@ func (c *checker) member(d *device) {
 	}
 	for i := range d.sb {
 		s := &d.sb[i]
-		s.newest = s.sb != nil && s.sb.Pool == c.sb.Pool && s.sb.Generation == c.sb.Generation
+		s.newest = s.sb != nil && s.sb.Pool == c.sb.Pool && s.sb.Generation == d.best.Generation
 		if s.sb != nil {
 			c.report.Superblocks++
 		}
@@ -150,8 +165,15 @@ func (c *checker) seat(d *device) {
 	own := d.best
 	for i := range c.sb.Drives {
 		e := &c.sb.Drives[i]
-		if e.UUID != own.Drive {
+		if e.UUID != own.Drive || e.Slot != own.Slot {
 			continue
+		}
+		if e.State != omf.DriveOnline {
+			c.problem(Problem{
+				Code: DeviceForeign, Device: d.path,
+				Text: fmt.Sprintf("the device was drive %d of the pool, which has left it", e.Slot),
+			})
+			return
 		}
 		for _, other := range c.devices {
 			if other != d && other.slot == int(e.Slot) {
@@ -183,10 +205,13 @@ func (c *checker) entry(slot int) *omf.Drive {
 
 // judge says what is wrong with one copy. Copies are written in the order of
 // their places, each durable before the next is begun: a copy that is not of
-// the newest generation has none behind it that is, unless something happened
-// that no crash does. Only the first may be torn while all others are whole.
+// its drive's newest generation has none behind it that is, unless something
+// happened that no crash does. Only the first may be torn while all others are
+// whole. A change is made on the metadata drive first, so each other drive may
+// be behind.
 func (c *checker) judge(d *device, s *sbCopy) {
-	if s.sb != nil && s.newest {
+	behind := d.best.Generation < c.sb.Generation
+	if s.newest && !behind {
 		c.compare(d, s)
 		return
 	}
@@ -203,16 +228,30 @@ func (c *checker) judge(d *device, s *sbCopy) {
 	default:
 		p.Code = SuperblockOlder
 		p.Text = fmt.Sprintf("superblock copy %d has generation %d; the newest is %d", s.place, s.sb.Generation, c.sb.Generation)
+		switch {
+		case behind && d.slot == int(c.sb.MetaSlot):
+			explained = false
+			p.Text += ", on a drive that is written later than this one; this may be an old image of the metadata drive"
+		case s.sb.Epoch > c.sb.Epoch:
+			explained, c.fork = false, true
+			p.Text += fmt.Sprintf(", and its epoch is %d, the newest one's %d", s.sb.Epoch, c.sb.Epoch)
+		case s.newest:
+			explained = true
+		}
 	}
-	if explained && p.Code != SuperblockVersion {
+	explained = explained && p.Code != SuperblockVersion
+	if explained {
 		p.Text += "; a crash leaves it so, activation writes it anew"
+	}
+	if s.code, s.text = p.Code, p.Text; explained {
 		c.note(p)
 		return
 	}
 	c.problem(p)
 }
 
-// newestBehind says whether a copy behind a place is of the newest generation.
+// newestBehind says whether a copy behind a place is of the drive's newest
+// generation.
 func (d *device) newestBehind(place int) bool {
 	for i := place + 1; i < len(d.sb); i++ {
 		if d.sb[i].newest {
@@ -239,18 +278,25 @@ func (c *checker) compare(d *device, s *sbCopy) {
 	if int(s.sb.Copy) != s.place || s.sb.Drive != d.best.Drive || s.sb.Slot != d.best.Slot {
 		at.Code = SuperblockMisplaced
 		at.Text = fmt.Sprintf("superblock copy %d says that it is copy %d of drive %d", s.place, s.sb.Copy, s.sb.Slot)
+		s.code, s.text = at.Code, at.Text
 		c.problem(at)
 		return
 	}
-	want := *c.sb
-	want.Copy, want.Drive, want.Slot = s.sb.Copy, s.sb.Drive, s.sb.Slot
-	var a, b [omf.SuperblockSize]byte
-	if want.Encode(a[:]) == nil && s.sb.Encode(b[:]) == nil && bytes.Equal(a[:], b[:]) {
+	if sameAs(c.sb, s.sb) {
 		return
 	}
 	at.Code = SuperblockDiffers
 	at.Text = fmt.Sprintf("superblock copy %d has generation %d and is not the same as the others of it", s.place, s.sb.Generation)
+	s.code, s.text = at.Code, at.Text
 	c.problem(at)
+}
+
+// sameAs says whether two superblocks say the same but for where they lie.
+func sameAs(a, b *omf.Superblock) bool {
+	x := *a
+	x.Copy, x.Drive, x.Slot = b.Copy, b.Drive, b.Slot
+	var p, q [omf.SuperblockSize]byte
+	return x.Encode(p[:]) == nil && b.Encode(q[:]) == nil && bytes.Equal(p[:], q[:])
 }
 
 // features says whether this version can read the pool.
