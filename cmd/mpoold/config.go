@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -21,13 +18,17 @@ import (
 // config is the daemon's configuration, as its file has it. What a flag or the
 // environment says comes before what the file says.
 type config struct {
-	Socket     string       `toml:"socket" comment:"path of the socket that clients connect to"`
+	Socket     string       `toml:"socket" comment:"path of the socket that clients connect to; none with socket activation"`
 	SocketMode string       `toml:"socket_mode" comment:"permission bits of the socket, octal; who may do what is decided pool by pool"`
 	LogFormat  string       `toml:"log_format" comment:"text or json"`
 	LogLevel   string       `toml:"log_level" comment:"debug, info, warn or error"`
 	Shutdown   duration     `toml:"shutdown_timeout" comment:"how long stopping may take"`
+	Metrics    string       `toml:"metrics" comment:"where Prometheus reads metrics, on this host only: 127.0.0.1:9090, [::1]:9090, localhost:9090,\nunix:/path or /path; empty: nowhere"`
+	Pprof      bool         `toml:"pprof" comment:"Go's profiles at the same place, below /debug/pprof/"`
 	Limits     limits       `toml:"limits" comment:"what clients can make the daemon hold"`
-	Activate   []activation `toml:"activate" comment:"pools to activate at the start; no devices: look at all block devices"`
+	Engine     engine       `toml:"engine" comment:"how every pool does its I/O"`
+	Activate   []activation `toml:"activate" comment:"pools to activate at the start"`
+	Owners     []ownerRule  `toml:"owner" comment:"which users act as which owners within a pool"`
 }
 
 // limits is server.Limits in the file's words.
@@ -50,10 +51,27 @@ func (l limits) server() server.Limits {
 	}
 }
 
+// engine is server.EngineOptions in the file's words.
+type engine struct {
+	IO            string `toml:"io" comment:"auto (io_uring, or pread where the kernel refuses it), io_uring or pread"`
+	QueueDepth    int    `toml:"queue_depth" comment:"operations that a drive has under way at most"`
+	Workers       int    `toml:"workers" comment:"threads that a drive blocks at most"`
+	SumCacheBytes int64  `toml:"sum_cache_bytes" comment:"of each pool's cache of checksum pages"`
+	NoDiscard     bool   `toml:"no_discard" comment:"leave freed zones as they are"`
+}
+
+func (e engine) server() server.EngineOptions {
+	return server.EngineOptions{
+		IO: e.IO, QueueDepth: e.QueueDepth, Workers: e.Workers,
+		SumCacheBytes: e.SumCacheBytes, NoDiscard: e.NoDiscard,
+	}
+}
+
 // activation names a pool and its devices.
 type activation struct {
-	Pool    string   `toml:"pool" comment:"name or UUID"`
-	Devices []string `toml:"devices"`
+	Pool     string   `toml:"pool" comment:"name or UUID"`
+	Devices  []string `toml:"devices" comment:"none: look at all block devices of the host"`
+	Optional bool     `toml:"optional" comment:"go on without it if it cannot be activated"`
 }
 
 // duration is a time.Duration that reads as "5s".
@@ -73,6 +91,7 @@ func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 // on who asks.
 func defaults() config {
 	l := server.DefaultLimits()
+	e := server.DefaultEngineOptions()
 	return config{
 		SocketMode: "0666", LogFormat: "text", LogLevel: "info", Shutdown: duration(9 * time.Second),
 		Limits: limits{
@@ -80,69 +99,83 @@ func defaults() config {
 			ArenaDefault: l.ArenaDefault, ArenaSession: l.ArenaSession, ArenaTotal: l.ArenaTotal,
 			HelloTimeout: duration(l.HelloTimeout),
 		},
+		Engine: engine{
+			IO: e.IO, QueueDepth: e.QueueDepth, Workers: e.Workers,
+			SumCacheBytes: e.SumCacheBytes, NoDiscard: e.NoDiscard,
+		},
+		Activate: []activation{}, Owners: []ownerRule{},
 	}
 }
 
-// load reads a configuration file over the defaults; "" is no file. A key that
-// is not known is an error.
-func load(path string) (config, error) {
-	c := defaults()
-	if path == "" {
-		return c, nil
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return c, fmt.Errorf("read configuration: %w", err)
-	}
-	d := toml.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	err = d.Decode(&c)
-	var unknown *toml.StrictMissingError
-	var wrong *toml.DecodeError
-	switch {
-	case errors.As(err, &unknown):
-		var keys []string
-		for _, e := range unknown.Errors {
-			line, _ := e.Position()
-			keys = append(keys, fmt.Sprintf("%s (line %d)", strings.Join(e.Key(), "."), line))
-		}
-		return c, fmt.Errorf("read configuration %s: unknown keys: %s", path, strings.Join(keys, ", "))
-	case errors.As(err, &wrong):
-		line, column := wrong.Position()
-		return c, fmt.Errorf("read configuration %s: line %d, column %d: %w", path, line, column, err)
-	case err != nil:
-		return c, fmt.Errorf("read configuration %s: %w", path, err)
-	}
-	return c, nil
+// problem is what is wrong with the value of a key.
+type problem struct {
+	key  string // such as "limits.requests" or "activate[1].pool", from 0
+	text string // "is 0: want 1 to 4096"
 }
 
-// validate says what is wrong with the configuration as a whole.
-func (c *config) validate() error {
+func (p problem) String() string { return p.key + " " + p.text }
+
+// problems says what is wrong with the configuration.
+func (c *config) problems() []problem {
+	var list []problem
+	add := func(key, format string, args ...any) {
+		list = append(list, problem{key, fmt.Sprintf(format, args...)})
+	}
 	if _, err := c.mode(); err != nil {
-		return err
+		add("socket_mode", "%v", err)
 	}
 	if _, err := c.level(); err != nil {
-		return err
+		add("log_level", "%v", err)
 	}
 	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
-		return fmt.Errorf("log_format is %q: want text or json", c.LogFormat)
+		add("log_format", "is %q: want text or json", c.LogFormat)
 	}
 	if d := time.Duration(c.Shutdown); d < time.Millisecond || d > time.Hour {
-		return fmt.Errorf("shutdown_timeout is %v: want 1ms to 1h", d)
+		add("shutdown_timeout", "is %v: want 1ms to 1h", d)
 	}
-	for _, a := range c.Activate {
-		if a.Pool == "" {
-			return errors.New("activate: a pool without a name")
+	if _, err := parseEndpoint(c.Metrics); err != nil {
+		add("metrics", "%v", err)
+	} else if c.Pprof && c.Metrics == "" {
+		add("pprof", "is true, but there is no metrics address to serve profiles at")
+	}
+	limitProblem := func(section string, err error) {
+		var e *server.LimitError
+		if errors.As(err, &e) {
+			add(section+"."+e.Name, "%s", e.Detail)
+		} else if err != nil {
+			add(section, "%v", err)
 		}
 	}
-	return c.Limits.server().Validate()
+	limitProblem("limits", c.Limits.server().Validate())
+	limitProblem("engine", c.Engine.server().Validate())
+	list = append(list, activateProblems(c.Activate)...)
+	return append(list, ownerProblems(c.Owners)...)
+}
+
+func activateProblems(list []activation) []problem {
+	var problems []problem
+	seen := make(map[string]bool)
+	for i, a := range list {
+		key := fmt.Sprintf("activate[%d]", i)
+		switch {
+		case a.Pool == "":
+			problems = append(problems, problem{key + ".pool", "is empty: want a pool's name or UUID"})
+		case seen[a.Pool]:
+			problems = append(problems, problem{key + ".pool", fmt.Sprintf("is %q a second time", a.Pool)})
+		}
+		if slices.Contains(a.Devices, "") {
+			problems = append(problems, problem{key + ".devices", "has an empty path"})
+		}
+		seen[a.Pool] = true
+	}
+	return problems
 }
 
 // mode returns the socket's permission bits.
 func (c *config) mode() (fs.FileMode, error) {
 	v, err := strconv.ParseUint(c.SocketMode, 8, 32)
 	if err != nil || v > 0o777 {
-		return 0, fmt.Errorf("socket_mode is %q: want octal permission bits, such as 0666", c.SocketMode)
+		return 0, fmt.Errorf("is %q: want octal permission bits, such as 0666", c.SocketMode)
 	}
 	return fs.FileMode(v), nil
 }
@@ -150,7 +183,7 @@ func (c *config) mode() (fs.FileMode, error) {
 func (c *config) level() (slog.Level, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(c.LogLevel)); err != nil {
-		return 0, fmt.Errorf("log_level is %q: want debug, info, warn or error", c.LogLevel)
+		return 0, fmt.Errorf("is %q: want debug, info, warn or error", c.LogLevel)
 	}
 	return l, nil
 }

@@ -12,13 +12,17 @@ import (
 const usage = `mpoold owns drives and serves the pools on them to client processes.
 
 Usage:
-  mpoold [--config FILE] [--socket PATH] [--activate POOL@DEV[,DEV...]]...
+  mpoold [--config FILE] [--socket PATH] [--metrics ADDR] [--activate POOL@DEV[,DEV...]]...
 
 Flags:
   --config FILE         read the configuration from a TOML file
   --socket PATH         listen here; else MPOOL_SOCKET, the file's "socket",
                         /run/mpool/mpoold.sock as root, or
                         $XDG_RUNTIME_DIR/mpool/mpoold.sock
+  --metrics ADDR        serve Prometheus metrics here, on this host only:
+                        127.0.0.1:9090, [::1]:9090, localhost:9090,
+                        unix:/path or /path
+  --pprof               serve Go's profiles there too, below /debug/pprof/
   --activate POOL@DEV[,DEV...]
                         activate a pool at the start, by name or UUID, from these
                         devices; without @DEV from all block devices; repeatable
@@ -29,9 +33,10 @@ Flags:
   --help                print this and exit
 
 It stays in the foreground, logs to stderr, and is ready when its socket accepts
-(it also tells systemd). SIGTERM or SIGINT: finish what is in flight, close the
-pools, exit 0; a second one: exit at once. SIGHUP: read the configuration again;
-the log level changes, the rest takes a restart.
+(it also tells systemd). With a socket from systemd (LISTEN_FDS) it listens on
+that one. SIGTERM or SIGINT: finish what is in flight, close the pools, exit 0; a
+second one: exit at once. SIGHUP: read the configuration again; the log level,
+the shutdown timeout and the owners change, the rest takes a restart.
 
 Exit: 0 stopped cleanly; 1 it failed; 2 the command line or configuration is wrong.
 `
@@ -40,6 +45,8 @@ Exit: 0 stopped cleanly; 1 it failed; 2 the command line or configuration is wro
 type flags struct {
 	config      string
 	socket      string
+	metrics     string
+	pprof       bool
 	activate    []activation
 	printConfig bool
 	logFormat   string
@@ -56,6 +63,8 @@ func parseFlags(args []string) (flags, error) {
 	set.SetOutput(io.Discard)
 	set.StringVar(&f.config, "config", "", "")
 	set.StringVar(&f.socket, "socket", "", "")
+	set.StringVar(&f.metrics, "metrics", "", "")
+	set.BoolVar(&f.pprof, "pprof", false, "")
 	set.Func("activate", "", func(s string) error {
 		a, err := parseActivation(s)
 		f.activate = append(f.activate, a)
@@ -80,7 +89,7 @@ func parseFlags(args []string) (flags, error) {
 // parseActivation reads POOL@DEV[,DEV...] or POOL.
 func parseActivation(s string) (activation, error) {
 	name, devices, some := strings.Cut(s, "@")
-	a := activation{Pool: name}
+	a := activation{Pool: name, Devices: []string{}}
 	if some {
 		a.Devices = strings.Split(devices, ",")
 	}
@@ -111,12 +120,25 @@ func effective(f flags, defaultSocket func() (string, error), getenv func(string
 			return c, fmt.Errorf("%w; say --socket", err)
 		}
 	}
+	if f.metrics != "" {
+		c.Metrics = f.metrics
+	}
+	c.Pprof = c.Pprof || f.pprof
 	if f.logFormat != "" {
 		c.LogFormat = f.logFormat
 	}
 	if f.logLevel != "" {
 		c.LogLevel = f.logLevel
 	}
+	for _, a := range f.activate {
+		// A pool that the file names too is activated as the flag says.
+		c.Activate = slices.DeleteFunc(c.Activate, func(b activation) bool { return b.Pool == a.Pool })
+	}
 	c.Activate = append(c.Activate, f.activate...)
-	return c, c.validate()
+	// What the file says is right by itself: this is the command line's.
+	var errs []error
+	for _, p := range c.problems() {
+		errs = append(errs, errors.New(p.String()))
+	}
+	return c, errors.Join(errs...)
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,10 +10,11 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 	"time"
 
-	sd "github.com/coreos/go-systemd/v22/daemon"
+	sockets "github.com/coreos/go-systemd/v22/activation"
 
 	"github.com/mpool-go/mpool/server"
 )
@@ -22,7 +22,11 @@ import (
 func main() {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	d := &daemon{stdout: os.Stdout, stderr: os.Stderr, signals: signals, getenv: os.Getenv}
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away
+	d := &daemon{
+		stdout: os.Stdout, stderr: os.Stderr, signals: signals, getenv: os.Getenv,
+		inherited: sockets.Files(true),
+	}
 	os.Exit(d.run(os.Args[1:]))
 }
 
@@ -38,10 +42,17 @@ type daemon struct {
 	stdout, stderr io.Writer
 	signals        <-chan os.Signal
 	getenv         func(string) string
+	inherited      []*os.File // sockets that the process was started with
 
-	flags flags
-	level slog.LevelVar
-	log   *slog.Logger
+	flags    flags
+	started  config        // the configuration that it was started with
+	shutdown time.Duration // how long stopping may take
+	level    slog.LevelVar
+	lines    *logQueue
+	log      *slog.Logger
+
+	reloadOK atomic.Bool
+	reloaded atomic.Int64 // milliseconds since 1970
 }
 
 // run does what the command line asks and returns the exit code.
@@ -60,7 +71,7 @@ func (d *daemon) run(args []string) int {
 		return exitClean
 	}
 	d.flags = f
-	c, err := effective(f, server.DefaultSocket, d.getenv)
+	c, err := d.configure()
 	if err != nil {
 		fmt.Fprintf(d.stderr, "mpoold: %v\n", err)
 		return exitUsage
@@ -73,7 +84,11 @@ func (d *daemon) run(args []string) int {
 		return exitClean
 	}
 	d.startLog(c)
-	if err := d.serve(c); err != nil {
+	defer d.lines.close(logPatience)
+	d.started, d.shutdown = c, time.Duration(c.Shutdown)
+	d.reloadOK.Store(true)
+	d.reloaded.Store(time.Now().UnixMilli())
+	if err := d.serve(&c); err != nil {
 		d.log.Error("stopped", slog.Any("error", err))
 		return exitFail
 	}
@@ -81,139 +96,13 @@ func (d *daemon) run(args []string) int {
 	return exitClean
 }
 
-func (d *daemon) startLog(c config) {
-	l, err := c.level()
-	if err != nil {
-		panic("mpoold: a level that was valid is not: " + err.Error())
+// configure returns the configuration that the command line asks for.
+func (d *daemon) configure() (config, error) {
+	socket := server.DefaultSocket
+	if len(d.inherited) > 0 {
+		socket = func() (string, error) { return "", nil } // none is needed
 	}
-	d.level.Set(l)
-	o := &slog.HandlerOptions{Level: &d.level}
-	if c.LogFormat == "json" {
-		d.log = slog.New(slog.NewJSONHandler(d.stderr, o))
-	} else {
-		d.log = slog.New(slog.NewTextHandler(d.stderr, o))
-	}
-}
-
-// serve is the daemon's life, from the claim on its socket to the last pool's
-// close.
-func (d *daemon) serve(c config) error {
-	mode, err := c.mode()
-	if err != nil {
-		return err
-	}
-	claim, err := server.NewClaim(c.Socket)
-	if err != nil {
-		return err
-	}
-	srv, err := server.New(server.Options{
-		Backend: server.Engine{}, Logger: d.log, Version: buildVersion(), Limits: c.Limits.server(),
-	})
-	if err != nil {
-		return errors.Join(err, claim.Release())
-	}
-	if err := d.activate(srv, c.Activate); err != nil {
-		return errors.Join(err, d.stop(srv, c), claim.Release())
-	}
-	l, err := claim.Listen(mode)
-	if err != nil {
-		return errors.Join(err, d.stop(srv, c), claim.Release())
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
-	d.log.Info("ready", slog.String("socket", c.Socket), slog.String("version", buildVersion()),
-		slog.Int("pid", os.Getpid()))
-	d.tell(sd.SdNotifyReady)
-	for {
-		select {
-		case err := <-served:
-			// It failed by itself.
-			return errors.Join(err, d.stop(srv, c))
-		case s := <-d.signals:
-			if s == syscall.SIGHUP {
-				d.reload()
-				continue
-			}
-			d.log.Info("stopping", slog.String("signal", s.String()))
-			d.tell(sd.SdNotifyStopping)
-			if err := d.stop(srv, c); err != nil {
-				return err
-			}
-			return <-served
-		}
-	}
-}
-
-// activate activates the pools of the configuration. A signal interrupts it.
-func (d *daemon) activate(srv *server.Server, list []activation) error {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	done := make(chan error, 1)
-	go func() {
-		for _, a := range list {
-			if err := srv.Activate(ctx, a.Pool, a.Devices); err != nil {
-				done <- fmt.Errorf("activate pool %s: %w", a.Pool, err)
-				return
-			}
-		}
-		done <- nil
-	}()
-	for {
-		select {
-		case err := <-done:
-			return err
-		case s := <-d.signals:
-			if s != syscall.SIGHUP {
-				cancel(fmt.Errorf("stopped by %v", s))
-				return <-done
-			}
-		}
-	}
-}
-
-// errSecondSignal ends the daemon at once.
-var errSecondSignal = errors.New("stopped by a second signal")
-
-// stop shuts the server down within the configured time, or until another
-// signal says to be quick.
-func (d *daemon) stop(srv *server.Server, c config) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.Shutdown))
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- srv.Shutdown(ctx) }()
-	for {
-		select {
-		case err := <-done:
-			return err
-		case s := <-d.signals:
-			if s != syscall.SIGHUP {
-				return errSecondSignal
-			}
-		}
-	}
-}
-
-// reload reads the configuration again and takes from it what can change.
-func (d *daemon) reload() {
-	c, err := effective(d.flags, server.DefaultSocket, d.getenv)
-	if err != nil {
-		d.log.Error("configuration not read again", slog.Any("error", err))
-		return
-	}
-	l, err := c.level()
-	if err != nil {
-		d.log.Error("configuration not read again", slog.Any("error", err))
-		return
-	}
-	d.level.Set(l)
-	d.log.Info("configuration read again", slog.String("log_level", l.String()))
-}
-
-// tell tells systemd, if it is there.
-func (d *daemon) tell(state string) {
-	if _, err := sd.SdNotify(false, state); err != nil {
-		d.log.Warn("cannot notify systemd", slog.Any("error", err))
-	}
+	return effective(d.flags, socket, d.getenv)
 }
 
 // buildVersion is the module's version and the commit it was built from.

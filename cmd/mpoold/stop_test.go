@@ -23,7 +23,7 @@ func (s *stuck) Create(context.Context, string, []string, api.CreateOptions) (ap
 	return api.CreateResult{}, api.ENOTSUP
 }
 
-func (s *stuck) Activate(context.Context, string, []string, api.ActivateOptions) (server.Pool, error) {
+func (s *stuck) Activate(context.Context, string, []string, api.ActivateOptions, server.Watch) (server.Pool, error) {
 	return s, nil
 }
 
@@ -49,7 +49,7 @@ func stopping(t *testing.T) (*daemon, chan os.Signal, *stuck, *server.Server) {
 	}
 	signals := make(chan os.Signal, 1)
 	t.Cleanup(func() { close(s.let) })
-	return &daemon{stderr: &output{}, signals: signals, log: slog.New(slog.DiscardHandler)}, signals, s, srv
+	return &daemon{stderr: &output{}, signals: signals, log: slog.New(slog.DiscardHandler), shutdown: time.Hour}, signals, s, srv
 }
 
 // A second signal ends the daemon although a pool does not close.
@@ -59,7 +59,7 @@ func TestSecondSignal(t *testing.T) {
 		<-s.closing
 		signals <- syscall.SIGTERM
 	}()
-	if err := d.stop(srv, config{Shutdown: duration(time.Hour)}); !errors.Is(err, errSecondSignal) {
+	if err := d.stop(srv, nil); !errors.Is(err, errSecondSignal) {
 		t.Errorf("stopped with %v", err)
 	}
 }
@@ -67,7 +67,8 @@ func TestSecondSignal(t *testing.T) {
 // Stopping takes no longer than it may.
 func TestStopTimesOut(t *testing.T) {
 	d, _, _, srv := stopping(t)
-	if err := d.stop(srv, config{Shutdown: duration(50 * time.Millisecond)}); !errors.Is(err, context.DeadlineExceeded) {
+	d.shutdown = 50 * time.Millisecond
+	if err := d.stop(srv, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("stopped with %v", err)
 	}
 }

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/mpool-go/mpool/server"
+)
+
+// activating is the activation of the configured pools, of all at one time: a
+// drive that stalls holds up its own pool.
+type activating struct {
+	results  chan activated // one per pool
+	required int            // required pools that are not active yet
+	optional int            // optional ones that have not come to an end yet
+	cancel   context.CancelCauseFunc
+	all      sync.WaitGroup
+}
+
+// activated is what became of one.
+type activated struct {
+	activation
+	err error
+}
+
+// startActivation begins to activate pools. stop ends it.
+func startActivation(srv *server.Server, list []activation) *activating {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	a := &activating{results: make(chan activated, len(list)), cancel: cancel}
+	for _, pool := range list {
+		if pool.Optional {
+			a.optional++
+		} else {
+			a.required++
+		}
+		a.all.Go(func() {
+			a.results <- activated{pool, srv.Activate(ctx, pool.Pool, pool.Devices)}
+		})
+	}
+	return a
+}
+
+// take counts a result in. It returns an error if a required pool failed.
+func (a *activating) take(r activated, log *slog.Logger) error {
+	switch {
+	case !r.Optional:
+		a.required--
+	default:
+		a.optional--
+	}
+	switch {
+	case r.err == nil:
+		return nil
+	case !r.Optional:
+		return fmt.Errorf("activate pool %s: %w", r.Pool, r.err)
+	}
+	log.Error("optional pool not activated", slog.String("pool", r.Pool), slog.Any("error", r.err))
+	return nil
+}
+
+// stop cancels what is under way and waits for it, but not for long.
+func (a *activating) stop(ctx context.Context, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	a.cancel(errStopped)
+	done := make(chan struct{})
+	go func() {
+		a.all.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// optionalPatience is how long the daemon waits, when all required pools are
+// active, for the optional ones before it is ready without them. They may still
+// come.
+const optionalPatience = 10 * time.Second
+
+// errStopped says that a signal ended the daemon's start.
+var errStopped = errors.New("stopped by a signal")
+
+// activate waits until the pools are active that must be. It returns errStopped
+// if a signal says to stop.
+func (d *daemon) activate(a *activating) error {
+	var failed []error
+	var patience <-chan time.Time
+	for a.required+a.optional > 0 {
+		if a.required == 0 {
+			if failed != nil {
+				break
+			}
+			if patience == nil {
+				timer := time.NewTimer(optionalPatience)
+				defer timer.Stop()
+				patience = timer.C
+			}
+		}
+		select {
+		case r := <-a.results:
+			if len(failed) > 0 && errors.Is(r.err, context.Canceled) {
+				r.err = errors.New("given up, because another pool was not activated")
+			}
+			if err := a.take(r, d.log); err != nil {
+				failed = append(failed, err)
+				a.cancel(context.Canceled)
+			}
+		case s := <-d.signals:
+			if d.ends(s) {
+				return errStopped
+			}
+		case <-patience:
+			d.log.Warn("ready without optional pools that are still being activated", slog.Int("pools", a.optional))
+			return nil
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// ends says whether a signal ends the daemon. The others have no effect before
+// it is ready and while it stops.
+func (d *daemon) ends(s os.Signal) bool {
+	if s == syscall.SIGHUP {
+		d.log.Info("configuration not read again: the daemon is starting or stopping")
+		return false
+	}
+	d.log.Info("stopping", slog.String("signal", s.String()))
+	return true
+}
