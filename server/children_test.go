@@ -33,6 +33,10 @@ var children = map[string]func(){
 	"parent":     parent,
 	"grandchild": grandchild,
 	"stranger":   unprivileged,
+	"leaver":     leaver,
+	"goner":      goner,
+	"execer":     execer,
+	"executed":   executed,
 }
 
 // offspring is a process of the test's binary.
@@ -46,7 +50,7 @@ type offspring struct {
 func (r *rig) child(name string) *offspring {
 	r.t.Helper()
 	c := &offspring{t: r.t, cmd: exec.Command(os.Args[0])}
-	c.cmd.Env = append(os.Environ(), childEnv+"="+name, childSocket+"="+r.socket)
+	c.cmd.Env = append(os.Environ(), childEnv+"="+name, childSocket+"="+r.childSocket())
 	c.cmd.Stderr = os.Stderr
 	out, err := c.cmd.StdoutPipe()
 	if err != nil {
@@ -61,6 +65,14 @@ func (r *rig) child(name string) *offspring {
 	}
 	r.t.Cleanup(c.kill)
 	return c
+}
+
+// childSocket is the rig's socket unless a test has chosen another.
+func (r *rig) childSocket() string {
+	if s := os.Getenv(childSocket); s != "" {
+		return s
+	}
+	return r.socket
 }
 
 // line returns the next line the child writes.

@@ -37,7 +37,8 @@ func TestKilledHolder(t *testing.T) {
 	p.mu.Unlock()
 	c.kill()
 	e := r.nextReaped(1)
-	if e.PID != int32(c.cmd.Process.Pid) || e.Aborted != 2 || e.References != 9 || e.Latency <= 0 || e.Latency > 10*time.Second {
+	if e.PID != int32(c.cmd.Process.Pid) || e.Aborted != 2 || e.References != 9 || e.Latency <= 0 || e.Latency > 10*time.Second ||
+		e.Cause != ioctl.CauseSignal || e.Signal != 9 {
 		t.Errorf("%+v", e)
 	}
 	r.checkCommitted(3)
@@ -119,7 +120,7 @@ func TestInheritedSocket(t *testing.T) {
 				t.Fatal(err)
 			}
 			e := r.nextReaped(1)
-			if e.DetectedBy != ioctl.SourcePidfd || e.Cause == ioctl.CauseClosed || e.PID != int32(c.cmd.Process.Pid) {
+			if e.DetectedBy != ioctl.SourcePidfd || e.Cause != ioctl.CauseSignal || e.PID != int32(c.cmd.Process.Pid) {
 				t.Errorf("%+v", e)
 			}
 			if err := unix.Kill(grandchild, 0); err != nil {

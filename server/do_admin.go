@@ -48,13 +48,9 @@ func (s *session) info() ioctl.ClientInfo {
 		Handles: uint32(s.table.Len()), InFlight: uint32(len(s.slots)), Requests: s.taken.Load(),
 	}
 	s.mu.Lock()
-	pools := make([]*activePool, 0, len(s.pools))
-	for a := range s.pools {
-		pools = append(pools, a)
-	}
 	i.Memory = uint64(s.arenaBytes)
 	s.mu.Unlock()
-	for _, a := range pools {
+	for _, a := range s.opened() {
 		mblocks, mlogs := a.uncommitted(s)
 		i.Mblocks += mblocks
 		i.Uncommitted += mblocks + mlogs

@@ -430,9 +430,11 @@ func TestShutdownDrains(t *testing.T) {
 		}
 	}()
 	for {
-		if _, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: r.socket, Net: "unixpacket"}); err != nil {
+		conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: r.socket, Net: "unixpacket"})
+		if err != nil {
 			break // it does not listen any more
 		}
+		conn.Close()
 	}
 	close(hold)
 	if err := <-answer; err != nil {

@@ -92,6 +92,9 @@ type Options struct {
 	Logger  *slog.Logger // nil: nothing is logged
 	Version string       // the daemon's, for clients that ask
 	Limits  Limits
+	// Deaths notice clients' deaths beside the pidfds, and before them.
+	Deaths []uhandle.Source
+
 	// noPeerPidfd makes the server do as on a kernel without SO_PEERPIDFD.
 	noPeerPidfd bool
 }

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/uhandle"
 )
 
 // peer is the process at the other end of a session.
@@ -22,9 +24,11 @@ type peer struct {
 	comm   string   // its name, for logs
 	admin  bool     // root, or the daemon's own user
 
-	// pidfd is the process; nil until it is known (see challenge).
-	pidfd *os.File
-	// challenged is set when pidfd is known to be the process that connected:
+	// accepted is when the session began: see uhandle.Ticks.
+	accepted uint64
+	// proc is the process; nil until it is known (see challenge).
+	proc *uhandle.Process
+	// challenged is set when proc is known to be the process that connected:
 	// from the start with SO_PEERPIDFD, else after the second message.
 	challenged bool
 }
@@ -41,7 +45,7 @@ func identify(conn *net.UnixConn, noPeerPidfd bool) (*peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identify peer: %w", err)
 	}
-	p := &peer{}
+	p := &peer{accepted: uhandle.Ticks()}
 	var cred *unix.Ucred
 	var credErr, pidfdErr error
 	pidfd := -1
@@ -57,7 +61,11 @@ func identify(conn *net.UnixConn, noPeerPidfd bool) (*peer, error) {
 		return nil, fmt.Errorf("identify peer: %w", err)
 	}
 	if pidfdErr == nil {
-		if p.pidfd, err = newPidfd(pidfd); err != nil {
+		pid := int32(0)
+		if credErr == nil {
+			pid = cred.Pid
+		}
+		if p.proc, err = uhandle.FromPidfd(pid, pidfd); err != nil {
 			return nil, err
 		}
 		p.challenged = true
@@ -78,16 +86,6 @@ func identify(conn *net.UnixConn, noPeerPidfd bool) (*peer, error) {
 		p.comm = strings.TrimSuffix(string(comm), "\n")
 	}
 	return p, nil
-}
-
-// newPidfd makes a file of a pidfd that the runtime's poller watches.
-func newPidfd(fd int) (*os.File, error) {
-	unix.CloseOnExec(fd)
-	if err := unix.SetNonblock(fd, true); err != nil {
-		_ = unix.Close(fd) // the error of SetNonblock is the one to report
-		return nil, fmt.Errorf("watch peer: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "pidfd"), nil
 }
 
 // peerGroups returns the supplementary groups the peer had when it connected,
@@ -127,68 +125,35 @@ func (p *peer) check(oob []byte) error {
 	return p.challenge()
 }
 
-// challenge finds the peer's pidfd where the kernel does not give it: opened by
-// the pid of one message, it is the sender's if a second message comes from the
-// same pid while the pidfd's process lives.
+// challenge finds the peer's process where the kernel does not give it: opened
+// by the number of one message's sender, it is the peer's if a second message
+// comes from the same number while that process lives. Messages may wait long
+// before they are read: a process that is younger than the session is another.
 func (p *peer) challenge() error {
 	if p.challenged {
 		return nil
 	}
-	if p.pidfd == nil {
-		fd, err := unix.PidfdOpen(int(p.pid), 0)
+	if p.proc == nil {
+		proc, err := uhandle.Open(p.pid)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errPeerGone, err)
 		}
-		p.pidfd, err = newPidfd(fd)
-		return err
+		p.proc = proc
+		if proc.Start > p.accepted {
+			return errPeerGone
+		}
+		return nil
 	}
-	if p.dead() {
+	if p.proc.Dead() {
 		return errPeerGone
 	}
 	p.challenged = true
 	return nil
 }
 
-// dead says whether the process is known to be dead.
-func (p *peer) dead() bool {
-	if p.pidfd == nil {
-		return false
-	}
-	raw, err := p.pidfd.SyscallConn()
-	if err != nil {
-		return false
-	}
-	dead := false
-	if err := raw.Control(func(fd uintptr) { dead = pidfdDead(int(fd)) }); err != nil {
-		return false
-	}
-	return dead
-}
-
-func pidfdDead(fd int) bool {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds, 0)
-	return err == nil && n == 1 && fds[0].Revents&(unix.POLLIN|unix.POLLHUP) != 0
-}
-
-// waitDead returns true when the process has died, false when the pidfd was
-// closed first.
-func (p *peer) waitDead() bool {
-	raw, err := p.pidfd.SyscallConn()
-	if err != nil {
-		return false
-	}
-	dead := false
-	err = raw.Read(func(fd uintptr) bool {
-		dead = pidfdDead(int(fd))
-		return dead
-	})
-	return err == nil && dead
-}
-
 func (p *peer) close() {
-	if p.pidfd != nil {
-		_ = p.pidfd.Close() // a pidfd has nothing to lose
+	if p.proc != nil {
+		p.proc.Close()
 	}
 }
 

@@ -38,7 +38,7 @@ type activePool struct {
 	// +checklocks:mu
 	own map[*session]map[layout.ObjectID]struct{} // the same, by session
 	// +checklocks:mu
-	orphaned map[layout.ObjectID]struct{} // uncommitted objects of sessions that ended
+	orphaned map[layout.ObjectID]*session // uncommitted objects of sessions that ended
 }
 
 func newActivePool(p Pool, f *feed) *activePool {
@@ -48,7 +48,7 @@ func newActivePool(p Pool, f *feed) *activePool {
 		pool: p, feed: f, name: name,
 		owners:   make(map[layout.ObjectID]*session),
 		own:      make(map[*session]map[layout.ObjectID]struct{}),
-		orphaned: make(map[layout.ObjectID]struct{}),
+		orphaned: make(map[layout.ObjectID]*session),
 	}
 }
 

@@ -3,13 +3,22 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/uhandle"
 )
+
+// eventPatience is how long the event of a session's end waits for what its
+// drives hold up, so that it tells all that was reclaimed. Nothing else waits.
+const eventPatience = 250 * time.Millisecond
 
 // reap releases what the session held. Nothing new is given: its table is
 // closed. What a request still uses is released by that request.
@@ -17,61 +26,97 @@ func (s *session) reap() {
 	handles, idle := s.table.Close()
 	// What is in memory only goes at once; what has to write comes after, and
 	// one stalled drive does not hold up the others' logs.
-	var slow []resource
+	var logs []resource
 	for _, v := range idle {
 		switch v.(type) {
 		case *appenderRef, *mdcRef:
-			slow = append(slow, v)
+			logs = append(logs, v)
 		default:
 			s.release(v)
 		}
 	}
+	for _, a := range s.opened() {
+		a.disown(s)
+	}
+	s.srv.reaped.Add(1)
+	released := s.srv.clock.Now()
+	var closing atomic.Int64
+	done := s.closeLogs(logs, &closing)
+	if s.greeted.Load() {
+		patience := time.NewTimer(eventPatience)
+		select {
+		case <-done:
+			released = s.srv.clock.Now()
+		case <-patience.C:
+		}
+		patience.Stop()
+		s.tellReaped(handles, closing.Load(), released)
+	}
+	<-done
+}
+
+// opened returns the pools that the session has ever opened.
+func (s *session) opened() []*activePool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	pools := make([]*activePool, 0, len(s.pools))
 	for a := range s.pools {
 		pools = append(pools, a)
 	}
-	by, noticed := s.by, s.endedAt
-	s.mu.Unlock()
-	aborted := 0
-	for _, a := range pools {
-		aborted += a.disown(s)
-	}
-	s.releaseSlow(slow)
-	s.srv.reaped.Add(1)
-	if !s.greeted.Load() {
-		return
-	}
-	e := ioctl.Event{
-		Type: ioctl.EventClientReaped, Session: s.id, PID: s.peer.pid, UID: s.peer.uid, Comm: s.peer.comm,
-		DetectedBy: by, References: uint32(handles), Aborted: uint32(aborted), Latency: s.srv.clock.Now().Sub(noticed),
-	}
-	if !s.peer.dead() {
-		e.Cause = ioctl.CauseClosed
-	}
-	s.srv.log.Info("session reaped", s.who(), slog.String("detected_by", by.String()), slog.String("cause", e.Cause.String()),
-		slog.Int("handles", handles), slog.Int("aborted", aborted), slog.Duration("latency", e.Latency))
-	s.srv.tellEvent(e)
+	return pools
 }
 
-// slowReleases is how many logs of one session are closed at the same time.
-const slowReleases = 8
-
-func (s *session) releaseSlow(list []resource) {
+// closeLogs closes logs that the session had open, each by itself: one whose
+// drive is stalled is in no other's way. The channel is closed when all are,
+// and the requests that were in flight have ended; closing counts those that
+// are not closed yet.
+func (s *session) closeLogs(logs []resource, closing *atomic.Int64) <-chan struct{} {
+	closing.Store(int64(len(logs)))
 	var wg sync.WaitGroup
-	next := make(chan resource)
-	for range min(slowReleases, len(list)) {
+	for _, v := range logs {
 		wg.Go(func() {
-			for v := range next {
-				s.release(v)
-			}
+			s.release(v)
+			closing.Add(-1)
 		})
 	}
-	for _, v := range list {
-		next <- v
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		s.requests.Wait()
+		close(done)
+	}()
+	return done
+}
+
+// tellReaped tells that the session has ended, how, and what was reclaimed.
+func (s *session) tellReaped(handles int, closing int64, released time.Time) {
+	s.mu.Lock()
+	by, noticed := s.by, s.endedAt
+	s.mu.Unlock()
+	e := ioctl.Event{
+		Type: ioctl.EventClientReaped, Session: s.id, PID: s.peer.pid, UID: s.peer.uid, Comm: s.peer.comm,
+		DetectedBy: by, References: uint32(handles), Aborted: uint32(s.aborted.Load()), Latency: released.Sub(noticed),
 	}
-	close(next)
-	wg.Wait()
+	if closing > 0 {
+		e.Text = fmt.Sprintf("%d of its logs are still being closed: their drives are slow", closing)
+	}
+	if s.vigil != nil {
+		d := s.vigil.Verdict()
+		e.Code, e.Signal, e.Core = int32(d.Code), int32(d.Signal), d.Core
+		switch d.Cause {
+		case uhandle.CauseExit:
+			e.Cause = ioctl.CauseExit
+		case uhandle.CauseSignal:
+			e.Cause = ioctl.CauseSignal
+		case uhandle.CauseClosed:
+			e.Cause = ioctl.CauseClosed
+		case uhandle.CauseUnknown:
+		}
+	}
+	s.srv.log.Info("session reaped", s.who(), slog.String("detected_by", by.String()),
+		slog.String("cause", e.Cause.String()), slog.Int("code", int(e.Code)), slog.Int("signal", int(e.Signal)),
+		slog.Int("handles", handles), slog.Uint64("aborted", uint64(e.Aborted)), slog.Duration("latency", e.Latency))
+	s.srv.tellEvent(e)
 }
 
 // adopt records that an uncommitted object is the session's.
@@ -114,17 +159,17 @@ func (a *activePool) dropOwn(s *session, id layout.ObjectID) {
 }
 
 // disown orphans a session's uncommitted objects and aborts those that nobody
-// is using; it returns how many. The others are swept later.
-func (a *activePool) disown(s *session) int {
+// is using. The others are swept later.
+func (a *activePool) disown(s *session) {
 	a.mu.Lock()
 	n := len(a.own[s])
 	for id := range a.own[s] {
-		a.orphaned[id] = struct{}{}
+		a.orphaned[id] = s
 	}
 	a.orphans.Add(int64(n))
 	delete(a.own, s)
 	a.mu.Unlock()
-	return a.sweep(s.srv)
+	a.sweep(s.srv)
 }
 
 // orphan disowns one object.
@@ -132,42 +177,37 @@ func (a *activePool) orphan(s *session, id layout.ObjectID) {
 	a.mu.Lock()
 	a.dropOwn(s, id)
 	if _, ok := a.orphaned[id]; !ok {
-		a.orphaned[id] = struct{}{}
+		a.orphaned[id] = s
 		a.orphans.Add(1)
 	}
 	a.mu.Unlock()
 	a.sweep(s.srv)
 }
 
-// sweep aborts the orphans that nobody is using and returns how many. Whoever
-// was using one sweeps after letting go of it; as sweeps exclude each other,
-// the last one finds it unused.
-func (a *activePool) sweep(srv *Server) int {
+// sweep aborts the orphans that nobody is using, each counted for its session.
+// Whoever was using one sweeps after letting go of it; as sweeps exclude each
+// other, the last one finds it unused.
+func (a *activePool) sweep(srv *Server) {
 	if a.orphans.Load() == 0 {
-		return 0
+		return
 	}
 	a.sweeping.Lock()
 	defer a.sweeping.Unlock()
 	a.mu.Lock()
-	ids := make([]layout.ObjectID, 0, len(a.orphaned))
-	for id := range a.orphaned {
-		ids = append(ids, id)
-	}
+	orphans := maps.Clone(a.orphaned)
 	a.mu.Unlock()
-	aborted := 0
-	for _, id := range ids {
+	for id, s := range orphans {
 		fate, err := abortOrphan(srv.hard, a.pool, id)
 		if err != nil {
 			srv.log.Warn("cannot abort what a client left", slog.String("object", id.String()), slog.Any("error", err))
 		}
 		if fate == orphanAborted {
-			aborted++
+			s.aborted.Add(1)
 		}
 		if fate != orphanInUse {
 			a.settled(id)
 		}
 	}
-	return aborted
 }
 
 // orphanFate is what became of an orphan.

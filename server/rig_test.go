@@ -224,7 +224,7 @@ func (r *rig) nextReaped(n int) ioctl.Event {
 
 func (r *rig) dial() *client.Conn {
 	r.t.Helper()
-	c, err := client.Dial(context.Background(), client.Options{Socket: r.socket})
+	c, err := client.Dial(context.Background(), client.Options{Socket: r.socket, Reconnect: -1})
 	if err != nil {
 		r.t.Fatal(err)
 	}

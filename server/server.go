@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/sched"
+	"github.com/mpool-go/mpool/uhandle"
 )
 
 // Server serves pools to sessions. Safe for concurrent use. It implements
@@ -22,6 +24,7 @@ type Server struct {
 	log     *slog.Logger
 	clock   *sched.Sched // nil: the machine's
 	started time.Time
+	sources []uhandle.Source // of news of clients\' deaths
 	pools   poolTable
 
 	// instance is a number of this run: a client that finds another one knows
@@ -67,7 +70,8 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		opt: o, limits: o.Limits, log: o.Logger,
 		sessions: make(map[uint64]*session), listeners: make(map[net.Listener]struct{}),
-		quiet: make(chan struct{}), logStop: make(chan struct{}),
+		sources: append(slices.Clone(o.Deaths), uhandle.Pidfd{}),
+		quiet:   make(chan struct{}), logStop: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

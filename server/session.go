@@ -29,12 +29,12 @@ type session struct {
 	cancel context.CancelFunc
 
 	requests sync.WaitGroup
-	watcher  sync.WaitGroup
-	watched  bool // the watcher runs; the reader's own
+	vigil    *uhandle.Vigil // nil until the peer is known; the reader's own
 
 	connected time.Time
 	greeted   atomic.Bool   // hello was said; peer is set before
 	taken     atomic.Uint64 // requests
+	aborted   atomic.Uint64 // uncommitted objects, when it had ended
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -111,15 +111,22 @@ func (s *session) run() {
 // watch ends the session when its process dies, as soon as it is known which
 // that is. Only the reader calls it.
 func (s *session) watch() {
-	if s.watched || !s.peer.challenged {
+	if s.vigil != nil || !s.peer.challenged {
 		return
 	}
-	s.watched = true
-	s.watcher.Go(func() {
-		if s.peer.waitDead() {
-			s.end(ioctl.SourcePidfd)
-		}
-	})
+	v, err := uhandle.Watch(s.peer.proc, s.srv.sources, func(by string) { s.end(noticed(by)) })
+	if err != nil {
+		s.srv.log.Warn("a client is watched less than it should be", s.who(), slog.Any("error", err))
+	}
+	s.vigil = v
+}
+
+// noticed returns what the protocol calls a source of news of death.
+func noticed(by string) ioctl.Source {
+	if by == ioctl.SourceBPF.String() {
+		return ioctl.SourceBPF
+	}
+	return ioctl.SourcePidfd
 }
 
 // end ends the session, for the first reason given: nothing more is taken and
@@ -188,8 +195,10 @@ func (s *session) finish() {
 	s.reap()
 	s.requests.Wait()
 	s.dropArenas()
+	if s.vigil != nil {
+		s.vigil.Stop()
+	}
 	s.peer.close()
-	s.watcher.Wait()
 }
 
 // waitIdle returns when no request is in flight or the session has ended.

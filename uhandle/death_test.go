@@ -15,7 +15,7 @@ import (
 func (o *offspring) vigil(sources ...Source) (*Vigil, <-chan struct{}, *atomic.Int32) {
 	o.t.Helper()
 	acted, times := make(chan struct{}), new(atomic.Int32)
-	v, err := Watch(o.p, sources, func() {
+	v, err := Watch(o.p, sources, func(string) {
 		if times.Add(1) == 1 {
 			close(acted)
 		}

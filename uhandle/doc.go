@@ -14,9 +14,9 @@
 // kind, one of another table (unless their generations meet: one in 2^32) and
 // one that was never given are therefore told from a live one, and are EBADF.
 //
-// A value in it ends once: it is released by
-// whoever ended the handle if nobody was using it, else by the last of those
-// that were. Nobody waits for anybody.
+// A value in the table ends once: it is released by whoever ended the handle if
+// nobody was using it, else by the last of those that were. Nobody waits for
+// anybody.
 //
 // # Death
 //

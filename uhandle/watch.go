@@ -51,7 +51,7 @@ func (Pidfd) Watch(p *Process, died func(Death)) (stop func(), err error) {
 // Vigil watches one process through several sources.
 type Vigil struct {
 	p     *Process
-	act   func()
+	act   func(by string)
 	stops []func()
 
 	settled chan struct{} // closed when death is all that will be known of it
@@ -64,10 +64,10 @@ type Vigil struct {
 }
 
 // Watch watches p through all the sources that can. The first that notices its
-// death calls act, once; the others find it done. act must not wait: how the
+// death calls act with its name, once; the others find it done. act must not wait: how the
 // process died is looked up after it. The error is that of a source that cannot
 // watch, and the vigil is held by the others. Stop it.
-func Watch(p *Process, sources []Source, act func()) (*Vigil, error) {
+func Watch(p *Process, sources []Source, act func(by string)) (*Vigil, error) {
 	v := &Vigil{p: p, act: act, settled: make(chan struct{})}
 	var failed error
 	for _, s := range sources {
@@ -90,7 +90,7 @@ func (v *Vigil) died(by string, d Death) {
 	if !first {
 		return
 	}
-	v.act()
+	v.act(by)
 	if d.Cause == CauseUnknown {
 		d = v.p.status()
 	}
