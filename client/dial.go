@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -99,6 +100,9 @@ func greet(ctx context.Context, u *net.UnixConn) (*ioctl.HelloReply, error) {
 	if errors.Is(err, unix.ECONNRESET) {
 		// The kernel tells of the end before it gives what was sent before.
 		n, err = u.Read(buf)
+	}
+	if errors.Is(err, io.EOF) {
+		err = errHungUp
 	}
 	if err != nil {
 		return fail(errors.Join(werr, err))

@@ -21,6 +21,10 @@ func (e *lostError) Unwrap() error { return e.cause }
 // errClosed is why a connection is gone that the program closed.
 var errClosed = errors.New("closed by the program")
 
+// errHungUp is why a connection is gone that the daemon closed. It must not be
+// io.EOF, which to a caller who reads means that it has read everything.
+var errHungUp = errors.New("closed by the daemon")
+
 // lostIn returns what an error says of a lost request, or nil.
 func lostIn(err error) *lostError {
 	var e *lostError

@@ -298,3 +298,29 @@ func testLost(t *testing.T, lc lostCall, restart bool, at boundary, want string)
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// A connection that is gone is no end of what is read, however the error is
+// looked at.
+//
+// proves S20
+func TestLostIsNotEOF(t *testing.T) {
+	for name, op := range map[string]ioctl.Op{"mblock": ioctl.OpMblockRead, "mlog": ioctl.OpReadNext} {
+		f := newFake(t)
+		ctx := t.Context()
+		c := f.connect(Options{Reconnect: -1})
+		p := must(c.OpenPool(ctx, "data"))
+		b := must(p.AllocMblock(ctx, api.AllocOptions{}))
+		l := must(p.AllocMlog(ctx, api.AllocOptions{}))
+		r := must(l.OpenRead(ctx))
+		f.breakAt(op, afterAsked, false)
+		var err error
+		if op == ioctl.OpMblockRead {
+			_, err = b.ReadAtContext(ctx, make([]byte, 10), 0)
+		} else {
+			_, err = r.Next(ctx, make([]byte, 10))
+		}
+		if err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

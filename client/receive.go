@@ -19,8 +19,8 @@ func (l *link) receive() {
 	for {
 		buf := getBuffer()
 		n, oobn, _, _, err := l.conn.ReadMsgUnix(buf[:], oob)
-		if err == nil && n == 0 {
-			err = io.EOF
+		if n == 0 && (err == nil || errors.Is(err, io.EOF)) {
+			err = errHungUp
 		}
 		if errors.Is(err, unix.ECONNRESET) && !reset {
 			// The kernel tells of the end before it gives what was sent before.
