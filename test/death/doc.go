@@ -1,0 +1,6 @@
+// Package death ends client processes of the real daemon, by thousands and at
+// any moment of any call, and in the odd ways in which processes end or seem
+// to. It looks for what a dead client leaves behind in the daemon: handles,
+// references, zones, memory, descriptors, goroutines; that the living notice
+// nothing; and that what the dead were promised is kept.
+package death

@@ -1,0 +1,5 @@
+//go:build race
+
+package death
+
+const raceDetector = true

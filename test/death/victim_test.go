@@ -1,0 +1,431 @@
+package death
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/client"
+	"github.com/mpool-go/mpool/layout"
+)
+
+// What a victim says, each in one line through a pipe that outlives it:
+//
+//	r PID    it is at work
+//	c TAG N  it is about to commit N objects of the tag's group as one
+//	C TAG    it was told that they are committed
+//	x TAG    it is about to delete the object
+//	X TAG    it was told that it is deleted
+//	a TAG N  it was told that the log has N records
+//	E TEXT   something is wrong
+//
+// A line about what follows is written before the request is, and one about
+// what was promised after the answer came.
+
+// victim is a client that works until it is made to die.
+type victim struct {
+	serial uint32
+	shared []layout.ObjectID // objects of the test's, to be read: an mblock and a log
+	seq    atomic.Uint32
+	out    *os.File
+
+	c      *client.Conn
+	p      api.Pool
+	cut    bool // it ends its own connection: errors that say so are none
+	others atomic.Int32
+}
+
+// victimArgs are what a victim is told, in its environment.
+type victimArgs struct {
+	serial  uint32
+	seed    uint64
+	workers int
+	way     way           // of ending, if it is for itself to do
+	life    time.Duration // until then
+	mblock  layout.ObjectID
+	log     layout.ObjectID
+}
+
+func (a *victimArgs) String() string {
+	return fmt.Sprintf("%d %d %d %d %d %d %d", a.serial, a.seed, a.workers, a.way, a.life, uint64(a.mblock), uint64(a.log))
+}
+
+func parseVictimArgs(s string) (a victimArgs) {
+	var mblock, log uint64
+	try(fmt.Sscan(s, &a.serial, &a.seed, &a.workers, &a.way, &a.life, &mblock, &log))
+	a.mblock, a.log = layout.ObjectID(mblock), layout.ObjectID(log)
+	return a
+}
+
+func victimMain() {
+	a := parseVictimArgs(os.Getenv(envArgs))
+	mortal()
+	if a.life > 0 {
+		go a.way.end(a.life)
+	}
+	v := &victim{
+		serial: a.serial, shared: []layout.ObjectID{a.mblock, a.log}, out: os.NewFile(3, "report"),
+		cut: a.way == shutWrite || a.way == shutRead || a.way == closeAll,
+	}
+	ctx := context.Background()
+	var err error
+	if v.c, err = client.Dial(ctx, client.Options{Socket: os.Getenv(envSocket)}); err == nil {
+		v.p, err = v.c.OpenPool(ctx, poolName)
+	}
+	if err != nil {
+		v.blame("dial", err)
+		forever()
+	}
+	v.tell("r %d", os.Getpid())
+	var wg sync.WaitGroup
+	for g := range a.workers {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(a.seed, uint64(g)))
+			for v.live(ctx, rng) {
+			}
+		})
+	}
+	wg.Wait()
+	forever() // its connection has ended, or something is wrong
+}
+
+// mortal makes signals do what they do to other programs, and their cores not
+// be written.
+func mortal() {
+	check(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
+	for _, s := range []syscall.Signal{syscall.SIGSEGV, syscall.SIGABRT, syscall.SIGBUS, syscall.SIGTERM, syscall.SIGQUIT} {
+		var action [4]uint64 // SIG_DFL, no flags, no mask
+		if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0); errno != 0 {
+			panic(errno)
+		}
+	}
+}
+
+// tell writes a line at once: what a dead process has in a buffer is lost.
+func (v *victim) tell(format string, a ...any) {
+	try(v.out.WriteString(fmt.Sprintf(format, a...) + "\n"))
+}
+
+// blame reports an error that should not be, unless the connection has ended.
+// It says whether the victim goes on.
+func (v *victim) blame(what string, err error) bool {
+	switch {
+	case err == nil, errors.Is(err, api.ENOSPC), errors.Is(err, api.EFBIG), errors.Is(err, api.EAGAIN), errors.Is(err, api.ENOMEM):
+		return true
+	case errors.Is(err, api.ECONNRESET):
+		return false
+	case v.cut && (errors.Is(err, api.EBADF) || errors.Is(err, api.ECANCELED)):
+		return false
+	}
+	v.tell("E %s: %s", what, strings.ReplaceAll(err.Error(), "\n", "; "))
+	return false
+}
+
+// live does one thing, and says whether to go on.
+func (v *victim) live(ctx context.Context, rng *rand.Rand) bool {
+	switch rng.IntN(10) {
+	case 0, 1, 2, 3:
+		return v.blame("mblock", v.block(ctx, rng))
+	case 4:
+		return v.blame("commit many", v.many(ctx, rng))
+	case 5, 6:
+		return v.blame("mlog", v.log(ctx, rng))
+	case 7:
+		return v.blame("mdc", v.mdc(ctx, rng))
+	case 8:
+		return v.blame("find", v.look(ctx, rng))
+	default:
+		return v.blame("connection", v.another(ctx, rng))
+	}
+}
+
+func (v *victim) next() tag { return newTag(v.serial, v.seq.Add(1), 0) }
+
+// write allocates the mblock of a tag and writes it.
+func (v *victim) write(ctx context.Context, rng *rand.Rand, t tag) (api.Mblock, error) {
+	data := t.content()
+	b, err := v.p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(len(data)), Tag: uint64(t)})
+	if err != nil {
+		return nil, err
+	}
+	if rng.IntN(2) == 0 && len(data) > 8192 {
+		half := len(data) / 2 &^ 4095
+		if _, err := b.Write(ctx, data[:half]); err != nil {
+			return nil, err
+		}
+		data = data[half:]
+	}
+	if len(data) > 0 {
+		if _, err := b.Write(ctx, data); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// block is the life of an mblock, or a part of it.
+func (v *victim) block(ctx context.Context, rng *rand.Rand) error {
+	t := v.next()
+	b, err := v.write(ctx, rng, t)
+	if err != nil {
+		return err
+	}
+	if rng.IntN(4) == 0 {
+		if err := t.matches(ctx, b); err != nil {
+			return err
+		}
+	}
+	switch rng.IntN(8) {
+	case 0:
+		return b.Abort(ctx)
+	case 1:
+		return b.Put() // and nobody's until the end
+	case 2:
+		return nil // nor given up
+	}
+	if err := v.commit(ctx, t, b); err != nil {
+		return err
+	}
+	return v.after(ctx, rng, t, b)
+}
+
+// commit commits one object.
+func (v *victim) commit(ctx context.Context, t tag, o api.Object) error {
+	v.tell("c %x 1", uint64(t))
+	if err := o.Commit(ctx); err != nil {
+		return err
+	}
+	v.tell("C %x", uint64(t))
+	return nil
+}
+
+// after is what becomes of a committed mblock.
+func (v *victim) after(ctx context.Context, rng *rand.Rand, t tag, b api.Mblock) error {
+	if rng.IntN(2) == 0 {
+		again, err := v.p.Mblock(ctx, b.ID())
+		if err != nil {
+			return err
+		}
+		if err := t.matches(ctx, again); err != nil {
+			return err
+		}
+		if err := again.Put(); err != nil {
+			return err
+		}
+	}
+	switch rng.IntN(4) {
+	case 0:
+		return nil // the handle is kept
+	case 1:
+		return b.Put()
+	}
+	return v.delete(ctx, t, b)
+}
+
+func (v *victim) delete(ctx context.Context, t tag, o api.Object) error {
+	v.tell("x %x", uint64(t))
+	if err := o.Delete(ctx); err != nil {
+		return err
+	}
+	v.tell("X %x", uint64(t))
+	return nil
+}
+
+// many commits several mblocks and a root together.
+func (v *victim) many(ctx context.Context, rng *rand.Rand) error {
+	first := v.next()
+	n := 2 + rng.IntN(5)
+	objects := make([]api.Object, n)
+	for i := range objects {
+		b, err := v.write(ctx, rng, first+tag(i))
+		if err != nil {
+			return err
+		}
+		objects[i] = b
+	}
+	v.tell("c %x %d", uint64(first), n)
+	if err := v.p.CommitMany(ctx, objects, []api.Root{{Name: rootName(v.serial), ID: objects[0].ID()}}); err != nil {
+		return err
+	}
+	v.tell("C %x", uint64(first))
+	for i, o := range objects {
+		if rng.IntN(3) == 0 {
+			if err := v.delete(ctx, first+tag(i), o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// rootName is the root of a victim's own.
+func rootName(serial uint32) string { return fmt.Sprintf("victim-%d", serial) }
+
+// log is the life of a log, or a part of it.
+func (v *victim) log(ctx context.Context, rng *rand.Rand) error {
+	t := v.next()
+	l, err := v.p.AllocMlog(ctx, api.AllocOptions{Capacity: 512 << 10, Tag: uint64(t)})
+	if err != nil {
+		return err
+	}
+	if rng.IntN(8) == 0 {
+		return l.Abort(ctx)
+	}
+	if err := v.commit(ctx, t, l); err != nil {
+		return err
+	}
+	a, err := l.OpenAppend(ctx)
+	if err != nil {
+		return err
+	}
+	n := uint64(0)
+	for range rng.IntN(12) {
+		if _, err := a.Append(ctx, t.record(n), rng.IntN(3) == 0); err != nil {
+			return err
+		}
+		n++
+		v.tell("a %x %d", uint64(t), n)
+	}
+	r, err := l.OpenRead(ctx)
+	if err != nil {
+		return err
+	}
+	if k, err := t.count(ctx, r); err != nil || k != n {
+		return errors.Join(err, fmt.Errorf("log of tag %x has %d records, %d were appended", t, k, n))
+	}
+	if rng.IntN(3) == 0 {
+		return nil // all left open
+	}
+	if err := errors.Join(a.Sync(ctx), r.Close(), a.Close(ctx)); err != nil {
+		return err
+	}
+	if rng.IntN(2) == 0 {
+		return l.Put()
+	}
+	return v.delete(ctx, t, l)
+}
+
+// mdc is the life of a metadata container, or a part of it.
+func (v *victim) mdc(ctx context.Context, rng *rand.Rand) error {
+	t := v.next()
+	v.tell("c %x 1", uint64(t))
+	id, err := v.p.CreateMDC(ctx, api.AllocOptions{Capacity: 256 << 10, Tag: uint64(t)})
+	if err != nil {
+		return err
+	}
+	v.tell("C %x", uint64(t))
+	m, err := v.p.OpenMDC(ctx, id)
+	if err != nil {
+		return err
+	}
+	n := uint64(0)
+	more := func() error {
+		err := m.Append(ctx, t.record(n), rng.IntN(3) == 0)
+		if err == nil {
+			n++
+			v.tell("a %x %d", uint64(t), n)
+		}
+		return err
+	}
+	for range 1 + rng.IntN(3) {
+		for range rng.IntN(5) {
+			if err := more(); err != nil {
+				return err
+			}
+		}
+		if err := m.CompactStart(ctx); err != nil {
+			return err
+		}
+		if err := errors.Join(m.CompactAppend(ctx, t.compact(n)), more()); err != nil {
+			return err
+		}
+		if rng.IntN(4) == 0 {
+			err = m.CompactAbort(ctx)
+		} else {
+			err = m.CompactEnd(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if rng.IntN(3) == 0 {
+		return nil // left open
+	}
+	if err := m.Close(ctx); err != nil || rng.IntN(2) == 0 {
+		return err
+	}
+	v.tell("x %x", uint64(t))
+	if err := v.p.DeleteMDC(ctx, id); err != nil {
+		return err
+	}
+	v.tell("X %x", uint64(t))
+	return nil
+}
+
+// look finds, reads and lists what the test keeps for all.
+func (v *victim) look(ctx context.Context, rng *rand.Rand) error {
+	b, err := v.p.Mblock(ctx, v.shared[0])
+	if err != nil {
+		return err
+	}
+	if err := sharedTag.matches(ctx, b); err != nil {
+		return err
+	}
+	l, err := v.p.Mlog(ctx, v.shared[1])
+	if err != nil {
+		return err
+	}
+	r, err := l.OpenRead(ctx)
+	if err != nil {
+		return err
+	}
+	if n, err := sharedTag.count(ctx, r); err != nil || n < sharedRecords {
+		return errors.Join(err, fmt.Errorf("the log for all has %d records", n))
+	}
+	if again, err := b.Get(ctx); err != nil || rng.IntN(2) == 0 {
+		return err
+	} else if err := again.Put(); err != nil {
+		return err
+	}
+	left := rng.IntN(100)
+	for _, err := range v.p.Objects(ctx, api.Filter{Kind: layout.Kind(rng.IntN(3))}) {
+		if left--; err != nil || left < 0 {
+			return err
+		}
+	}
+	return errors.Join(r.Close(), l.Put(), b.Put())
+}
+
+// another makes one more connection, with an arena, and forgets it or not.
+func (v *victim) another(ctx context.Context, rng *rand.Rand) error {
+	c, err := client.Dial(ctx, client.Options{Socket: os.Getenv(envSocket)})
+	if err != nil {
+		return err
+	}
+	p, err := c.OpenPool(ctx, poolName)
+	if err != nil {
+		return err
+	}
+	b, err := p.AllocMblock(ctx, api.AllocOptions{Capacity: 1 << 20})
+	if err != nil {
+		return err
+	}
+	if _, err := b.Write(ctx, make([]byte, 4096*(1+rng.IntN(40)))); err != nil {
+		return err
+	}
+	if v.others.Add(1) <= 2 {
+		return nil
+	}
+	return c.Close()
+}
