@@ -86,7 +86,7 @@ func (m *model) drive(t *testing.T, d *daemon, rng *rand.Rand) {
 	defer cancel()
 	var wg sync.WaitGroup
 	load := func(what string, f func(ctx context.Context, p api.Pool) error) {
-		c, err := client.Dial(ctx, client.Options{Socket: d.socket})
+		c, err := client.Dial(ctx, client.Options{Socket: d.socket, Reconnect: -1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +96,8 @@ func (m *model) drive(t *testing.T, d *daemon, rng *rand.Rand) {
 		}
 		wg.Go(func() {
 			err := f(ctx, p)
-			if !errors.Is(err, api.ECONNRESET) && !errors.Is(err, api.EUNKNOWN) && !errors.Is(err, context.Canceled) {
+			if !errors.Is(err, api.ECONNRESET) && !errors.Is(err, api.EUNKNOWN) && !errors.Is(err, api.EBADF) &&
+				!errors.Is(err, context.Canceled) {
 				t.Errorf("%s: %v", what, err)
 			}
 			_ = c.Close() // the daemon is dead
