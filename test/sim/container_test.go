@@ -35,7 +35,7 @@ func (w *worker) container() {
 }
 
 func (w *worker) createContainer() bool {
-	id, err := w.p.CreateMDC(ctx, api.AllocOptions{Capacity: 40000})
+	id, err := w.p.CreateMDC(ctx, w.options(40000, 0))
 	if errors.Is(err, api.ENOSPC) {
 		return false
 	}

@@ -22,11 +22,13 @@ import (
 var (
 	seedFlag  = flag.Uint64("sim.seed", 0, "run this seed only")
 	firstFlag = flag.Uint64("sim.first", 1, "first seed of a range")
+	driveFlag = flag.Int("sim.drives", 0, "drives of each pool; 0: 1 to 4, by the seed")
 	forFlag   = flag.Duration("sim.for", 4*time.Second, "how long each simulation test runs")
 )
 
 const (
 	diskSize   = 12 << 20
+	maxDrives  = 4
 	workers    = 3
 	survivors  = 4 // media tried after each cut
 	cycles     = 4 // cuts of one seed's pool, one after another
@@ -36,31 +38,62 @@ const (
 
 // world is one seed's run.
 type world struct {
-	seed   uint64
-	rng    *rand.Rand
-	disk   *devsim.Disk
-	m      *model
-	states int // crash states that were verified
+	seed              uint64
+	rng               *rand.Rand
+	disks             devsim.Rack // in the order of the drives' slots
+	capacity, staging []string    // paths
+	paths             []string    // all of them, in the order in which they are given to Activate
+	m                 *model
+	states            int // crash states that were verified
 }
 
 func newWorld(seed uint64) *world {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	o := devsim.DiskOptions{Discard: rng.IntN(3) > 0}
-	if rng.IntN(2) == 0 {
-		o.PhysicalSector = 4096
+	w := &world{seed: seed, rng: rng, m: newModel()}
+	drives := 1 + rng.IntN(maxDrives)
+	if *driveFlag > 0 {
+		drives = *driveFlag
+	}
+	staging := rng.IntN(drives)
+	for i := range drives {
+		o := devsim.DiskOptions{Name: fmt.Sprintf("sim%d", i), Discard: rng.IntN(3) > 0}
 		if rng.IntN(2) == 0 {
-			o.LogicalSector = 4096
+			o.PhysicalSector = 4096
+			if rng.IntN(2) == 0 {
+				o.LogicalSector = 4096
+			}
+		}
+		w.disks = append(w.disks, devsim.NewDisk(diskSize, o))
+		if i < drives-staging {
+			w.capacity = append(w.capacity, o.Name)
+		} else {
+			w.staging = append(w.staging, o.Name)
 		}
 	}
-	return &world{seed: seed, rng: rng, disk: devsim.NewDisk(diskSize, o), m: newModel()}
+	w.paths = w.disks.Paths()
+	rng.Shuffle(drives, func(i, j int) { w.paths[i], w.paths[j] = w.paths[j], w.paths[i] })
+	return w
 }
 
-// options are those of a pool on a disk in a simulation.
-func options(s *sched.Sched, d *devsim.Disk, o devsim.OpenOptions) mpool.Options {
+// options are those of a pool on disks in a simulation.
+func options(s *sched.Sched, d devsim.Rack, o devsim.OpenOptions) mpool.Options {
+	open := d.Opener(s, o)
 	return mpool.Options{
 		Sched: s, MetadataBytes: metaBytes, Rand: randReader{s.Rand()},
-		Open: func(context.Context, string, bool) (*bdev.Drive, error) { return devsim.Open(s, d, o) },
+		Open: func(ctx context.Context, path string, readOnly bool) (*bdev.Drive, error) {
+			return open(ctx, path, readOnly)
+		},
 	}
+}
+
+// activate activates the pool on disks.
+func (w *world) activate(s *sched.Sched, d devsim.Rack, o devsim.OpenOptions) (*mpool.Pool, error) {
+	return mpool.Activate(ctx, w.m.name, w.paths, api.ActivateOptions{}, options(s, d, o))
+}
+
+// worker makes the n-th worker of a run.
+func (w *world) worker(n int, s *sched.Sched, p *mpool.Pool) worker {
+	return worker{n: n, s: s, rng: s.Rand(), p: p, m: w.m, staging: len(w.staging) > 0}
 }
 
 type randReader struct{ rng *rand.Rand }
@@ -102,7 +135,7 @@ func inSim(s *sched.Sched, f func()) (err error) {
 func (w *world) create() error {
 	s := sched.New(w.rng.Uint64())
 	return inSim(s, func() {
-		_, err := mpool.Create(ctx, w.m.name, []string{"sim"}, api.CreateOptions{}, options(s, w.disk, devsim.OpenOptions{}))
+		_, err := mpool.Create(ctx, w.m.name, w.capacity, api.CreateOptions{Staging: w.staging}, options(s, w.disks, devsim.OpenOptions{}))
 		must(err)
 	})
 }
@@ -114,7 +147,7 @@ func (w *world) work(seed, at uint64, ops int) (seen uint64, cut bool, err error
 	cutter := &devsim.Cutter{Sched: s, At: at}
 	var failed error
 	err = inSim(s, func() {
-		p, err := mpool.Activate(ctx, w.m.name, []string{"sim"}, api.ActivateOptions{}, options(s, w.disk, devsim.OpenOptions{OnIO: cutter.OnIO}))
+		p, err := w.activate(s, w.disks, devsim.OpenOptions{OnIO: cutter.OnIO})
 		must(err)
 		var done [workers]sched.Completion
 		for n := range workers {
@@ -130,7 +163,7 @@ func (w *world) work(seed, at uint64, ops int) (seen uint64, cut bool, err error
 						failed = fe.err
 					}
 				}()
-				wk := &worker{n: n, s: s, rng: s.Rand(), p: p, m: w.m}
+				wk := w.worker(n, s, p)
 				wk.run(ops)
 			})
 		}
@@ -151,18 +184,18 @@ func (w *world) work(seed, at uint64, ops int) (seen uint64, cut bool, err error
 
 // check looks at a medium with the offline checker, then activates it and
 // compares it with the model.
-func (w *world) check(d *devsim.Disk, settle bool) error {
+func (w *world) check(d devsim.Rack, settle bool) error {
 	w.states++
-	if err := offline(d); err != nil {
+	if err := offline(w.paths, d); err != nil {
 		return err
 	}
 	s := sched.New(w.rng.Uint64())
 	return inSim(s, func() {
-		p, err := mpool.Activate(ctx, w.m.name, []string{"sim"}, api.ActivateOptions{}, options(s, d, devsim.OpenOptions{Inline: true}))
+		p, err := w.activate(s, d, devsim.OpenOptions{Inline: true})
 		if err != nil {
 			must(fmt.Errorf("activate: %w", err))
 		}
-		must(verify(p, w.m, settle))
+		must(verify(p, w.m, len(d), settle))
 		must(p.Close())
 	})
 }
@@ -170,25 +203,25 @@ func (w *world) check(d *devsim.Disk, settle bool) error {
 // afterCut tries several media that the cut may leave, and goes on with one.
 func (w *world) afterCut(n int) error {
 	for i := range n {
-		d, cut := w.disk.Survivor(w.rng, devsim.CutOptions{})
+		d, cut := w.disks.Survivor(w.rng, devsim.CutOptions{})
 		if err := w.check(d.Clone(), false); err != nil {
 			return fmt.Errorf("survivor %d of a power cut (%v): %w", i, cut, err)
 		}
 	}
 	if w.rng.IntN(4) == 0 {
 		// The process died; the machine goes on, and loses power only later.
-		w.disk.Kill(w.rng)
-		if err := w.check(w.disk, true); err != nil {
+		w.disks.Kill(w.rng)
+		if err := w.check(w.disks, true); err != nil {
 			return fmt.Errorf("after a kill: %w", err)
 		}
-		d, cut := w.disk.Survivor(w.rng, devsim.CutOptions{})
+		d, cut := w.disks.Survivor(w.rng, devsim.CutOptions{})
 		if err := w.check(d, false); err != nil {
 			return fmt.Errorf("power cut after a kill and a recovery (%v): %w", cut, err)
 		}
 		return nil
 	}
-	cut := w.disk.PowerCut(w.rng, devsim.CutOptions{})
-	if err := w.check(w.disk, true); err != nil {
+	cut := w.disks.PowerCut(w.rng, devsim.CutOptions{})
+	if err := w.check(w.disks, true); err != nil {
 		return fmt.Errorf("power cut (%v): %w", cut, err)
 	}
 	return nil
@@ -209,7 +242,7 @@ func random(seed uint64) (states int, err error) {
 		if cut {
 			err = w.afterCut(survivors)
 		} else {
-			err = w.check(w.disk, true)
+			err = w.check(w.disks, true)
 		}
 		if err != nil {
 			return w.states, fmt.Errorf("cycle %d, cut at boundary %d: %w", cycle, at, err)
@@ -228,7 +261,7 @@ func everyBoundary(seed uint64, stop func() bool) (states int, err error) {
 	}
 	fresh := func() (*world, uint64) {
 		w := newWorld(seed)
-		w.disk = first.disk.Clone()
+		w.disks = first.disks.Clone()
 		return w, w.rng.Uint64()
 	}
 	w, workSeed := fresh()
@@ -307,7 +340,7 @@ func TestCrashEveryBoundary(t *testing.T) {
 func TestReplay(t *testing.T) {
 	for seed := range uint64(3) {
 		var seen [2]uint64
-		var disks [2]*devsim.Disk
+		var disks [2]devsim.Rack
 		for i := range seen {
 			w := newWorld(seed)
 			if err := w.create(); err != nil {
@@ -317,19 +350,23 @@ func TestReplay(t *testing.T) {
 			if seen[i], _, err = w.work(w.rng.Uint64(), 0, opsPerTask); err != nil {
 				t.Fatal(err)
 			}
-			disks[i] = w.disk
+			disks[i] = w.disks
 		}
 		if seen[0] != seen[1] {
 			t.Fatalf("seed %d: %d and %d I/O boundaries", seed, seen[0], seen[1])
 		}
-		a, b := make([]byte, diskSize), make([]byte, diskSize)
-		for i, p := range [][]byte{a, b} {
-			if _, err := disks[i].ReadAt(p, 0); err != nil {
-				t.Fatal(err)
+		for k := range disks[0] {
+			var content [2]string
+			for i := range disks {
+				b := make([]byte, diskSize)
+				if _, err := disks[i][k].ReadAt(b, 0); err != nil {
+					t.Fatal(err)
+				}
+				content[i] = string(b)
 			}
-		}
-		if string(a) != string(b) {
-			t.Fatalf("seed %d: two runs left different media", seed)
+			if content[0] != content[1] {
+				t.Fatalf("seed %d: two runs left different media on drive %d", seed, k)
+			}
 		}
 	}
 }

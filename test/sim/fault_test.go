@@ -35,13 +35,9 @@ func (w *world) disturb(tr trouble, end int, ops int) (cut bool, err error) {
 	}
 	var failed error
 	err = inSim(s, func() {
-		p, err := mpool.Activate(ctx, w.m.name, []string{"sim"}, api.ActivateOptions{}, options(s, w.disk, devsim.OpenOptions{OnIO: cutter.OnIO}))
+		p, err := w.activate(s, w.disks, devsim.OpenOptions{OnIO: cutter.OnIO})
 		must(err)
-		if tr.faults {
-			w.disk.Inject(devsim.DrawFaults(w.rng, devsim.PlanOptions{Faults: 1 + w.rng.IntN(3), Within: 300, Size: diskSize})...)
-		} else {
-			w.disk.Inject(devsim.Fault{Delay: 20 * time.Millisecond, Probability: 0.02})
-		}
+		w.inject(tr)
 		var done [workers]sched.Completion
 		for n := range workers {
 			done[n].Init(s)
@@ -56,7 +52,7 @@ func (w *world) disturb(tr trouble, end int, ops int) (cut bool, err error) {
 						failed = fe.err
 					}
 				}()
-				u := &unsure{worker: worker{n: n, s: s, rng: s.Rand(), p: p, m: w.m}, trouble: tr}
+				u := &unsure{worker: w.worker(n, s, p), trouble: tr}
 				u.run(ops)
 			})
 		}
@@ -66,16 +62,16 @@ func (w *world) disturb(tr trouble, end int, ops int) (cut bool, err error) {
 		must(failed)
 		must(noReferences(p))
 		for _, st := range p.DriveStats() {
-			cut = st.FlushFailures > 0
+			cut = cut || st.FlushFailures > 0
 		}
-		w.disk.Heal()
+		w.heal()
 		if end == endAbandon {
 			must(explainEnd(tr, p.Abandon(ctx)))
 		} else {
 			must(explainEnd(tr, p.Close()))
 		}
 	})
-	w.disk.Heal()
+	w.heal()
 	switch {
 	case failed != nil:
 		err = failed
@@ -83,6 +79,29 @@ func (w *world) disturb(tr trouble, end int, ops int) (cut bool, err error) {
 		return true, nil
 	}
 	return cut, err
+}
+
+// inject draws what goes wrong: on each disk something of its own, on one disk
+// only, or one disk that hangs for a while.
+func (w *world) inject(tr trouble) {
+	only := w.rng.IntN(len(w.disks) + 1) // the last: none is spared
+	for i, d := range w.disks {
+		switch {
+		case only < len(w.disks) && i != only:
+		case tr.faults && w.rng.IntN(4) > 0:
+			d.Inject(devsim.DrawFaults(w.rng, devsim.PlanOptions{Faults: 1 + w.rng.IntN(3), Within: 300, Size: diskSize})...)
+		case i == only && w.rng.IntN(2) == 0:
+			d.Inject(devsim.Fault{Delay: time.Minute, Skip: w.rng.Uint64N(300), Count: 1 + w.rng.Uint64N(20)})
+		default:
+			d.Inject(devsim.Fault{Delay: 20 * time.Millisecond, Probability: 0.02})
+		}
+	}
+}
+
+func (w *world) heal() {
+	for _, d := range w.disks {
+		d.Heal()
+	}
 }
 
 // explainEnd says whether a closing's error is one that the trouble explains:
@@ -117,11 +136,11 @@ func noReferences(p *mpool.Pool) error {
 
 // settleContainers takes containers out of the model that need not be there and
 // are not. It returns what puts them back.
-func settleContainers(w *world, d *devsim.Disk, forGood bool) (undo func(), err error) {
+func settleContainers(w *world, d devsim.Rack, forGood bool) (undo func(), err error) {
 	s := sched.New(w.rng.Uint64())
 	there := make(map[layout.ObjectID]bool)
 	err = inSim(s, func() {
-		p, err := mpool.Activate(ctx, w.m.name, []string{"sim"}, api.ActivateOptions{}, options(s, d, devsim.OpenOptions{Inline: true}))
+		p, err := w.activate(s, d, devsim.OpenOptions{Inline: true})
 		must(err)
 		for o, err := range p.Objects(ctx, api.Filter{}) {
 			must(err)
@@ -149,7 +168,7 @@ func settleContainers(w *world, d *devsim.Disk, forGood bool) (undo func(), err 
 }
 
 // afterTrouble compares what is left with the model.
-func (w *world) afterTrouble(d *devsim.Disk, settle bool) error {
+func (w *world) afterTrouble(d devsim.Rack, settle bool) error {
 	undo, err := settleContainers(w, d, settle)
 	if err != nil {
 		return fmt.Errorf("activate: %w", err)
@@ -180,14 +199,14 @@ func troubled(seed uint64, tr trouble) (states int, err error) {
 		}
 		if cut || w.rng.IntN(2) == 0 {
 			for range survivors - 2 {
-				d, how := w.disk.Survivor(w.rng, devsim.CutOptions{})
+				d, how := w.disks.Survivor(w.rng, devsim.CutOptions{})
 				if err := w.afterTrouble(d, false); err != nil {
 					return w.states, fmt.Errorf("cycle %d, end %d, survivor of a power cut (%v): %w", cycle, end, how, err)
 				}
 			}
-			w.disk.PowerCut(w.rng, devsim.CutOptions{})
+			w.disks.PowerCut(w.rng, devsim.CutOptions{})
 		}
-		if err := w.afterTrouble(w.disk, true); err != nil {
+		if err := w.afterTrouble(w.disks, true); err != nil {
 			return w.states, fmt.Errorf("cycle %d, end %d, cut %v: %w", cycle, end, cut, err)
 		}
 	}

@@ -11,15 +11,15 @@ import (
 // medium is a disk as the offline checker reads it: without the engine.
 type medium struct{ *devsim.Disk }
 
-func (medium) Path() string { return "sim" }
-func (medium) Close() error { return nil }
+func (m medium) Path() string { return m.Options().Name }
+func (medium) Close() error   { return nil }
 
-// offline lets the independent reader look at a medium: it must find nothing
-// wrong with what a crash leaves.
-func offline(d *devsim.Disk) error {
-	r, err := check.Run(ctx, []string{"sim"}, check.Options{
+// offline lets the independent reader look at media: it must find nothing wrong
+// with what a crash leaves.
+func offline(paths []string, disks devsim.Rack) error {
+	r, err := check.Run(ctx, paths, check.Options{
 		Data: true, Reads: 1,
-		Open: func(context.Context, string) (check.Source, error) { return medium{d}, nil },
+		Open: func(_ context.Context, path string) (check.Source, error) { return medium{disks.Disk(path)}, nil },
 	})
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ func (u *unsure) readOnly() bool {
 func (u *unsure) createLog() {
 	var l api.Mlog
 	err := u.with("alloc log", func(ctx context.Context) (err error) {
-		l, err = u.p.AllocMlog(ctx, api.AllocOptions{Capacity: int64(20000 + u.rng.IntN(60000))})
+		l, err = u.p.AllocMlog(ctx, u.options(int64(20000+u.rng.IntN(60000)), 0))
 		return err
 	})
 	if err != nil {
@@ -168,7 +168,7 @@ func (u *unsure) container() {
 	id := pick(&u.worker, u.m.containers, func(o *containerModel) bool { return o.fate == live })
 	if id == 0 {
 		err := u.with("create container", func(ctx context.Context) (err error) {
-			id, err = u.p.CreateMDC(ctx, api.AllocOptions{Capacity: 40000})
+			id, err = u.p.CreateMDC(ctx, u.options(40000, 0))
 			return err
 		})
 		switch {

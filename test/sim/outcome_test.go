@@ -126,7 +126,7 @@ func (u *unsure) alloc() (api.Mblock, *mblockModel) {
 	tag := u.rng.Uint64()
 	var b api.Mblock
 	err := u.with("alloc", func(ctx context.Context) (err error) {
-		b, err = u.p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(len(data)) + int64(u.rng.IntN(100000)), Tag: tag})
+		b, err = u.p.AllocMblock(ctx, u.options(int64(len(data))+int64(u.rng.IntN(100000)), tag))
 		return err
 	})
 	if err != nil {

@@ -21,7 +21,7 @@ func sorted[T any](m map[layout.ObjectID]T) []layout.ObjectID {
 
 // verify compares an activated pool with the model. With settle it makes the
 // model agree about everything that was open.
-func verify(p *mpool.Pool, m *model, settle bool) error {
+func verify(p *mpool.Pool, m *model, drives int, settle bool) error {
 	there, err := list(p, m)
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ func verify(p *mpool.Pool, m *model, settle bool) error {
 	if err := verifyRoots(p, m, settle); err != nil {
 		return err
 	}
-	return verifySpace(p)
+	return verifySpace(p, drives)
 }
 
 // list returns what the pool holds; everything in it must have been made.
@@ -221,7 +221,7 @@ func verifyRoots(p *mpool.Pool, m *model, settle bool) error {
 }
 
 // verifySpace adds up what is free, live, overhead and the rest.
-func verifySpace(p *mpool.Pool) error {
+func verifySpace(p *mpool.Pool, drives int) error {
 	info, err := p.Info(ctx)
 	if err != nil {
 		return err
@@ -235,7 +235,7 @@ func verifySpace(p *mpool.Pool) error {
 		}
 		used += o.Used
 	}
-	if sum != s.Total || used != s.Live || s.Uncommitted != 0 || s.Total != diskSize {
+	if sum != s.Total || used != s.Live || s.Uncommitted != 0 || s.Total != int64(drives)*diskSize {
 		return fmt.Errorf("space does not add up: %+v, objects use %d (S7)", s, used)
 	}
 	return nil

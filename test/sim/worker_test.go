@@ -24,6 +24,17 @@ type worker struct {
 	rng *rand.Rand
 	p   *mpool.Pool
 	m   *model
+
+	staging bool // the pool has that class
+}
+
+// options draws those of an allocation.
+func (w *worker) options(capacity int64, tag uint64) api.AllocOptions {
+	o := api.AllocOptions{Capacity: capacity, Tag: tag}
+	if w.staging && w.rng.IntN(2) == 0 {
+		o.Class, o.Fallback = api.ClassStaging, w.rng.IntN(2) == 0
+	}
+	return o
 }
 
 // fatal is an error that no fault explains.
@@ -86,7 +97,7 @@ func (w *worker) size() int {
 func (w *worker) write() (api.Mblock, *mblockModel) {
 	data := pattern(w.rng, w.size())
 	tag := w.rng.Uint64()
-	b, err := w.p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(len(data)) + int64(w.rng.IntN(100000)), Tag: tag})
+	b, err := w.p.AllocMblock(ctx, w.options(int64(len(data))+int64(w.rng.IntN(100000)), tag))
 	if errors.Is(err, api.ENOSPC) {
 		return nil, nil
 	}
@@ -231,7 +242,7 @@ func compare(b api.Mblock, want []byte) error {
 }
 
 func (w *worker) createLog() {
-	l, err := w.p.AllocMlog(ctx, api.AllocOptions{Capacity: int64(20000 + w.rng.IntN(60000))})
+	l, err := w.p.AllocMlog(ctx, w.options(int64(20000+w.rng.IntN(60000)), 0))
 	if errors.Is(err, api.ENOSPC) {
 		return
 	}
@@ -393,7 +404,7 @@ func (w *worker) eraseLog() {
 
 func (w *worker) abortOrDeleteLog() {
 	if w.rng.IntN(2) == 0 {
-		l, err := w.p.AllocMlog(ctx, api.AllocOptions{Capacity: 30000})
+		l, err := w.p.AllocMlog(ctx, w.options(30000, 0))
 		if errors.Is(err, api.ENOSPC) {
 			return
 		}
