@@ -35,9 +35,11 @@ type Conn struct {
 	delay time.Duration // before the next try; 0: at once
 	// +checklocks:mu
 	notBefore time.Time // the next try
+	// +checklocks:mu
+	last error // of the last try
 }
 
-// Close ends the connection. The daemon takes back what it had: uncommitted
+// Close ends the connection for good. The daemon takes back what it had: uncommitted
 // objects are gone, what was committed and synced stays. Calls in flight end as
 // if the daemon had died; later ones fail.
 func (c *Conn) Close() error {
@@ -149,7 +151,7 @@ func (c *Conn) await(ctx context.Context, op ioctl.Op, p *patience) (*link, erro
 		return nil, expired(ctx, op.Name())
 	case <-t.C:
 	}
-	e := gone(op.Name(), c.lastError(a))
+	e := gone(op.Name(), c.lastError())
 	e.Detail = fmt.Sprintf("the connection to the daemon is gone, and no other was to be had in %v", c.reconnect)
 	return nil, e
 }

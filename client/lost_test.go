@@ -189,7 +189,10 @@ var lostCalls = []lostCall{
 	{"compact end", ioctl.OpMDCCompactEnd, func(ctx context.Context, s *scene) error { return s.mdc.CompactEnd(ctx) }, "EBADF", "EUNKNOWN", "EUNKNOWN"},
 	{"compact abort", ioctl.OpMDCCompactAbort, func(ctx context.Context, s *scene) error { return s.mdc.CompactAbort(ctx) }, "EBADF", "EUNKNOWN", "EUNKNOWN"},
 	{"close MDC", ioctl.OpClose, func(ctx context.Context, s *scene) error { return s.mdc.Close(ctx) }, "EBADF", "EUNKNOWN", "EUNKNOWN"},
-	{"create MDC", ioctl.OpMDCCreate, func(ctx context.Context, s *scene) error { _, err := s.p.CreateMDC(ctx, api.AllocOptions{}); return err }, "ok", "EUNKNOWN", "EUNKNOWN"},
+	{"create MDC", ioctl.OpMDCCreate, func(ctx context.Context, s *scene) error {
+		_, err := s.p.CreateMDC(ctx, api.AllocOptions{})
+		return err
+	}, "ok", "EUNKNOWN", "EUNKNOWN"},
 	{"delete MDC", ioctl.OpMDCDelete, func(ctx context.Context, s *scene) error { return s.p.DeleteMDC(ctx, s.log.ID()) }, "ok", "EUNKNOWN", "EUNKNOWN"},
 	{"add owner", ioctl.OpOwnerAdd, func(ctx context.Context, s *scene) error { _, err := s.p.AddOwner(ctx, "o", 0); return err }, "ok", "EUNKNOWN", "EUNKNOWN"},
 	{"create pool", ioctl.OpPoolCreate, func(ctx context.Context, s *scene) error {
@@ -248,8 +251,10 @@ func TestLost(t *testing.T) {
 				at   boundary
 				want string
 			}{
-				{"before", never, lc.before}, {"asked", afterAsked, lc.asked},
-				{"done", afterDone, lc.done}, {"answered", afterAnswer, "ok"},
+				{"before", never, lc.before},
+				{"asked", afterAsked, lc.asked},
+				{"done", afterDone, lc.done},
+				{"answered", afterAnswer, "ok"},
 			} {
 				t.Run(fmt.Sprintf("%s/restart=%v/%s", lc.name, restart, where.name), func(t *testing.T) {
 					t.Parallel()

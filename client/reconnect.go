@@ -25,7 +25,6 @@ type attempt struct {
 
 	done chan struct{} // closed when it has ended
 	err  error         // why without a connection; valid when done is closed
-	last error         // of the last try; guarded by Conn.mu
 }
 
 // begin begins an attempt to replace a link that is over.
@@ -60,14 +59,14 @@ func (c *Conn) leave(a *attempt) {
 	}
 }
 
-// lastError is why an attempt has not come to an end yet.
-func (c *Conn) lastError(a *attempt) error {
+// lastError is why there is no connection yet.
+func (c *Conn) lastError() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if a.last == nil {
+	if c.last == nil {
 		return errors.New("the daemon did not answer")
 	}
-	return a.last
+	return c.last
 }
 
 // connect tries until there is a connection.
@@ -84,7 +83,7 @@ func (c *Conn) connect(ctx context.Context, a *attempt) error {
 			return c.conclude(a, l, err)
 		}
 		c.mu.Lock()
-		a.last = err
+		c.last = err
 		c.later()
 		c.mu.Unlock()
 	}
@@ -111,6 +110,7 @@ func (c *Conn) conclude(a *attempt, l *link, err error) error {
 		err = errClosed
 	case l != nil && c.current.Load().over.Load():
 		c.current.Store(l)
+		c.last = nil
 		return nil
 	}
 	if l != nil {

@@ -1,0 +1,605 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
+)
+
+// Without a daemon a call waits as long as it may, or its context, and says
+// that nothing was done.
+//
+// proves S36 S46
+func TestNobodyToReconnectTo(t *testing.T) {
+	const bound = 80 * time.Millisecond
+	for name, c := range map[string]struct {
+		reconnect time.Duration
+		ctx       func(context.Context) (context.Context, context.CancelFunc)
+		want      api.Code
+		least     time.Duration
+	}{
+		"its patience": {bound, func(ctx context.Context) (context.Context, context.CancelFunc) { return ctx, func() {} }, api.ECONNRESET, bound},
+		"its deadline": {0, func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, bound)
+		}, api.ETIMEDOUT, bound},
+		"cancelled": {0, func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(bound, cancel)
+			return ctx, cancel
+		}, api.ECANCELED, bound},
+		"over before": {0, func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel()
+			return ctx, cancel
+		}, api.ECANCELED, 0},
+		"never": {-1, func(ctx context.Context) (context.Context, context.CancelFunc) { return ctx, func() {} }, api.ECONNRESET, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFake(t)
+			conn := f.connect(Options{Reconnect: c.reconnect})
+			p := must(conn.OpenPool(t.Context(), "data"))
+			f.stop()
+			conn.broken(conn.current.Load())
+			for what, call := range map[string]func(ctx context.Context) error{
+				"asks":         func(ctx context.Context) error { return second(conn.Version(ctx)) },
+				"changes":      func(ctx context.Context) error { return conn.DestroyPool(ctx, "data") },
+				"on its pool":  func(ctx context.Context) error { return p.SetRoots(ctx, []api.Root{{Name: "r"}}) },
+				"lists a pool": func(ctx context.Context) error { return drain(p.Objects(ctx, api.Filter{})) },
+			} {
+				ctx, cancel := c.ctx(t.Context())
+				began := time.Now()
+				err := call(ctx)
+				took := time.Since(began)
+				cancel()
+				if api.CodeOf(err) != c.want || took < c.least || took > 10*time.Second {
+					t.Errorf("%s: %v after %v, want %v after %v", what, err, took, c.want, c.least)
+				}
+				if c.reconnect > 0 && !errors.Is(err, ErrNoDaemon) {
+					t.Errorf("%s: does not say that there is no daemon: %v", what, err)
+				}
+			}
+		})
+	}
+}
+
+// A call in flight whose context ends while the library looks for another
+// daemon says whether it may have been done.
+//
+// proves S46
+func TestLostAndOutOfTime(t *testing.T) {
+	s := newScene(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	var wg sync.WaitGroup
+	s.f.mu.Lock()
+	s.f.fault = func(op ioctl.Op) (boundary, bool) {
+		if op == ioctl.OpObjectCommit || op == ioctl.OpMblockRead {
+			s.f.listener.Close()
+			return afterDone, true
+		}
+		return never, false
+	}
+	s.f.mu.Unlock()
+	wg.Go(func() {
+		if err := s.fresh.Commit(ctx); !errors.Is(err, api.EUNKNOWN) && !errors.Is(err, api.EBADF) {
+			t.Errorf("commit: %v", err)
+		}
+	})
+	wg.Go(func() {
+		err := s.read(ctx, 10)
+		if errors.Is(err, api.EUNKNOWN) || !errors.Is(err, api.ETIMEDOUT) && !errors.Is(err, api.EBADF) {
+			t.Errorf("read: %v", err)
+		}
+	})
+	wg.Wait()
+}
+
+// Many callers share one connection attempt, and tries are not made faster than
+// the back-off allows.
+//
+// proves S36
+func TestNoStampede(t *testing.T) {
+	f := newFake(t)
+	c := f.connect(Options{})
+	f.stop()
+	c.broken(c.current.Load())
+	const callers = 200
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			if _, err := c.Version(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for {
+		c.mu.Lock()
+		n := 0
+		if c.try != nil {
+			n = c.try.waiters
+		}
+		c.mu.Unlock()
+		if n == callers {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	f.start()
+	wg.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.accepted != 2 {
+		t.Errorf("%d connections, want the first one and one more", f.accepted)
+	}
+}
+
+// A daemon that says hello and goes is not asked without a pause.
+func TestBackOff(t *testing.T) {
+	f := newFake(t)
+	c := f.connect(Options{Reconnect: 400 * time.Millisecond})
+	f.mu.Lock()
+	f.fault = func(op ioctl.Op) (boundary, bool) { return afterAnswer, op == ioctl.OpHello }
+	f.breakAll(true)
+	f.mu.Unlock()
+	c.broken(c.current.Load())
+	_, err := c.Version(t.Context())
+	if !errors.Is(err, api.ECONNRESET) {
+		t.Error(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// 10, 20, 40 … ms, each of them halved by chance: at most 8 within 400 ms.
+	if f.accepted < 3 || f.accepted > 12 {
+		t.Errorf("%d tries", f.accepted)
+	}
+}
+
+// A request that kills every daemon it meets is not made for ever.
+func TestDeadlyRequest(t *testing.T) {
+	f := newFake(t)
+	c := f.connect(Options{})
+	f.mu.Lock()
+	asked := 0
+	f.fault = func(op ioctl.Op) (boundary, bool) {
+		if op != ioctl.OpStat {
+			return never, false
+		}
+		asked++
+		return afterAsked, true
+	}
+	f.mu.Unlock()
+	if _, err := c.Stat(t.Context(), ""); !errors.Is(err, api.ECONNRESET) {
+		t.Error(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if asked != repeats+1 {
+		t.Errorf("asked %d times", asked)
+	}
+}
+
+// Closed while calls wait for a connection, or while one is being made, the
+// calls end and nothing is left.
+func TestCloseWhileReconnecting(t *testing.T) {
+	for _, daemon := range []bool{false, true} {
+		f := newFake(t)
+		c := f.connect(Options{})
+		f.stop()
+		c.broken(c.current.Load())
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				_, err := c.Version(t.Context())
+				if err != nil && (!errors.Is(err, api.ECONNRESET) || !errors.Is(err, errClosed)) || err == nil && !daemon {
+					t.Error(err)
+				}
+			})
+		}
+		if daemon {
+			f.start()
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		if _, err := c.Version(t.Context()); !errors.Is(err, errClosed) {
+			t.Errorf("afterwards: %v", err)
+		}
+	}
+}
+
+// A pool is opened again if it is the same; one of another UUID is not, and one
+// that is back is.
+//
+// proves S36
+func TestPoolIsTheSame(t *testing.T) {
+	s := newScene(t)
+	become := func(uuid string) {
+		s.f.mu.Lock()
+		s.f.uuid = uuid
+		s.f.mu.Unlock()
+		l := s.c.current.Load()
+		s.f.drop(true)
+		s.c.broken(l)
+	}
+	become("another")
+	if _, err := s.p.Mblock(t.Context(), s.old.ID()); !errors.Is(err, api.EBADF) {
+		t.Errorf("find in another pool of the name: %v", err)
+	}
+	if err := s.p.SetRoots(t.Context(), []api.Root{{Name: "r", ID: s.old.ID()}}); !errors.Is(err, api.EBADF) {
+		t.Errorf("roots of another pool of the name: %v", err)
+	}
+	s.f.mu.Lock()
+	for c := range s.f.conns {
+		if len(c.handles) != 0 {
+			t.Errorf("%d handles are left on the wrong pool", len(c.handles))
+		}
+	}
+	if len(s.f.roots) != 0 {
+		t.Error("the other pool was changed")
+	}
+	s.f.mu.Unlock()
+	become("one")
+	if _, err := s.p.Mblock(t.Context(), s.old.ID()); err != nil {
+		t.Errorf("when it is back: %v", err)
+	}
+}
+
+// An id that was given again names another object: it is not read, and it is
+// no proof of a commit.
+//
+// proves S36
+func TestIDGivenAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		op   ioctl.Op
+		call func(s *scene) error
+		want string
+	}{
+		"read":   {ioctl.OpMblockRead, func(s *scene) error { return s.read(t.Context(), 10) }, "EBADF"},
+		"info":   {ioctl.OpObjectInfo, func(s *scene) error { return second(s.old.Info(t.Context())) }, "EBADF"},
+		"commit": {ioctl.OpObjectCommit, func(s *scene) error { return s.fresh.Commit(t.Context()) }, "ECONNRESET"},
+		"delete": {ioctl.OpObjectDelete, func(s *scene) error { return s.old.Delete(t.Context()) }, "ok"},
+	} {
+		s := newScene(t)
+		s.f.mu.Lock()
+		s.f.fault = func(op ioctl.Op) (boundary, bool) {
+			if op != c.op {
+				return never, false
+			}
+			s.f.fault = nil
+			for _, id := range []api.Object{s.old, s.fresh} {
+				s.f.objects[id.ID()] = &fakeObject{
+					id: id.ID(), created: s.f.created.Add(time.Millisecond), committed: true, data: []byte("another's bytes"),
+				}
+			}
+			return afterAsked, true
+		}
+		s.f.mu.Unlock()
+		if err := c.call(s); !fits(err, c.want) {
+			t.Errorf("%s: %v, want %s", name, err, c.want)
+		}
+		s.f.mu.Lock()
+		for conn := range s.f.conns {
+			if len(conn.handles) > 1 { // the pool's
+				t.Errorf("%s: %d handles are left", name, len(conn.handles))
+			}
+		}
+		s.f.mu.Unlock()
+	}
+}
+
+// While the daemon still works for the old connection nothing is concluded from
+// what is there; if it does not end, the outcome is unknown.
+//
+// proves S36
+func TestOldSessionGoesOn(t *testing.T) {
+	for _, ends := range []bool{true, false} {
+		t.Run(fmt.Sprintf("ends=%v", ends), func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			session := s.c.current.Load().limits.Session
+			s.f.mu.Lock()
+			s.f.lingers = []uint64{session}
+			looks := 0
+			s.f.fault = func(op ioctl.Op) (boundary, bool) {
+				switch op {
+				case ioctl.OpObjectCommit:
+					return afterAsked, false
+				case ioctl.OpClientList:
+					if looks++; ends && looks == 4 {
+						// The commit comes through at last.
+						s.f.lingers = nil
+						id := s.fresh.ID()
+						s.f.objects[id] = &fakeObject{id: id, created: s.f.created, committed: true}
+					}
+				}
+				return never, false
+			}
+			s.f.mu.Unlock()
+			want := "ok"
+			if !ends {
+				want = "EUNKNOWN"
+			}
+			if err := s.fresh.Commit(t.Context()); !fits(err, want) {
+				t.Errorf("%v, want %s", err, want)
+			}
+		})
+	}
+}
+
+// A commit of many whose objects are there, but not its roots, may be this
+// one's or an earlier one's work.
+func TestCommitManyUnclear(t *testing.T) {
+	s := newScene(t)
+	s.f.breakAt(ioctl.OpCommitMany, afterAsked, true)
+	err := s.p.CommitMany(t.Context(), []api.Object{s.old}, []api.Root{{Name: "r", ID: s.old.ID()}})
+	if !fits(err, "EUNKNOWN") {
+		t.Error(err)
+	}
+}
+
+// A list that breaks in its middle says so, and does not begin again by itself.
+func TestListBreaks(t *testing.T) {
+	s := newScene(t)
+	n := 0
+	var last error
+	for _, err := range s.p.Objects(t.Context(), api.Filter{}) {
+		if last = err; err == nil && n == 0 {
+			s.f.drop(true)
+			s.c.broken(s.c.current.Load())
+		}
+		n++
+	}
+	if last != nil && !errors.Is(last, api.ECONNRESET) {
+		t.Errorf("after %d objects: %v", n, last)
+	}
+	var st stream[int]
+	st.begun = true
+	err := st.broken(ioctl.OpListNext, lost(ioctl.OpListNext, errClosed))
+	if lostIn(err) != nil || !errors.Is(err, api.ECONNRESET) {
+		t.Errorf("a list that cannot begin anew: %v", err)
+	}
+}
+
+// What the daemon answered before it went is heard, although sending to it
+// fails already.
+func TestAnswerBeforeTheEnd(t *testing.T) {
+	s := newScripted(t)
+	c, p := s.dial(roomy)
+	l := c.current.Load()
+	first := make(chan error, 1)
+	go func() { first <- c.DestroyPool(t.Context(), "x") }()
+	h, _ := p.read()
+	k, err := l.begin(t.Context(), ioctl.OpVersion, &ioctl.Empty{}, nil) // never read by the daemon: its end is a reset
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.reply(h, &ioctl.Empty{})
+	p.Close()
+	if err := <-first; err != nil {
+		t.Errorf("answered, and lost: %v", err)
+	}
+	<-k.done
+	if k.err == nil {
+		t.Error("an answer to what was never read")
+	}
+}
+
+// Events are followed across a restart, with a gap between.
+func TestEventsAcrossRestart(t *testing.T) {
+	f := newFake(t)
+	c := f.connect(Options{})
+	say := func(numbers ...uint64) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.events = nil
+		for _, n := range numbers {
+			f.events = append(f.events, ioctl.Event{Seq: n, Time: time.Unix(1, 0)})
+		}
+	}
+	say(7, 8)
+	var got []string
+	for e, err := range c.Events(t.Context(), EventOptions{Follow: true}) {
+		var gap *EventGap
+		switch {
+		case errors.As(err, &gap):
+			got = append(got, fmt.Sprintf("gap %d %v", gap.After, gap.Restarted))
+		case err != nil:
+			t.Fatal(err)
+		default:
+			got = append(got, fmt.Sprint(e.Seq))
+		}
+		if len(got) == 2 {
+			say(1)
+			f.drop(true)
+		}
+		if len(got) == 4 {
+			break
+		}
+	}
+	if want := []string{"7", "8", "gap 8 true", "1"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// A process that has its parent's connection gets an error of its own, and does
+// not reach the parent's session.
+//
+// proves S32
+func TestForeignProcess(t *testing.T) {
+	f := newFake(t)
+	c := f.connect(Options{})
+	l := c.current.Load()
+	l.pid++ // as a child would find it
+	before := f.count(ioctl.OpVersion)
+	if _, err := c.Version(t.Context()); !errors.Is(err, api.EPERM) {
+		t.Error(err)
+	}
+	if f.count(ioctl.OpVersion) != before {
+		t.Error("a message was sent")
+	}
+	c.pid++
+	f.drop(false)
+	c.broken(l)
+	if _, err := c.Version(t.Context()); !errors.Is(err, api.EPERM) {
+		t.Errorf("after the connection's end: %v", err)
+	}
+}
+
+func (f *fake) count(op ioctl.Op) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.done[op]
+}
+
+// Shared memory is not mapped in a child, and no descriptor of the library
+// outlives exec.
+//
+// proves S32
+func TestNothingIsInherited(t *testing.T) {
+	s := newScene(t) // which has an arena
+	if n := len(s.c.current.Load().arenas.list); n == 0 {
+		t.Fatal("no arena")
+	}
+	maps := must(os.ReadFile("/proc/self/smaps"))
+	// The fake daemon maps the same file in this process, and lets it be
+	// inherited: one of two has the flag.
+	if n := inheritable(maps); n != 1 {
+		t.Errorf("%d mappings are inherited, want the daemon's own", n)
+	}
+	for _, e := range must(os.ReadDir("/proc/self/fd")) {
+		var fd int
+		if _, err := fmt.Sscan(e.Name(), &fd); err != nil {
+			t.Fatal(err)
+		}
+		kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		if err != nil || kind != unix.SOCK_SEQPACKET {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC == 0 {
+			t.Errorf("descriptor %d is not closed by exec: %v", fd, err)
+		}
+	}
+}
+
+// inheritable counts the mappings of an arena that a child would have.
+func inheritable(smaps []byte) (n int) {
+	arena := false
+	for line := range bytes.Lines(smaps) {
+		head, rest, _ := strings.Cut(string(line), " ")
+		switch {
+		case head == "VmFlags:":
+			if arena && !slices.Contains(strings.Fields(rest), "dc") {
+				n++
+			}
+			arena = false
+		case !strings.HasSuffix(head, ":"):
+			arena = strings.Contains(rest, "memfd:fake")
+		}
+	}
+	return n
+}
+
+// Many goroutines use a connection that breaks all the time: every call returns
+// what it may, none hangs, and what was committed is there.
+//
+// proves S36
+func TestBreaksAllTheTime(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	s := newScene(t)
+	var rngMu sync.Mutex
+	rng := rand.New(rand.NewPCG(seed, 1))
+	s.f.mu.Lock()
+	s.f.fault = func(op ioctl.Op) (boundary, bool) {
+		rngMu.Lock()
+		defer rngMu.Unlock()
+		if op == ioctl.OpHello || rng.IntN(60) != 0 {
+			return never, false
+		}
+		return boundary(1 + rng.IntN(3)), rng.IntN(2) == 0
+	}
+	s.f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	var calls, broken atomic.Int64
+	for g := range 8 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(seed, uint64(g)+2))
+			for range 60 {
+				s.oneOf(ctx, r.IntN(5), &calls, &broken)
+			}
+		})
+	}
+	wg.Wait()
+	s.f.heal()
+	t.Logf("%d calls, %d broken, %d connections", calls.Load(), broken.Load(), s.f.accepted)
+	if ctx.Err() != nil {
+		t.Error("a call hung")
+	}
+}
+
+// oneOf does one of a few things with objects of its own.
+func (s *scene) oneOf(ctx context.Context, what int, calls, broken *atomic.Int64) {
+	allowed := func(err error, codes ...api.Code) bool {
+		calls.Add(1)
+		if err == nil {
+			return true
+		}
+		broken.Add(1)
+		// A connection that breaks four times under one call.
+		if !slices.Contains(append(codes, api.ECONNRESET), api.CodeOf(err)) {
+			s.t.Errorf("%d: %v", what, err)
+		}
+		return false
+	}
+	b, err := s.p.AllocMblock(ctx, api.AllocOptions{})
+	if !allowed(err) {
+		return
+	}
+	if _, err := b.Write(ctx, s.data[:100+what*20_000]); !allowed(err, api.EBADF) {
+		return
+	}
+	if !allowed(b.Commit(ctx), api.EBADF, api.EUNKNOWN) {
+		return
+	}
+	p := make([]byte, 100)
+	if _, err := b.ReadAtContext(ctx, p, 0); allowed(err, api.EBADF) && !bytes.Equal(p, s.data[:100]) {
+		s.t.Error("other bytes")
+	}
+	allowed(b.Put())
+	again, err := s.p.Mblock(ctx, b.ID())
+	if !allowed(err) { // it was committed: ENOENT is not allowed
+		return
+	}
+	switch what {
+	case 0:
+		allowed(again.Delete(ctx), api.EBADF, api.EUNKNOWN)
+	case 1:
+		_, err := again.Info(ctx)
+		allowed(err, api.EBADF)
+	case 2:
+		allowed(s.p.SetRoots(ctx, []api.Root{{Name: "r", ID: b.ID()}}), api.EUNKNOWN)
+	case 3:
+		allowed(drain(s.p.Objects(ctx, api.Filter{})))
+	default:
+		allowed(s.c.SetPool(ctx, "data", api.PoolSettings{}), api.EUNKNOWN)
+	}
+}
