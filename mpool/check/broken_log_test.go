@@ -102,9 +102,15 @@ func logBreakages() []breakage {
 func (f *fixture) newest(t *testing.T, id layout.ObjectID) int64 {
 	t.Helper()
 	o := f.object(t, id)
+	return f.newestAt(t, o.Extent.Offset(), o.Birth)
+}
+
+// newestAt returns the slot of the newest tail of a log that lies at an offset.
+func (f *fixture) newestAt(t *testing.T, base int64, birth layout.BirthStamp) int64 {
+	t.Helper()
 	best, group := int64(-1), uint64(0)
 	for i := range int64(4) {
-		p, err := mlog.DecodePage(readPage(t, f.disk, o.Extent.Offset()+i*page), o.Birth)
+		p, err := mlog.DecodePage(readPage(t, f.disk, base+i*page), birth)
 		if err == nil && p.Group > group {
 			best, group = i, p.Group
 		}

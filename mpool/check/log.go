@@ -304,10 +304,10 @@ func (s *scan) reasons() string {
 }
 
 // copies notes a lost copy of the end: the log is whole, but for a second loss.
-// Both copies of a tail are there once a later page of the same activation says
-// that it was durable.
+// Both copies were there once a later page of the same activation says that the
+// end was durable; else it may be that its write was cut off.
 func (s *scan) copies() {
-	if s.end == nil || !s.end.proven {
+	if s.end == nil {
 		return
 	}
 	mate := s.end.slot ^ 1
@@ -317,6 +317,9 @@ func (s *scan) copies() {
 	}
 	if why == "" {
 		why = "it is another page"
+	}
+	if !s.end.proven {
+		why += "; a crash while it was written leaves it so"
 	}
 	p := s.problem(LogCopy, s.slotOffset(mate),
 		"one of the two copies of the last page is lost: %s; the next group that is written makes it good", why)

@@ -3,7 +3,6 @@ package check
 import (
 	"cmp"
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -16,24 +15,46 @@ import (
 // superblock goes. When it is not certain what is right there is none, and a note
 // says why, if there is something that could be mended else.
 func (c *checker) plan() []mend {
+	if c.sb == nil {
+		return nil
+	}
 	var list []mend
-	if c.sb != nil {
-		for _, d := range c.devices {
+	for _, d := range c.devices {
+		if d.slot >= 0 {
 			list = append(list, c.superblockMends(d)...)
 		}
 	}
 	slices.SortStableFunc(list, func(a, b mend) int {
 		return cmp.Compare(c.order(a.dev), c.order(b.dev))
 	})
-	list = append(list, c.logMends()...)
+	list = append(list, c.mends...)
 	if len(list) == 0 {
 		return nil
 	}
 	if why := c.uncertain(); why != "" {
-		c.note(Problem{Code: RepairRefused, Text: fmt.Sprintf("nothing was mended: %s", why)})
+		c.refuse("", "nothing was mended: "+why)
 		return nil
 	}
+	sound := c.sound()
+	refused := make(map[*device]bool)
+	list = slices.DeleteFunc(list, func(m mend) bool {
+		if c.known(m.dev) {
+			return m.log != nil && m.log.id != 0 && !sound
+		}
+		if !refused[m.dev] {
+			c.refuse(m.dev.path, "nothing was mended there: it is not certain which drive it is, by its superblock copies")
+		}
+		refused[m.dev] = true
+		return true
+	})
+	if !sound && slices.ContainsFunc(c.mends, func(m mend) bool { return m.log.id != 0 }) {
+		c.refuse("", "no log of an object was mended: the metadata that says where they lie is at fault")
+	}
 	return list
+}
+
+func (c *checker) refuse(device, why string) {
+	c.note(Problem{Code: RepairRefused, Device: device, Text: why})
 }
 
 // order is a device's rank: the metadata drive comes first.
@@ -61,7 +82,7 @@ func (c *checker) uncertain() string {
 	case c.fork:
 		return "a superblock copy is older than the newest one, and of a later activation"
 	case !c.known(meta):
-		return "the superblock copies of the metadata drive disagree about what drive it is"
+		return "it is not certain which drive the metadata drive is, by its superblock copies"
 	case !c.majority():
 		return "superblock copies of the newest generation differ, and no majority says the same"
 	case c.found(Geometry):
@@ -113,9 +134,6 @@ func (c *checker) majority() bool {
 // a copy is written it counts for nothing, so another valid one is on the device
 // at any moment, if there was one.
 func (c *checker) superblockMends(d *device) []mend {
-	if d.slot < 0 || !c.known(d) {
-		return nil
-	}
 	var todo, later []int
 	valid := 0
 	for i := range d.sb {
@@ -162,23 +180,18 @@ func mendable(code string) bool {
 	return false
 }
 
-// logMends lists what of the logs is to be written anew. An object's log lies
-// where the metadata says: only metadata without a fault is trusted with that.
-func (c *checker) logMends() []mend {
-	sound := true
+// sound says whether the metadata is without a fault. An object's log lies where
+// it says.
+func (c *checker) sound() bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for code := range c.seen { // order does not matter: all are looked at
 		family, _, _ := strings.Cut(code, "-")
-		sound = sound && slices.Contains([]string{"superblock", "device", "data", "log"}, family)
-	}
-	c.mu.Unlock()
-	var list []mend
-	for _, m := range c.mends {
-		if (sound || m.log.id == 0) && c.known(m.dev) {
-			list = append(list, m)
+		if !slices.Contains([]string{"superblock", "device", "data", "log"}, family) {
+			return false
 		}
 	}
-	return list
+	return true
 }
 
 // groupAbove is a group that no page of a log knows as durable.
