@@ -46,6 +46,8 @@ type Options struct {
 	Config string // text of a configuration file
 	Args   []string
 	Attr   *syscall.SysProcAttr
+	// Profiles makes it serve profiles; see Profile.
+	Profiles bool
 }
 
 // Daemon is a running mpoold.
@@ -53,11 +55,12 @@ type Daemon struct {
 	Socket string
 	PID    int
 
-	tb    testing.TB
-	cmd   *exec.Cmd
-	log   logBuffer
-	ended chan struct{} // closed when the process was waited for
-	err   error         // of Wait; valid when ended is closed
+	tb      testing.TB
+	metrics string // socket of the profiles
+	cmd     *exec.Cmd
+	log     logBuffer
+	ended   chan struct{} // closed when the process was waited for
+	err     error         // of Wait; valid when ended is closed
 }
 
 type logBuffer struct {
@@ -108,6 +111,10 @@ func Launch(tb testing.TB, bin string, o Options) *Daemon {
 	dir := tb.TempDir()
 	d := &Daemon{tb: tb, Socket: filepath.Join(dir, "s"), ended: make(chan struct{})}
 	args := append([]string{"--socket", d.Socket}, o.Args...)
+	if o.Profiles {
+		d.metrics = filepath.Join(dir, "m")
+		args = append(args, "--metrics", d.metrics, "--pprof")
+	}
 	if o.Config != "" {
 		file := filepath.Join(dir, "config")
 		if err := os.WriteFile(file, []byte(o.Config), 0o600); err != nil {
@@ -192,36 +199,6 @@ func (d *Daemon) Kill() {
 	d.tb.Helper()
 	d.Signal(syscall.SIGKILL)
 	_ = d.wait() // "signal: killed" is what is wanted
-}
-
-// Goroutines ends the daemon with SIGQUIT and returns how many goroutines it
-// had, by what created them. The runtime's own are left out.
-func (d *Daemon) Goroutines() map[string]int {
-	d.tb.Helper()
-	before := len(d.Log())
-	d.Signal(syscall.SIGQUIT)
-	_ = d.wait() // it exits with 2
-	return goroutines(d.Log()[before:])
-}
-
-// goroutines counts those of a traceback, by creator.
-func goroutines(trace string) map[string]int {
-	count := map[string]int{}
-	for _, g := range strings.Split(trace, "\n\n") {
-		if !strings.HasPrefix(g, "goroutine ") || strings.HasPrefix(g, "goroutine 0 ") {
-			continue
-		}
-		by := "main"
-		for line := range strings.Lines(g) {
-			if s, ok := strings.CutPrefix(line, "created by "); ok {
-				by, _, _ = strings.Cut(strings.TrimSpace(s), " in goroutine")
-			}
-		}
-		if !strings.HasPrefix(by, "runtime.") {
-			count[by]++
-		}
-	}
-	return count
 }
 
 // Dial connects to the daemon for the life of the test.

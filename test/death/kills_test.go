@@ -55,7 +55,7 @@ func TestKills(t *testing.T) {
 	t.Logf("seed %d: go test ./test/death -run TestKills -death.seed=%d -death.kills=%d", s, s, *kills)
 	k := &kill{t: t, rng: rand.New(rand.NewPCG(s, 1))}
 	drive := daemon.Drive(t, driveBytes)
-	k.d = daemon.Start(t, mpoold, daemon.Options{Config: config})
+	k.d = daemon.Start(t, mpoold, daemon.Options{Config: config, Profiles: true})
 	c, p := k.d.Pool(poolName, drive, api.CreateOptions{})
 	k.p = p
 	k.mblock, k.log = putShared(t, p)
@@ -63,7 +63,7 @@ func TestKills(t *testing.T) {
 	k.living.idle(func() { k.watch = newWatch(t, k.d, c, p) })
 
 	k.batch(20, 10) // warm-up: threads, pools of buffers, the heap's size
-	k.living.idle(k.watch.begin)
+	k.living.idle(func() { k.watch.compare(0) })
 	began := time.Now()
 	for done := 0; done < *kills && !t.Failed(); {
 		at := []int{1, 2, 4, 8, 16, 32, 64, 100}[k.rng.IntN(8)]
@@ -80,6 +80,9 @@ func TestKills(t *testing.T) {
 		k.living.idle(func() { k.watch.compare(done) })
 	}
 	k.watch.finish()
+	e := &k.watch.events
+	t.Logf("%d events; causes %v; of processes that ended not known %d, taken for closed connections %d; noticed by %v; at most %v to release",
+		len(e.sessions), e.causes, e.inexact, e.mistaken, e.by, e.longest)
 	k.living.finish(t)
 	t.Logf("%d deaths in %v, of clients at work %d; ways %v; %d objects of the dead looked at",
 		*kills, time.Since(began).Round(time.Second), k.atWork, k.waysTaken(), k.objects)
@@ -98,6 +101,7 @@ func (k *kill) waysTaken() map[string]int {
 func (k *kill) batch(n, at int) {
 	k.t.Helper()
 	ledgers := make(map[uint32]*ledger, n)
+	plans := make(map[int32]*victimPlan, n) // of those at work
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, at)
@@ -112,6 +116,9 @@ func (k *kill) batch(n, at int) {
 			mu.Lock()
 			defer mu.Unlock()
 			ledgers[v.args.serial] = l
+			if l.pid != 0 {
+				plans[l.pid] = v
+			}
 			if err != nil {
 				k.t.Errorf("victim %d: %v", v.args.serial, err)
 			}
@@ -122,14 +129,13 @@ func (k *kill) batch(n, at int) {
 		for _, m := range l.mistakes {
 			k.t.Errorf("victim %d: %s", serial, m)
 		}
-		if l.pid != 0 {
-			k.atWork++
-		}
 	}
+	k.atWork += len(plans)
 	if k.t.Failed() {
 		return
 	}
 	k.living.idle(k.watch.settle)
+	k.watch.events.take(k.t, k.watch.c, plans)
 	k.audit(ledgers)
 }
 

@@ -17,25 +17,28 @@ type watch struct {
 	c *client.Conn
 	p api.Pool
 
-	idle  held // before the first client
-	base  held // after the warm-up
-	trend []held
+	idle   held // before the first client
+	trend  []held
+	events events
 }
 
 // held is what the daemon holds when only those are there who live on.
 type held struct {
-	deaths   int
-	sessions uint32
-	handles  uint32
-	ofPool   uint32 // handles
-	space    api.Space
-	usage    daemon.Usage
+	deaths     int
+	sessions   uint32
+	handles    uint32
+	ofPool     uint32 // handles
+	space      api.Space
+	usage      daemon.Usage
+	goroutines map[string]int
+	heap       int64 // bytes
 }
 
 func newWatch(t *testing.T, d *daemon.Daemon, c *client.Conn, p api.Pool) *watch {
 	t.Helper()
-	w := &watch{t: t, d: d, c: c, p: p}
+	w := &watch{t: t, d: d, c: c, p: p, events: newEvents()}
 	w.idle = w.look()
+	w.idle.goroutines = d.Goroutines()
 	return w
 }
 
@@ -79,17 +82,8 @@ func (w *watch) settle() {
 	}
 }
 
-// begin takes the baseline.
-func (w *watch) begin() {
-	w.t.Helper()
-	w.settle()
-	w.base = w.look()
-	w.t.Logf("baseline: resident %d KiB, %d threads, descriptors %v",
-		w.base.usage.Resident>>10, w.base.usage.Threads, w.base.usage.Descriptors)
-	w.compare(0)
-}
-
-// compare says what there is more of than there was before.
+// compare says what there is more of than there was before the first client:
+// nothing may be.
 func (w *watch) compare(deaths int) {
 	w.t.Helper()
 	w.settle()
@@ -98,33 +92,50 @@ func (w *watch) compare(deaths int) {
 	if now.space != w.idle.space {
 		w.t.Errorf("after %d deaths: space %+v; it was %+v", deaths, now.space, w.idle.space)
 	}
-	daemon.Eventually(w.t, "the descriptors of the dead are closed", func() bool {
-		now.usage = w.d.Usage()
-		if !maps.Equal(now.usage.Descriptors, w.idle.usage.Descriptors) {
-			return false
+	defer func() {
+		if w.t.Failed() {
+			w.t.Logf("after %d deaths: descriptors %v, there were %v; goroutines %v, there were %v", deaths,
+				now.usage.Descriptors, w.idle.usage.Descriptors, now.goroutines, w.idle.goroutines)
 		}
-		return true
+	}()
+	daemon.Eventually(w.t, "the goroutines of the dead's sessions have ended", func() bool {
+		now.goroutines = w.d.Goroutines()
+		return maps.Equal(now.goroutines, w.idle.goroutines)
+	})
+	now.heap = w.d.Heap()
+	daemon.Eventually(w.t, "the descriptors of the dead's sessions are closed", func() bool {
+		now.usage = w.d.Usage()
+		return maps.Equal(now.usage.Descriptors, w.idle.usage.Descriptors)
 	})
 	w.trend = append(w.trend, now)
 }
 
-// mostThreads bounds the daemon's threads: those that were ever in a system
-// call at the same time stay.
-const mostThreads = 120
+// Bounds of what has no exact value.
+const (
+	// mostThreads is how many threads the daemon may have: those that were ever
+	// in a system call at the same time stay.
+	mostThreads = 120
+	// mostHeap is by how much the reachable memory may differ, in bytes: there
+	// are pools of buffers, tables that grew, and the last 4,096 events.
+	mostHeap = 4 << 20
+)
 
-// finish judges the trend of what has no exact value.
+// finish judges the trend of what has no exact value. Only the second half of
+// the run counts: the first one is for tables and pools to grow in.
 func (w *watch) finish() {
 	w.t.Helper()
-	last := w.trend[len(w.trend)-1]
-	w.t.Logf("at the end: resident %d KiB (baseline %d), %d threads, descriptors %v",
-		last.usage.Resident>>10, w.base.usage.Resident>>10, last.usage.Threads, last.usage.Descriptors)
+	for i, h := range w.trend {
+		if i%max(len(w.trend)/16, 1) == 0 || i == len(w.trend)-1 {
+			w.t.Logf("after %6d deaths: heap %6d KiB, resident %6d KiB, peak %6d KiB, %2d threads",
+				h.deaths, h.heap>>10, h.usage.Resident>>10, h.usage.Peak>>10, h.usage.Threads)
+		}
+	}
+	half, last := w.trend[len(w.trend)/2], w.trend[len(w.trend)-1]
+	if grown := last.heap - half.heap; grown > mostHeap {
+		w.t.Errorf("from death %d to death %d the heap grew by %d KiB", half.deaths, last.deaths, grown>>10)
+	}
 	if last.usage.Threads > mostThreads {
 		w.t.Errorf("%d threads", last.usage.Threads)
 	}
-	for i, h := range w.trend {
-		if i%max(len(w.trend)/12, 1) == 0 {
-			w.t.Logf("after %6d deaths: resident %d KiB, peak %d KiB, %d threads",
-				h.deaths, h.usage.Resident>>10, h.usage.Peak>>10, h.usage.Threads)
-		}
-	}
+	w.t.Logf("goroutines %v, descriptors %v, as before the first client", last.goroutines, last.usage.Descriptors)
 }

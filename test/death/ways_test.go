@@ -60,14 +60,7 @@ func (w way) check(err error, atWork bool) error {
 	if err != nil && !errors.As(err, &e) {
 		return err
 	}
-	signal, code := w.signal(), 0
-	switch w {
-	case byExit:
-		code = exitCode
-	case byOwnSIGKILL:
-		signal = syscall.SIGKILL
-	default:
-	}
+	signal, code := w.fate()
 	if e == nil {
 		if signal == 0 && code == 0 {
 			return nil
@@ -82,6 +75,18 @@ func (w way) check(err error, atWork bool) error {
 		return nil // the runtime's answer to a signal
 	}
 	return fmt.Errorf("by %v: it ended by %v", w, e)
+}
+
+// fate is how the process ends: by a signal, or with an exit code.
+func (w way) fate() (syscall.Signal, int) {
+	switch w {
+	case byExit:
+		return 0, exitCode
+	case byOwnSIGKILL:
+		return syscall.SIGKILL, 0
+	default:
+		return w.signal(), 0
+	}
 }
 
 // exitCode is byExit's.
