@@ -25,7 +25,7 @@ type unsure struct {
 }
 
 // overrun is how much later than its context an operation may end.
-const overrun = 50 * time.Millisecond
+const overrun = 1 * time.Millisecond
 
 // with calls f with a context that may end while f is at work, and checks that
 // f ends with it.
