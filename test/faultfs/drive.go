@@ -38,8 +38,6 @@ type Drive struct {
 	waiting int
 	// +checklocks:mu
 	shorten int // writes to be cut short; negative: all
-	// +checklocks:mu
-	ended bool // nothing stalls any more
 }
 
 // Stall says which operations hang.
@@ -82,9 +80,6 @@ func (d *Drive) Stall(s Stall) (release func()) {
 	defer d.mu.Unlock()
 	x := &stall{Stall: s, released: make(chan struct{})}
 	d.stalls[x] = struct{}{}
-	if d.ended {
-		d.releaseLocked(x)
-	}
 	return func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -100,11 +95,10 @@ func (d *Drive) releaseLocked(x *stall) {
 	}
 }
 
-// releaseAll ends all stalls, and lets none begin.
-func (d *Drive) releaseAll() {
+// ReleaseAll ends all stalls.
+func (d *Drive) ReleaseAll() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.ended = true
 	for x := range d.stalls {
 		d.releaseLocked(x)
 	}

@@ -99,7 +99,7 @@ func (m *mount) detach() error {
 // remove unmounts the drive. Who still has it open fails the test.
 func (d *Drive) remove(tb testing.TB) {
 	tb.Helper()
-	d.releaseAll()
+	d.ReleaseAll()
 	m := d.mount
 	err := unix.Unmount(m.dir, 0)
 	for end := time.Now().Add(patience); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
