@@ -16,6 +16,8 @@ type Pool interface {
 	Name() string
 	// Access returns who may open the pool: owner, group, permission bits.
 	Access() (uid, gid, mode uint32)
+	// Shared says whether an object is for everybody who may open the pool.
+	Shared() bool
 	// Rename gives the pool another name.
 	Rename(ctx context.Context, newName string) error
 	// Set changes the pool's properties.

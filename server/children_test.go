@@ -35,6 +35,7 @@ var children = map[string]func(){
 	"stranger":   unprivileged,
 	"leaver":     leaver,
 	"goner":      goner,
+	"actor":      actor,
 	"execer":     execer,
 	"executed":   executed,
 }

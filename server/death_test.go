@@ -338,6 +338,16 @@ func TestSlowCloseHoldsUpNothingElse(t *testing.T) {
 	r.nextReaped(1)
 }
 
+// letOthersIn lets other users find the socket.
+func (r *rig) letOthersIn() {
+	r.t.Helper()
+	for dir := filepath.Dir(r.socket); dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
 // Who may open, read, change and administer a pool is decided by its owner,
 // group and mode.
 //
@@ -348,11 +358,7 @@ func TestAccess(t *testing.T) {
 	}
 	ctx := context.Background()
 	r := newRig(t)
-	for dir := filepath.Dir(r.socket); dir != os.TempDir(); dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	r.letOthersIn()
 	c := r.dial()
 	for name, o := range map[string]api.CreateOptions{
 		"closed":   {Mode: 0o660},

@@ -16,12 +16,15 @@ import (
 // numbers: an administrator all, others those of their own user. pid chooses a
 // process; 0: any.
 func (r *request) shown(pid int32) []*session {
-	var list []*session
-	for _, s := range r.s.srv.all() {
-		if s.greeted.Load() && (r.s.peer.admin || s.peer.uid == r.s.peer.uid) && (pid == 0 || s.peer.pid == pid) {
-			list = append(list, s)
-		}
-	}
+	return slices.DeleteFunc(r.s.srv.greeted(), func(s *session) bool {
+		return !r.s.peer.admin && s.peer.uid != r.s.peer.uid || pid != 0 && s.peer.pid != pid
+	})
+}
+
+// greeted returns the sessions that have said hello, in the order of their
+// numbers.
+func (s *Server) greeted() []*session {
+	list := slices.DeleteFunc(s.all(), func(sess *session) bool { return !sess.greeted.Load() })
 	slices.SortFunc(list, func(a, b *session) int { return cmp.Compare(a.id, b.id) })
 	return list
 }
@@ -45,10 +48,10 @@ func clientList(r *request, m *ioctl.ClientList) (ioctl.Message, error) {
 func (s *session) info() ioctl.ClientInfo {
 	i := ioctl.ClientInfo{
 		Session: s.id, PID: s.peer.pid, UID: s.peer.uid, GID: s.peer.gid, Comm: s.peer.comm, Connected: s.connected,
-		Handles: uint32(s.table.Len()), InFlight: uint32(len(s.slots)), Requests: s.taken.Load(),
+		Handles: uint32(s.table.Len()), Requests: s.taken.Load(),
 	}
 	s.mu.Lock()
-	i.Memory = uint64(s.arenaBytes)
+	i.Memory, i.InFlight = uint64(s.arenaBytes), uint32(len(s.tags))
 	s.mu.Unlock()
 	for _, a := range s.opened() {
 		mblocks, mlogs := a.uncommitted(s)

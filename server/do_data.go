@@ -6,6 +6,7 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
 )
 
 func mblockWrite(r *request, m *ioctl.MblockWrite) (ioctl.Message, error) {
@@ -80,7 +81,7 @@ func mlogOpenAppend(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	}
 	app, err := o.mlog.OpenAppend(r.ctx)
 	if err != nil {
-		return nil, r.withHolders(o, err)
+		return nil, r.withHolders(o.ref.pool, o.obj.ID(), err)
 	}
 	records, bytes := app.Len()
 	h, err := r.giveChild(kindAppender, &appenderRef{common: common{ref: o.ref}, id: o.obj.ID(), app: app})
@@ -115,7 +116,7 @@ func mlogErase(r *request, m *ioctl.MlogErase) (ioctl.Message, error) {
 	if err := o.ref.mustWrite(); err != nil {
 		return nil, err
 	}
-	return &ioctl.Empty{}, r.withHolders(o, o.mlog.Erase(r.ctx, m.MinGeneration))
+	return &ioctl.Empty{}, r.withHolders(o.ref.pool, o.obj.ID(), o.mlog.Erase(r.ctx, m.MinGeneration))
 }
 
 func appendRecord(r *request, m *ioctl.AppendRecord) (ioctl.Message, error) {
@@ -207,9 +208,12 @@ func mdcOpen(r *request, m *ioctl.Find) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.mustReachMDC(p.pool, m.ID); err != nil {
+		return nil, err
+	}
 	mdc, err := p.pool.pool.OpenMDC(r.ctx, m.ID)
 	if err != nil {
-		return nil, err
+		return nil, r.withHolders(p.pool, m.ID, err)
 	}
 	h, err := r.giveChild(kindMDC, &mdcRef{common: common{ref: p}, id: m.ID, mdc: mdc})
 	if err != nil {
@@ -218,12 +222,24 @@ func mdcOpen(r *request, m *ioctl.Find) (ioctl.Message, error) {
 	return &ioctl.Opened{Handle: h, ID: m.ID}, nil
 }
 
+// mustReachMDC is mustReach for a container's id; the pool says what is wrong
+// with one of another kind.
+func (r *request) mustReachMDC(a *activePool, id layout.ObjectID) error {
+	if id.Kind() != layout.KindMlog {
+		return nil
+	}
+	return r.mustReach(a, id)
+}
+
 func mdcDelete(r *request, m *ioctl.Find) (ioctl.Message, error) {
 	p, err := usePool(r, m.Pool, true)
 	if err != nil {
 		return nil, err
 	}
-	return &ioctl.Empty{}, p.pool.pool.DeleteMDC(r.ctx, m.ID)
+	if err := r.mustReachMDC(p.pool, m.ID); err != nil {
+		return nil, err
+	}
+	return &ioctl.Empty{}, r.withHolders(p.pool, m.ID, p.pool.pool.DeleteMDC(r.ctx, m.ID))
 }
 
 func useMDC(r *request, h ioctl.Handle) (api.MDC, error) {

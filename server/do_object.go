@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
@@ -11,7 +12,8 @@ import (
 	"github.com/mpool-go/mpool/uhandle"
 )
 
-// mustMayAlloc says whether the peer may allocate with these options.
+// mustMayAlloc says whether the peer may allocate with these options, and puts
+// into them for whom it does.
 func (r *request) mustMayAlloc(p *poolRef, m *ioctl.Alloc) error {
 	if m.Options.UseSpare && !r.s.peer.admin {
 		return api.Errorf(api.EPERM, "", "only root and the daemon's user may use the spare share")
@@ -19,7 +21,12 @@ func (r *request) mustMayAlloc(p *poolRef, m *ioctl.Alloc) error {
 	if uid, _, _ := p.pool.pool.Access(); m.ID != 0 && !r.s.peer.admin && r.s.peer.uid != uid {
 		return api.Errorf(api.EPERM, "", "only administrators and the pool's owner may give an id again")
 	}
-	return nil
+	x, err := r.access(p.pool)
+	if err != nil {
+		return err
+	}
+	m.Options.Owner, err = x.owner(m.Options.Owner)
+	return err
 }
 
 // born gives the handle of an object that was allocated just now.
@@ -88,38 +95,50 @@ func mlogAlloc(r *request, m *ioctl.Alloc) (ioctl.Message, error) {
 }
 
 func mblockFind(r *request, m *ioctl.Find) (ioctl.Message, error) {
-	return r.find(m, func(ctx context.Context, p api.Pool) (api.Object, error) { return p.Mblock(ctx, m.ID) })
+	return r.find(m, layout.KindMblock, func(ctx context.Context, p api.Pool) (api.Object, error) {
+		return p.Mblock(ctx, m.ID)
+	})
 }
 
 func mlogFind(r *request, m *ioctl.Find) (ioctl.Message, error) {
-	return r.find(m, func(ctx context.Context, p api.Pool) (api.Object, error) { return p.Mlog(ctx, m.ID) })
+	return r.find(m, layout.KindMlog, func(ctx context.Context, p api.Pool) (api.Object, error) {
+		return p.Mlog(ctx, m.ID)
+	})
 }
 
 // find gives a handle on an object by its id. Another session's uncommitted
-// object is not found.
-func (r *request) find(m *ioctl.Find, get func(context.Context, api.Pool) (api.Object, error)) (ioctl.Message, error) {
+// object is not found, nor is one of an owner that the session does not act
+// for.
+func (r *request) find(m *ioctl.Find, kind layout.Kind, get func(context.Context, api.Pool) (api.Object, error)) (ioctl.Message, error) {
 	p, err := usePool(r, m.Pool, false)
 	if err != nil {
 		return nil, err
 	}
-	none := &api.Error{Code: api.ENOENT, Object: m.ID, Detail: "no such object"}
-	owner := p.pool.owner(m.ID)
-	if owner != nil && owner != r.s {
-		return nil, none
+	a := p.pool
+	if by := a.adopter(m.ID); by != nil && by != r.s {
+		return nil, noObject(m.ID)
 	}
-	obj, err := get(r.ctx, p.pool.pool)
+	if m.ID.Kind() == kind { // else the pool says what is wrong
+		// Looked at first, so that a stranger's look is in nobody's way.
+		if err := r.mustReach(a, m.ID); err != nil {
+			return nil, err
+		}
+	}
+	obj, err := get(r.ctx, a.pool)
 	if err != nil {
 		return nil, err
 	}
-	if owner == nil {
-		// It may be uncommitted all the same: born just now, not adopted yet.
-		info, err := obj.Info(r.ctx)
-		if err == nil && info.State == api.StateUncommitted && p.pool.owner(m.ID) != r.s {
-			err = none
-		}
-		if err != nil {
-			return nil, errors.Join(err, obj.Put())
-		}
+	// It may be uncommitted all the same, born just now and not adopted yet; or
+	// its id may have been given again.
+	info, err := obj.Info(r.ctx)
+	if err == nil && info.State == api.StateUncommitted && a.adopter(m.ID) != r.s {
+		err = noObject(m.ID)
+	}
+	if err == nil {
+		err = r.mustReachInfo(a, &info)
+	}
+	if err != nil {
+		return nil, errors.Join(err, obj.Put())
 	}
 	return r.opened(p, obj)
 }
@@ -179,7 +198,7 @@ func objectAbort(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	}
 	id := o.obj.ID()
 	if err := o.obj.Abort(r.ctx); err != nil {
-		return nil, r.withHolders(o, err)
+		return nil, r.withHolders(o.ref.pool, o.obj.ID(), err)
 	}
 	o.ref.pool.settled(id)
 	r.gone(o)
@@ -192,7 +211,7 @@ func objectDelete(r *request, m *ioctl.Target) (ioctl.Message, error) {
 		return nil, err
 	}
 	if err := o.obj.Delete(r.ctx); err != nil {
-		return nil, r.withHolders(o, err)
+		return nil, r.withHolders(o.ref.pool, o.obj.ID(), err)
 	}
 	r.gone(o)
 	return &ioctl.Empty{}, nil
@@ -206,24 +225,45 @@ func (r *request) gone(o *objectRef) {
 	}
 }
 
-// withHolders puts into an EBUSY who holds the object. Others' processes are
+// withHolders puts into an EBUSY who holds an object. Others' processes are
 // named to administrators only.
-func (r *request) withHolders(o *objectRef, err error) error {
+func (r *request) withHolders(a *activePool, id layout.ObjectID, err error) error {
 	var e *api.Error
 	if !errors.As(err, &e) || e.Code != api.EBUSY {
 		return err
 	}
-	e.Holders = nil
-	for _, s := range r.s.srv.all() {
-		if n := s.holds(o.ref.pool, o.obj.ID()); n > 0 {
-			h := api.Holder{References: n}
-			if s == r.s || r.s.peer.admin {
-				h.PID = s.peer.pid
-			}
-			e.Holders = append(e.Holders, h)
-		}
+	ids := []layout.ObjectID{id}
+	if info, err := a.pool.Describe(r.ctx, id); err == nil && info.Partner != 0 {
+		ids = append(ids, info.Partner) // who holds a container's one log holds both
 	}
+	e.Holders = r.holders(func(v resource) bool { return v.home() == a && slices.Contains(ids, v.object()) })
 	return err
+}
+
+// holders returns who has handles on something, as far as the session may know.
+func (r *request) holders(on func(resource) bool) []api.Holder {
+	var list []api.Holder
+	for _, s := range r.s.srv.greeted() {
+		h := api.Holder{References: s.count(on)}
+		if h.References == 0 {
+			continue
+		}
+		if r.s.peer.admin || s.peer.pid == r.s.peer.pid {
+			h.PID = s.peer.pid
+		}
+		list = append(list, h)
+	}
+	return list
+}
+
+// count counts the session's handles on something.
+func (s *session) count(on func(resource) bool) (n uint32) {
+	s.table.Each(func(_ uhandle.Handle, v resource) {
+		if on(v) {
+			n++
+		}
+	})
+	return n
 }
 
 func commitMany(r *request, m *ioctl.CommitMany) (ioctl.Message, error) {
@@ -244,6 +284,9 @@ func commitMany(r *request, m *ioctl.CommitMany) (ioctl.Message, error) {
 	}
 	roots, err := r.roots(&m.Roots)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.mustReachRoots(p.pool, roots); err != nil {
 		return nil, err
 	}
 	if err := p.pool.pool.CommitMany(r.ctx, objects, roots); err != nil {
@@ -277,6 +320,11 @@ func listNext(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	a := l.ref.pool
+	x, err := r.access(a)
+	if err != nil {
+		return nil, err
+	}
 	reply := &ioctl.ListReply{}
 	for visited := 1; len(reply.Objects) < ioctl.ObjectsPerPage; visited++ {
 		info, err, ok := l.next()
@@ -286,7 +334,7 @@ func listNext(r *request, m *ioctl.Target) (ioctl.Message, error) {
 		if err != nil {
 			return nil, err
 		}
-		if info.State == api.StateCommitted || l.ref.pool.owner(info.ID) == r.s {
+		if (info.State == api.StateCommitted || a.adopter(info.ID) == r.s) && r.reaches(a, &x, info.Owner) {
 			reply.Objects = append(reply.Objects, info)
 		}
 		if visited%1024 == 0 && r.ctx.Err() != nil {
@@ -295,14 +343,4 @@ func listNext(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	}
 	reply.More = true
 	return reply, nil
-}
-
-// holds counts the session's references on an object.
-func (s *session) holds(a *activePool, id layout.ObjectID) (n uint32) {
-	s.table.Each(func(_ uhandle.Handle, v resource) {
-		if v.home() == a && v.object() == id {
-			n++
-		}
-	})
-	return n
 }

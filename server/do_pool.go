@@ -1,12 +1,14 @@
 package server
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"sort"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
 )
 
 func version(r *request, _ *ioctl.Empty) (ioctl.Message, error) {
@@ -86,14 +88,26 @@ func poolDeactivate(r *request, m *ioctl.PoolName) (ioctl.Message, error) {
 	if err := r.mustAdmin(); err != nil {
 		return nil, err
 	}
-	return &ioctl.Empty{}, r.s.srv.DeactivatePool(r.ctx, m.Name)
+	return &ioctl.Empty{}, r.withOpeners(m.Name, r.s.srv.DeactivatePool(r.ctx, m.Name))
+}
+
+// withOpeners puts into an EBUSY who has the pool open.
+func (r *request) withOpeners(name string, err error) error {
+	var e *api.Error
+	if !errors.As(err, &e) || e.Code != api.EBUSY {
+		return err
+	}
+	if a, gerr := r.s.srv.pools.get(name); gerr == nil {
+		e.Holders = r.holders(func(v resource) bool { return v.home() == a && v.object() == 0 })
+	}
+	return err
 }
 
 func poolDestroy(r *request, m *ioctl.PoolName) (ioctl.Message, error) {
 	if err := r.mustAdmin(); err != nil {
 		return nil, err
 	}
-	return &ioctl.Empty{}, r.s.srv.DestroyPool(r.ctx, m.Name)
+	return &ioctl.Empty{}, r.withOpeners(m.Name, r.s.srv.DestroyPool(r.ctx, m.Name))
 }
 
 func poolRename(r *request, m *ioctl.PoolRename) (ioctl.Message, error) {
@@ -156,6 +170,9 @@ func poolOpen(r *request, m *ioctl.PoolName) (ioctl.Message, error) {
 	if err := a.open(); err != nil {
 		return nil, err
 	}
+	if view, _ := a.ownership.get(); view != nil && view.wanting {
+		a.ownership.forget(false) // it may be there by now
+	}
 	r.s.mu.Lock()
 	r.s.pools[a] = struct{}{}
 	r.s.mu.Unlock()
@@ -202,6 +219,18 @@ func closeHandle(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	return &ioctl.Empty{}, r.s.closeResource(r.ctx, v)
 }
 
+// mustReachRoots says ENOENT of a root that is to name what the session may not
+// use. Roots are of the pool: who may write it may change and unset any.
+func (r *request) mustReachRoots(a *activePool, roots []api.Root) error {
+	ids := make([]layout.ObjectID, 0, len(roots))
+	for _, root := range roots {
+		if root.ID != 0 {
+			ids = append(ids, root.ID)
+		}
+	}
+	return r.mustReach(a, ids...)
+}
+
 func rootsSet(r *request, m *ioctl.RootsSet) (ioctl.Message, error) {
 	p, err := usePool(r, m.Pool, true)
 	if err != nil {
@@ -209,6 +238,9 @@ func rootsSet(r *request, m *ioctl.RootsSet) (ioctl.Message, error) {
 	}
 	roots, err := r.roots(&m.Roots)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.mustReachRoots(p.pool, roots); err != nil {
 		return nil, err
 	}
 	return &ioctl.Empty{}, p.pool.pool.SetRoots(r.ctx, roots)
@@ -235,7 +267,11 @@ func ownerAdd(r *request, m *ioctl.OwnerAdd) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	if uid, _, _ := p.pool.pool.Access(); !r.s.peer.admin && r.s.peer.uid != uid {
+		return nil, api.Errorf(api.EPERM, "", "only administrators and the pool's own user may add owners")
+	}
 	index, err := p.pool.pool.AddOwner(r.ctx, m.Name, m.Parent)
+	p.pool.ownership.forget(false)
 	if err != nil {
 		return nil, err
 	}

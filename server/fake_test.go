@@ -150,6 +150,12 @@ func (p *fakePool) Access() (uid, gid, mode uint32) {
 	return p.info.UID, p.info.GID, p.info.Mode
 }
 
+func (p *fakePool) Shared() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.info.Shared
+}
+
 func (p *fakePool) Rename(_ context.Context, name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -171,6 +177,9 @@ func (p *fakePool) Set(ctx context.Context, s api.PoolSettings) error {
 	}
 	if s.GID != nil {
 		p.info.GID = *s.GID
+	}
+	if s.Shared != nil {
+		p.info.Shared = *s.Shared
 	}
 	return nil
 }

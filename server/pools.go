@@ -21,6 +21,8 @@ type activePool struct {
 	ops     counters
 	handles atomic.Int64 // of all sessions
 
+	ownership ownership
+
 	sweeping sync.Mutex // held by a sweep; see the package's comment
 	orphans  atomic.Int64
 
@@ -34,7 +36,7 @@ type activePool struct {
 	// +checklocks:mu
 	leaving bool // it is being deactivated: no opens
 	// +checklocks:mu
-	owners map[layout.ObjectID]*session // of uncommitted objects
+	adopters map[layout.ObjectID]*session // of uncommitted objects
 	// +checklocks:mu
 	own map[*session]map[layout.ObjectID]struct{} // the same, by session
 	// +checklocks:mu
@@ -46,7 +48,7 @@ func newActivePool(p Pool, f *feed) *activePool {
 	f.rename(name)
 	return &activePool{
 		pool: p, feed: f, name: name,
-		owners:   make(map[layout.ObjectID]*session),
+		adopters: make(map[layout.ObjectID]*session),
 		own:      make(map[*session]map[layout.ObjectID]struct{}),
 		orphaned: make(map[layout.ObjectID]*session),
 	}
@@ -147,6 +149,7 @@ func (t *poolTable) rename(a *activePool, name, newName string) {
 	a.name = newName
 	a.mu.Unlock()
 	a.feed.rename(newName)
+	a.ownership.forget(true)
 }
 
 // list returns the active pools sorted by name.

@@ -123,26 +123,26 @@ func (s *session) tellReaped(handles int, closing int64, released time.Time) {
 func (a *activePool) adopt(s *session, id layout.ObjectID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.owners[id] = s
+	a.adopters[id] = s
 	if a.own[s] == nil {
 		a.own[s] = make(map[layout.ObjectID]struct{})
 	}
 	a.own[s][id] = struct{}{}
 }
 
-// owner returns the session whose uncommitted object it is, or nil.
-func (a *activePool) owner(id layout.ObjectID) *session {
+// adopter returns the session whose uncommitted object it is, or nil.
+func (a *activePool) adopter(id layout.ObjectID) *session {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.owners[id]
+	return a.adopters[id]
 }
 
 // settled says that an object is committed or aborted: it is nobody's any more.
 func (a *activePool) settled(id layout.ObjectID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := a.owners[id]
-	delete(a.owners, id)
+	s := a.adopters[id]
+	delete(a.adopters, id)
 	a.dropOwn(s, id)
 	if _, ok := a.orphaned[id]; ok {
 		delete(a.orphaned, id)

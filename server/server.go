@@ -26,6 +26,7 @@ type Server struct {
 	started time.Time
 	sources []uhandle.Source // of news of clients\' deaths
 	pools   poolTable
+	rules   atomic.Pointer[ownerRules]
 
 	// instance is a number of this run: a client that finds another one knows
 	// that the daemon was restarted.
@@ -67,6 +68,10 @@ func New(o Options) (*Server, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
+	rules, err := newOwnerRules(o.Owners)
+	if err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
 	s := &Server{
 		opt: o, limits: o.Limits, log: o.Logger,
 		sessions: make(map[uint64]*session), listeners: make(map[net.Listener]struct{}),
@@ -78,6 +83,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.started, s.instance = s.clock.Now(), newInstance()
 	s.hard, s.hardStop = context.WithCancel(context.Background())
+	s.rules.Store(&rules)
 	s.pools.init()
 	s.events.init()
 	s.logging.Go(func() { s.logEvents(s.logStop) })
