@@ -185,24 +185,26 @@ func (o *object) Put() error {
 // end makes a request that ends the handle if it succeeds; while it is under
 // way nobody else can end it. If the answer is lost and the object is still
 // there, committed, it returns there.
-func (o *object) end(ctx context.Context, op ioctl.Op, there error) error {
+func (o *object) end(ctx context.Context, op ioctl.Op, there error) (err error) {
 	if o.ended.Swap(true) {
 		return api.Errorf(api.EBADF, op.Name(), "the handle was given up")
 	}
+	defer func() {
+		if err != nil {
+			o.ended.Store(false) // for Put
+		}
+	}()
 	if o.l.over.Load() {
 		return stale(op)
 	}
-	err := o.l.do(ctx, op, &ioctl.Target{Handle: o.h}, &ioctl.Empty{})
+	err = o.l.do(ctx, op, &ioctl.Target{Handle: o.h}, &ioctl.Empty{})
 	switch e := lostIn(err); {
-	case err == nil:
 	case e == nil:
-		o.ended.Store(false)
+		return err
 	case !e.sent:
 		return stale(op)
-	default:
-		return o.outcome(ctx, op, err, there, nil)
 	}
-	return err
+	return o.outcome(ctx, op, err, there, nil)
 }
 
 // Abort implements [api.Object].

@@ -92,6 +92,10 @@ func (l *link) die(cause error) {
 	}
 	l.dead = cause
 	l.over.Store(true)
+	if os.Getpid() == l.pid {
+		// A child that has the socket must not keep the session.
+		_ = l.conn.CloseWrite() //nolint:errcheck // it may be closed by the daemon
+	}
 	_ = l.conn.Close() // nothing to lose
 	for tag, k := range l.calls {
 		delete(l.calls, tag)
