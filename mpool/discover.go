@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -49,38 +50,48 @@ type sighting struct {
 	sb   *omf.Superblock // the newest of its copies
 }
 
+// lookFor is how long one of all the devices of the host may take to answer:
+// one that hangs is not to hang whoever looks for a pool elsewhere.
+const lookFor = 5 * time.Second
+
 // look adds a device. It fails with the context only.
 func (s *survey) look(ctx context.Context, path string, opt Options) error {
+	within := ctx
+	if s.all {
+		var cancel context.CancelFunc
+		within, cancel = opt.Sched.WithTimeout(ctx, lookFor)
+		defer cancel()
+	}
+	sb, err := lookAt(within, path, opt)
+	switch code := api.CodeOf(err); {
+	case ctx.Err() != nil && err != nil:
+		return err
+	case err == nil:
+		s.looked++
+		s.found = append(s.found, sighting{path, sb})
+	case code == api.ECORRUPT, errors.Is(err, omf.ErrNoSuperblock), errors.Is(err, omf.ErrVersion):
+		s.looked++
+		s.because(err)
+	default:
+		s.unseen(err)
+	}
+	return nil
+}
+
+// lookAt returns the newest superblock of a device.
+func lookAt(ctx context.Context, path string, opt Options) (*omf.Superblock, error) {
 	d, err := opt.Open(ctx, path, true)
 	if err != nil {
-		if ctx.Err() != nil {
-			return openError(opActivate, path, err)
-		}
-		s.unseen(openError(opActivate, path, err))
-		return nil
+		return nil, openError(opActivate, path, err)
 	}
-	b, err := readSuperblocks(ctx, d)
+	s, err := readSuperblocks(ctx, d)
+	if err == nil && s.newest == nil {
+		err = superblockError(opActivate, path, s.err)
+	}
 	if cerr := closeDrive(opt.Sched, d); err == nil {
 		err = cerr
 	}
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return ioError(opActivate, d, err)
-	case err != nil:
-		s.unseen(ioError(opActivate, d, err))
-		return nil
-	case b.newest != nil:
-		s.found = append(s.found, sighting{path, b.newest})
-	default:
-		err := superblockError(opActivate, path, b.err)
-		if api.CodeOf(err) == api.EIO {
-			s.unseen(err)
-			return nil
-		}
-		s.because(err)
-	}
-	s.looked++
-	return nil
+	return s.newest, ioError(opActivate, d, err)
 }
 
 // unseen notes a device that could not be looked at.

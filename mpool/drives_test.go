@@ -528,3 +528,43 @@ func TestCutOffCreationIsSaid(t *testing.T) {
 		r.create(api.CreateOptions{Force: true})
 	})
 }
+
+// Devices of the host that may not be opened are passed over, and counted when
+// the pool is not found or not whole.
+func TestHostScanPassesOver(t *testing.T) {
+	host, err := blockDevices()
+	if err != nil || len(host) < 3 {
+		t.Skipf("the host has %d block devices: %v", len(host), err)
+	}
+	r := newRackRig(t, 1, 16*mib, 2, 0)
+	r.run(func() {
+		r.create(api.CreateOptions{})
+		r.ok(r.activate().Close())
+		hide := true
+		opt := r.options()
+		open := opt.Open
+		opt.Open = func(ctx context.Context, path string, ro bool) (*bdev.Drive, error) {
+			switch {
+			case path == host[len(host)-1]:
+				return open(ctx, "a0", ro)
+			case path == host[1] && !hide:
+				return open(ctx, "a1", ro)
+			}
+			return nil, fmt.Errorf("open %s: %w", path, syscall.EPERM)
+		}
+		_, err := Activate(bg, "none", nil, api.ActivateOptions{}, opt)
+		r.want(api.ENOENT, err)
+		if want := fmt.Sprintf("%d could not be looked at", len(host)-1); !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %q in it", err, want)
+		}
+		_, err = Activate(bg, "p", nil, api.ActivateOptions{}, opt)
+		r.want(api.ESTATE, err)
+		if !strings.Contains(err.Error(), "drive 1 (") || !strings.Contains(err.Error(), "could not be looked at") {
+			t.Error(err)
+		}
+		hide = false
+		p, err := Activate(bg, "p", nil, api.ActivateOptions{}, opt)
+		r.ok(err)
+		r.ok(p.Close())
+	})
+}
