@@ -41,8 +41,10 @@ func repairBreakages() []breakage {
 			flipped(f, 0, 1)
 		}, check.LogEpoch, check.SuperblockDamaged + " " + check.SuperblockDamaged + " " + check.RepairRefused},
 		{"first copy older", copies([]int{0}, older), "", ""},
-		{"first copy of another name", copies([]int{0}, func(sb *omf.Superblock) { sb.Name = "other" }),
-			check.SuperblockDiffers + " " + check.SuperblockDiffers, check.RepairRefused},
+		{
+			"first copy of another name", copies([]int{0}, func(sb *omf.Superblock) { sb.Name = "other" }),
+			check.SuperblockDiffers + " " + check.SuperblockDiffers, check.RepairRefused,
+		},
 		{"all copies differ", func(t *testing.T, f *fixture) {
 			for i, name := range []string{"a", "b", "c"} {
 				f.putSuperblock(t, i, func(sb *omf.Superblock) { sb.Name = name })
@@ -105,6 +107,18 @@ func repairBreakages() []breakage {
 		}, "", ""},
 		{"copy of a log's first page gone", func(t *testing.T, f *fixture) {
 			flip(f.disk, f.at(t, f.fresh, 0)+90)
+		}, "", ""},
+		{"the replaced metadata log has one pair of tails, which is broken", func(t *testing.T, f *fixture) {
+			f.compact(t, f.records(t)...)
+			base := f.metaOffset(t, 0)
+			pair := f.newestAt(t, base, f.superblock(t).Logs[0].Birth) &^ 1
+			for i := range int64(4) {
+				if i&^1 != pair {
+					write(t, f.disk, make([]byte, page), base+i*page)
+					continue
+				}
+				f.changePage(t, base+i*page, func(b []byte) { le.PutUint32(b[56:], 1); le.PutUint32(b[60:], 7) })
+			}
 		}, "", ""},
 		{"container: the replaced log without tail", func(t *testing.T, f *fixture) {
 			for i := range int64(4) {
