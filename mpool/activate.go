@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev"
@@ -43,7 +44,10 @@ func gather(ctx context.Context, nameOrUUID string, devices []string, opt Option
 			return nil, nil, err
 		}
 	}
-	for _, path := range devices {
+	for i, path := range devices {
+		if slices.Contains(devices[:i], path) {
+			continue
+		}
 		if err := s.look(ctx, path, opt); err != nil {
 			return nil, nil, err
 		}

@@ -11,6 +11,17 @@
 // The metadata log holds transactions. [Activate] replays it into the layout
 // table and the space maps; nothing else says what a pool holds.
 //
+// # Several drives
+//
+// One drive of the class capacity, the first, has the metadata. What the pool
+// as a whole is (its name, its drives, whether it is destroyed, its epoch) is
+// in the superblock, on every drive, and is so when it is durable on the
+// metadata drive; the others follow. An object, and a container, lies on one
+// drive. A drive that fails writes is avoided and degrades the pool; one that
+// hangs holds up whoever needs it, and nobody else: each drive has a drainer, a
+// background and a mirror of the superblock of its own, and no lock or gate of
+// the pool is held across the I/O of any drive but the metadata drive.
+//
 // # Invariants
 //
 //   - Record first, memory after. A transaction is applied to memory when it is
@@ -22,8 +33,9 @@
 //     pins its extent, and it was discarded.
 //   - Every id and birth stamp that was given lies below a counter that was
 //     durable before it was given.
-//   - The superblock's epoch is raised, durably, before an activation's first
-//     other write.
+//   - The superblock's epoch is raised, durably on the metadata drive, before an
+//     activation's first other write. No other drive has a higher one.
+//   - A pool that lacks a drive is not written to.
 //   - A create is admitted only when there is room in the metadata for its
 //     delete.
 //
@@ -39,8 +51,10 @@
 //	            layout.Table (layout)
 //	              mlog.MDC (mdc) → mlog.Log (log)
 //	                space.Map (space)
-//	                drainer.mu (space) zones on their way to being free
+//	                drainer.mu, releases.mu, pace.mu (space) zones on their way to
+//	                being free, who waits for them, whether a drive gets on; never two
 //	                  bdev.Drive (drive) → its queue (queue)
+//	                  background.mu, joiner.mu, mirror.mu, fence.mu (queue)
 //
 // Before all of them come the gates, which may be held across I/O because a
 // wait for them ends with a context; also outermost first:

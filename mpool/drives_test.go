@@ -132,7 +132,7 @@ func TestActivateFindsDrives(t *testing.T) {
 		r.ok(p.Close())
 		name := "p"
 		permutations(4, func(order []int) {
-			paths := []string{"x", "blank", "none"}
+			paths := []string{"x", "blank", "none", "a0"}
 			for _, i := range order {
 				paths = append(paths, r.paths()[i])
 			}
@@ -567,4 +567,40 @@ func TestHostScanPassesOver(t *testing.T) {
 		r.ok(err)
 		r.ok(p.Close())
 	})
+}
+
+// proves S6: of several drives of 1 GiB or more, the pool's overhead is at most
+// 2 %, that of a drive without metadata too, and the metadata takes at most a
+// quarter of its drive.
+func TestOverheadOfSeveralDrives(t *testing.T) {
+	for _, sizes := range [][]int64{
+		{1 << 30, 1 << 30},
+		{1 << 30, 16 << 30, 16 << 30},
+		{1 << 30, 4 << 40},
+		slices.Repeat([]int64{1 << 30}, 64),
+		slices.Repeat([]int64{16 << 40}, 64),
+	} {
+		var total, over int64
+		for _, s := range sizes {
+			total += s
+		}
+		zone := defaultZone(total)
+		for i, s := range sizes {
+			meta := int64(-1)
+			if i == 0 {
+				meta = metaLogBytes(total, s, zone)
+			}
+			g, err := divide(s, zone, meta)
+			if err != nil {
+				t.Fatal(err)
+			}
+			over += g.overhead + g.rest
+			if share := 100 * float64(g.overhead+g.rest) / float64(s); i == 0 && share > 26 || i > 0 && share > 2 {
+				t.Errorf("%d drives of %d bytes and more: drive %d costs %.2f %%", len(sizes), sizes[0], i, share)
+			}
+		}
+		if share := 100 * float64(over) / float64(total); share > 2 {
+			t.Errorf("%d drives of %d bytes and more cost %.2f %%", len(sizes), sizes[0], share)
+		}
+	}
 }

@@ -103,6 +103,11 @@ func exact(t *testing.T, p *Pool) {
 	if err := p.background.wait(bg); err != nil {
 		t.Fatal(err)
 	}
+	for _, d := range p.drives {
+		if err := d.background.wait(bg); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p.usesMu.Lock()
 	for id, o := range p.uses {
 		if st := o.use.Refs(); st != 0 || o.use.Pins() != 0 {
