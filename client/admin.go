@@ -11,7 +11,7 @@ import (
 
 type (
 	// ClientInfo is what the daemon knows of a session.
-	ClientInfo = ioctl.ClientInfo
+	ClientInfo = ioctl.ClientInfo //nolint:revive // of a client of the daemon's, not of this package
 	// HandleInfo is what the daemon knows of a handle.
 	HandleInfo = ioctl.HandleInfo
 	// Event is something that an administrator should know of.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -29,9 +30,15 @@ type arenas struct {
 	// +checklocks:mu
 	waiters []*waiter
 	// +checklocks:mu
-	growing chan struct{} // closed when the arena that is being asked for is there, or is not
+	growing *growth // under way, or nil
 	// +checklocks:mu
 	closed bool
+}
+
+// growth is the making of one arena.
+type growth struct {
+	done chan struct{} // closed when it has ended
+	err  error         // valid when done is closed
 }
 
 // arena is one memory file of the daemon's.
@@ -79,25 +86,22 @@ func (a *arenas) take(ctx context.Context, size int) (*region, error) {
 		if a.canHold(pages) {
 			return a.takeOrWait(ctx, pages) // unlocks
 		}
-		if wait := a.growing; wait != nil {
-			a.mu.Unlock()
-			select {
-			case <-wait:
-				continue
-			case <-ctx.Done():
-				return nil, context.Cause(ctx)
-			}
+		g, mine := a.growing, false
+		if g == nil {
+			g, mine = &growth{done: make(chan struct{})}, true
+			a.growing = g
 		}
-		done := make(chan struct{})
-		a.growing = done
 		a.mu.Unlock()
-		err := a.grow(ctx, int64(pages)*page)
-		a.mu.Lock()
-		a.growing = nil
-		a.mu.Unlock()
-		close(done)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errNoArena, err)
+		if mine && !a.l.spawn(func() { a.grow(g, int64(pages)*page) }) {
+			a.grown(g, nil, net.ErrClosed)
+		}
+		select {
+		case <-g.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if mine && g.err != nil {
+			return nil, fmt.Errorf("%w: %w", errNoArena, g.err)
 		}
 	}
 }
@@ -217,24 +221,30 @@ func (r *region) drop() {
 	a.serve()
 }
 
-// grow asks the daemon for an arena of at least size bytes.
-func (a *arenas) grow(ctx context.Context, size int64) error {
-	// Asked for, it must be mapped or it is of no use to anybody: the caller's
-	// deadline does not count.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), courtesy)
+// grow asks the daemon for an arena of at least size bytes. Asked for, it must
+// be mapped or it is of no use to anybody: no caller's context counts, and no
+// caller waits for it longer than its own.
+func (a *arenas) grow(g *growth, size int64) {
+	ctx, cancel := polite()
 	defer cancel()
-	want := max(size, int64(a.l.limits.ArenaDefault))
-	x, err := a.ask(ctx, want)
-	if err != nil {
-		return err
-	}
+	x, err := a.ask(ctx, max(size, int64(a.l.limits.ArenaDefault)))
+	a.grown(g, x, err)
+}
+
+// grown ends a growth, with an arena or without.
+func (a *arenas) grown(g *growth, x *arena, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.growing = nil
+	g.err = err
+	close(g.done)
+	if x == nil {
+		return
+	}
 	a.list = append(a.list, x)
 	if a.closed {
 		x.unmapIdle()
 	}
-	return nil
 }
 
 // ask gets one arena.

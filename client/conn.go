@@ -34,7 +34,7 @@ type Conn struct {
 	// +checklocks:mu
 	delay time.Duration // before the next try; 0: at once
 	// +checklocks:mu
-	notBefore time.Time // the next try
+	gate chan struct{} // closed when the next try may be made; nil: now
 	// +checklocks:mu
 	last error // of the last try
 }
@@ -59,17 +59,20 @@ func (c *Conn) Close() error {
 // after it was lost: the request may be what kills the daemon.
 const repeats = 4
 
-// How a call deals with the loss of its request.
+// mode is how a call deals with the loss of its request.
+type mode int
+
 const (
-	once  = false // it is not made again once it was sent
-	again = true  // it changes nothing: made again
+	once  mode = iota // it is not made again once it was sent
+	again             // it changes nothing: made again
 )
 
 // run calls f with a connection, and again with another while the request that
 // f made is lost and may be made again. f returns an error that has a lostError
 // for that, and for nothing else.
-func (c *Conn) run(ctx context.Context, op ioctl.Op, mode bool, f func(l *link) error) error {
+func (c *Conn) run(ctx context.Context, op ioctl.Op, m mode, f func(l *link) error) error {
 	var p patience
+	defer p.end()
 	for left := repeats; ; {
 		l, err := c.link(ctx, op, &p)
 		if err != nil {
@@ -81,7 +84,7 @@ func (c *Conn) run(ctx context.Context, op ioctl.Op, mode bool, f func(l *link) 
 		case e == nil:
 			return err
 		case !e.sent: // as if it had never been
-		case mode == once || left == 0:
+		case m == once || left == 0:
 			return err
 		default:
 			left--
@@ -111,8 +114,18 @@ func (c *Conn) change(ctx context.Context, op ioctl.Op, m, reply ioctl.Message) 
 	return c.run(ctx, op, once, func(l *link) error { return l.do(ctx, op, m, reply) })
 }
 
-// patience is how long one call waits for connections, all in all.
-type patience struct{ until time.Time }
+// patience is how long one call waits for connections, all in all: until its
+// context ends, which is made when it is first needed.
+type patience struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+func (p *patience) end() {
+	if p.cancel != nil {
+		p.cancel()
+	}
+}
 
 // link returns the connection, or waits until there is one again.
 func (c *Conn) link(ctx context.Context, op ioctl.Op, p *patience) (*link, error) {
@@ -131,25 +144,24 @@ func (c *Conn) await(ctx context.Context, op ioctl.Op, p *patience) (*link, erro
 	if ctx.Err() != nil {
 		return nil, expired(ctx, op.Name())
 	}
-	if p.until.IsZero() {
-		p.until = time.Now().Add(c.reconnect)
+	if p.ctx == nil {
+		p.ctx, p.cancel = context.WithTimeout(ctx, c.reconnect)
 	}
 	a, l, err := c.join(op)
 	if a == nil {
 		return l, err
 	}
 	defer c.leave(a)
-	t := time.NewTimer(time.Until(p.until))
-	defer t.Stop()
 	select {
 	case <-a.done:
 		if a.err != nil {
 			return nil, gone(op.Name(), a.err)
 		}
 		return c.current.Load(), nil
-	case <-ctx.Done():
+	case <-p.ctx.Done():
+	}
+	if ctx.Err() != nil {
 		return nil, expired(ctx, op.Name())
-	case <-t.C:
 	}
 	e := gone(op.Name(), c.lastError())
 	e.Detail = fmt.Sprintf("the connection to the daemon is gone, and no other was to be had in %v", c.reconnect)

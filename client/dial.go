@@ -16,7 +16,8 @@ import (
 	"github.com/mpool-go/mpool/ioctl"
 )
 
-// ErrNoDaemon is wrapped by Dial's error when nobody listens on the socket.
+// ErrNoDaemon is wrapped by Dial's error when nobody listens on the socket, and
+// by that of a call that has waited in vain for somebody to.
 var ErrNoDaemon = errors.New("no daemon")
 
 // Options are the options of a connection.
@@ -46,7 +47,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	if c.reconnect == 0 {
 		c.reconnect = defaultReconnect
 	}
-	l, err := connect(ctx, c.socket, &c.wg)
+	l, err := connect(ctx, c.socket, c.pid, &c.wg)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 }
 
 // connect makes one connection. Its goroutines count in wg.
-func connect(ctx context.Context, path string, wg *sync.WaitGroup) (*link, error) {
+func connect(ctx context.Context, path string, pid int, wg *sync.WaitGroup) (*link, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unixpacket", path)
 	if err != nil {
@@ -72,7 +73,7 @@ func connect(ctx context.Context, path string, wg *sync.WaitGroup) (*link, error
 	if err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
-	return newLink(u, limits, wg)
+	return newLink(u, limits, pid, wg)
 }
 
 // greet says hello. The context's end interrupts it.

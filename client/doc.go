@@ -10,8 +10,9 @@
 //
 // One connection is one handle table: what it opened is its own, and is given
 // back by the daemon when the connection or the process ends; uncommitted
-// objects are then gone. A connection belongs to the process that dialed: a
-// child that inherits it cannot use it.
+// objects are then gone. A connection belongs to the process that dialed: the
+// calls of a child that has it get EPERM, its shared memory is not in the child,
+// and exec closes it.
 //
 // # Data
 //
@@ -27,9 +28,40 @@
 // have changed something, else with the context's error. What the request may
 // yet give, a handle say, is given back when it comes.
 //
-// # Errors
+// # When the connection breaks
 //
-// When the connection is gone every call fails with ECONNRESET; one whose
-// request may have been done fails with EUNKNOWN that wraps it. Dial again; old
-// handles stay dead.
+// The next call that needs a connection makes another: at once, then after
+// pauses that grow from 10 ms to 1 s, for as long as Options.Reconnect says. All
+// calls that wait share one attempt. One that waited in vain, or whose request
+// was never sent, gets ECONNRESET: nothing was done.
+//
+// A pool is opened again by its name: ENOENT while it is not active, EBADF if
+// another pool has the name. It goes on as if nothing had been. All else that
+// the old connection gave, handles on objects, appenders, readers, containers,
+// is EBADF for ever, and never another object: find or open it again. Giving it
+// back (Put, Close of a reader) succeeds; Close of an appender or a container is
+// EBADF, for it promises a sync. If the daemon still lives, it holds what the
+// old connection had for a moment more: an open for append may be EBUSY.
+//
+// A call whose request was sent and not answered returns
+//
+//	what only asks: find, open pool, lists,   the answer of the next daemon
+//	info, roots, Get, reads of mblocks
+//	a list that has begun                     ECONNRESET: begin it again
+//	Commit, CommitMany, Delete, Abort         what the library finds by looking:
+//	                                          nil if it is done; ECONNRESET if it
+//	                                          is not
+//	SetRoots                                  nil if the roots are as asked for,
+//	                                          else EUNKNOWN
+//	AllocMblock, AllocMlog, Write, OpenAppend ECONNRESET: it has left nothing
+//	OpenRead, Next, Seek
+//	Append, Sync, Close of an appender        EUNKNOWN; api.Error.Records is one
+//	                                          above the last record that is
+//	                                          known to have been answered, and
+//	                                          durable only if it was synced
+//	Erase, AddOwner, MDCs, managing pools     EUNKNOWN
+//
+// Looking needs a connection, the pool, and the end of the old session's work;
+// if that is not to be had in time the outcome is EUNKNOWN. An object is the
+// same if its id and the time of its allocation are.
 package client

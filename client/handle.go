@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -52,21 +51,20 @@ func (h *handle) do(ctx context.Context, op ioctl.Op) error {
 	return h.ask(ctx, op, &ioctl.Target{Handle: h.h}, &ioctl.Empty{})
 }
 
-// close gives the handle up. It has ended whatever the error, unless the
-// daemon's is refused. When the connection is gone there is nothing to give up.
-func (h *handle) close(ctx context.Context, refused api.Code) error {
+// close gives the handle up; it has ended whatever the error. When the
+// connection is gone there is nothing to give up.
+func (h *handle) close() error {
 	if h.ended.Swap(true) {
 		return api.Errorf(api.EBADF, ioctl.OpClose.Name(), "the handle was given up before")
 	}
 	if h.l.over.Load() {
 		return nil
 	}
+	ctx, cancel := polite()
+	defer cancel()
 	err := h.l.do(ctx, ioctl.OpClose, &ioctl.Target{Handle: h.h}, &ioctl.Empty{})
 	if lostIn(err) != nil {
 		return nil
-	}
-	if refused != 0 && errors.Is(err, refused) {
-		h.ended.Store(false)
 	}
 	return err
 }
@@ -103,6 +101,7 @@ func (l *link) putBack(ctx context.Context, h ioctl.Handle) {
 		defer close(done)
 		ctx, cancel := polite()
 		defer cancel()
+		//nolint:errcheck // what to do if it is not heard: nothing, as said above
 		_ = l.do(ctx, ioctl.OpClose, &ioctl.Target{Handle: h}, &ioctl.Empty{})
 	}) {
 		return
@@ -176,11 +175,7 @@ func (o *object) get(ctx context.Context) (*opened, error) {
 }
 
 // Put implements [api.Object].
-func (o *object) Put() error {
-	ctx, cancel := polite()
-	defer cancel()
-	return o.close(ctx, 0)
-}
+func (o *object) Put() error { return o.close() }
 
 // end makes a request that ends the handle if it succeeds; while it is under
 // way nobody else can end it. If the answer is lost and the object is still

@@ -26,7 +26,6 @@ const courtesy = 10 * time.Second
 type link struct {
 	conn   *net.UnixConn
 	pid    int // of the process that made it
-	made   time.Time
 	limits *ioctl.HelloReply
 	slots  chan struct{} // a token per request in flight
 	out    sender
@@ -66,15 +65,15 @@ var buffers = sync.Pool{New: func() any { return new([ioctl.MaxMessage]byte) }}
 func getBuffer() *[ioctl.MaxMessage]byte  { return buffers.Get().(*[ioctl.MaxMessage]byte) }
 func putBuffer(b *[ioctl.MaxMessage]byte) { buffers.Put(b) }
 
-// newLink makes a link of a connection that has said hello. Its goroutines
-// count in wg and end after die.
-func newLink(u *net.UnixConn, limits *ioctl.HelloReply, wg *sync.WaitGroup) (*link, error) {
+// newLink makes a link of a connection that has said hello, of the process pid.
+// Its goroutines count in wg and end after die.
+func newLink(u *net.UnixConn, limits *ioctl.HelloReply, pid int, wg *sync.WaitGroup) (*link, error) {
 	raw, err := u.SyscallConn()
 	if err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
 	l := &link{
-		conn: u, pid: os.Getpid(), made: time.Now(), limits: limits, wg: wg, calls: make(map[uint64]*call),
+		conn: u, pid: pid, limits: limits, wg: wg, calls: make(map[uint64]*call),
 		slots: make(chan struct{}, max(limits.MaxRequests, 1)),
 	}
 	l.out.init(l, raw)

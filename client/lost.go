@@ -27,11 +27,8 @@ var errHungUp = errors.New("closed by the daemon")
 
 // lostIn returns what an error says of a lost request, or nil.
 func lostIn(err error) *lostError {
-	var e *lostError
-	if errors.As(err, &e) {
-		return e
-	}
-	return nil
+	e, _ := errors.AsType[*lostError](err)
+	return e
 }
 
 // gone is the error of an operation whose connection is gone and that has

@@ -118,27 +118,30 @@ func (m *mblock) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 		return 0, err
 	}
 	done := 0
-	err := read(ctx, &m.handle, p, off, &done)
+	eof, err := read(ctx, &m.handle, p, off, &done)
 	if lostIn(err) != nil {
-		err = m.elsewhere(ctx, op, err, func(h *handle) error { return read(ctx, h, p, off, &done) })
+		err = m.elsewhere(ctx, op, err, func(h *handle) (err error) {
+			eof, err = read(ctx, h, p, off, &done)
+			return err
+		})
+	}
+	if err == nil && eof {
+		err = io.EOF
 	}
 	return done, err
 }
 
-// read reads into p what is not done yet. off is where p begins.
-func read(ctx context.Context, h *handle, p []byte, off int64, done *int) error {
+// read reads into p what is not done yet, and says whether it met the end. off
+// is where p begins.
+func read(ctx context.Context, h *handle, p []byte, off int64, done *int) (eof bool, err error) {
 	for {
 		n, eof, err := readPiece(ctx, h, p[*done:], off+int64(*done))
 		*done += n
 		switch {
-		case err != nil:
-			return err
-		case eof:
-			return io.EOF
-		case *done == len(p):
-			return nil
+		case err != nil || eof || *done == len(p):
+			return eof, err
 		case n == 0:
-			return api.Errorf(api.EPROTO, ioctl.OpMblockRead.Name(), "the daemon read nothing and says all is well")
+			return false, api.Errorf(api.EPROTO, ioctl.OpMblockRead.Name(), "the daemon read nothing and says all is well")
 		}
 	}
 }
@@ -198,25 +201,19 @@ type copying struct {
 
 // from copies what is not done yet. It returns what kept it from reading.
 func (c *copying) from(ctx context.Context, h *handle) error {
-	for {
+	for c.err == nil {
 		n := 0
-		err := read(ctx, h, c.buf, c.done, &n)
+		eof, err := read(ctx, h, c.buf, c.done, &n)
 		if lostIn(err) != nil {
 			return err
 		}
 		if n > 0 {
-			k, werr := c.w.Write(c.buf[:n])
-			c.done += int64(k)
-			if werr != nil {
-				c.err = werr
-				return nil
-			}
+			n, c.err = c.w.Write(c.buf[:n])
+			c.done += int64(n)
 		}
-		if err == io.EOF { //nolint:errorlint // read returns it bare
-			return nil
-		}
-		if err != nil {
+		if err != nil || eof {
 			return err
 		}
 	}
+	return nil
 }

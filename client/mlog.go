@@ -213,11 +213,7 @@ func (r *reader) Seek(ctx context.Context, record uint64) error {
 func (r *reader) Rewind() { r.rewind, r.next = true, 0 }
 
 // Close implements [api.LogReader].
-func (r *reader) Close() error {
-	ctx, cancel := polite()
-	defer cancel()
-	return r.close(ctx, 0)
-}
+func (r *reader) Close() error { return r.close() }
 
 // mdc implements [api.MDC].
 type mdc struct{ handle }

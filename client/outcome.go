@@ -133,7 +133,8 @@ func (l *link) outlive(ctx context.Context, old *link) error {
 	if was == 0 {
 		return errStillRuns
 	}
-	until := time.Now().Add(outlivePatience)
+	patience, cancel := context.WithTimeout(ctx, outlivePatience)
+	defer cancel()
 	for wait := firstOutlive; ; wait = min(2*wait, lastOutlive) {
 		reply := &ioctl.ClientsReply{}
 		if err := l.do(ctx, ioctl.OpClientList, &ioctl.ClientList{After: was - 1}, reply); err != nil {
@@ -142,12 +143,25 @@ func (l *link) outlive(ctx context.Context, old *link) error {
 		if len(reply.Clients) == 0 || reply.Clients[0].Session != was {
 			return nil
 		}
-		if time.Now().After(until) {
-			return errStillRuns
+		if pause(patience, wait) == nil {
+			continue
 		}
-		if pause(ctx, wait) != nil {
+		if ctx.Err() != nil {
 			return expired(ctx, ioctl.OpClientList.Name())
 		}
+		return errStillRuns
+	}
+}
+
+// pause waits, or until the context ends.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -14,10 +14,11 @@ import (
 // pool implements [api.Pool]. It outlives connections: on each it is opened
 // again when it is needed, by its name, and must be the same.
 type pool struct {
-	c          *Conn
-	name, uuid string
-	closed     atomic.Bool
-	turn       chan struct{} // a token while it is being opened
+	c      *Conn
+	name   string
+	uuid   string
+	closed atomic.Bool
+	turn   chan struct{} // a token while it is being opened
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -47,11 +48,11 @@ func (p *pool) live(op ioctl.Op) error {
 }
 
 // run is [Conn.run] with a handle of the pool on the connection.
-func (p *pool) run(ctx context.Context, op ioctl.Op, mode bool, f func(l *link, h ioctl.Handle) error) error {
+func (p *pool) run(ctx context.Context, op ioctl.Op, m mode, f func(l *link, h ioctl.Handle) error) error {
 	if err := p.live(op); err != nil {
 		return err
 	}
-	return p.c.run(ctx, op, mode, func(l *link) error {
+	return p.c.run(ctx, op, m, func(l *link) error {
 		h, err := p.onLink(ctx, op, l)
 		if err != nil {
 			return err
@@ -152,9 +153,9 @@ func (p *pool) Info(ctx context.Context) (info api.PoolInfo, err error) {
 }
 
 // open makes a request that gives an object's handle.
-func (p *pool) open(ctx context.Context, op ioctl.Op, mode bool, m func(pool ioctl.Handle) ioctl.Message) (*opened, error) {
+func (p *pool) open(ctx context.Context, op ioctl.Op, how mode, m func(pool ioctl.Handle) ioctl.Message) (*opened, error) {
 	o := &opened{p: p}
-	err := p.run(ctx, op, mode, func(l *link, h ioctl.Handle) error {
+	err := p.run(ctx, op, how, func(l *link, h ioctl.Handle) error {
 		o.l = l
 		return l.do(ctx, op, m(h), &o.Opened)
 	})

@@ -33,8 +33,8 @@ type attempt struct {
 func (c *Conn) begin(old *link) {
 	if c.judged != old {
 		c.judged = old
-		if old.answered.Load() || time.Since(old.made) > lastDelay {
-			c.delay, c.notBefore = 0, time.Time{}
+		if old.answered.Load() {
+			c.delay, c.gate = 0, nil
 		} else {
 			c.later() // a daemon that says hello and goes
 		}
@@ -73,10 +73,14 @@ func (c *Conn) lastError() error {
 func (c *Conn) connect(ctx context.Context, a *attempt) error {
 	for {
 		c.mu.Lock()
-		wait := time.Until(c.notBefore)
+		gate := c.gate
 		c.mu.Unlock()
-		if err := pause(ctx, wait); err != nil {
-			return c.conclude(a, nil, err)
+		if gate != nil {
+			select {
+			case <-gate:
+			case <-ctx.Done():
+				return c.conclude(a, nil, ctx.Err())
+			}
 		}
 		l, err := c.dial(ctx)
 		if err == nil || ctx.Err() != nil || hopeless(err) {
@@ -94,8 +98,10 @@ func (c *Conn) connect(ctx context.Context, a *attempt) error {
 // +checklocks:c.mu
 func (c *Conn) later() {
 	c.delay = min(max(2*c.delay, firstDelay), lastDelay)
+	gate := make(chan struct{})
+	c.gate = gate
 	// Many processes lose their daemon at the same moment.
-	c.notBefore = time.Now().Add(c.delay/2 + rand.N(c.delay/2))
+	time.AfterFunc(c.delay/2+rand.N(c.delay/2), func() { close(gate) })
 }
 
 // conclude ends an attempt with a connection or an error, which it returns.
@@ -123,25 +129,10 @@ func (c *Conn) conclude(a *attempt, l *link, err error) error {
 func (c *Conn) dial(ctx context.Context) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
-	return connect(ctx, c.socket, &c.wg)
+	return connect(ctx, c.socket, c.pid, &c.wg)
 }
 
 // hopeless says whether another try would fail as well.
 func hopeless(err error) bool {
 	return errors.Is(err, api.ENOTSUP) || errors.Is(err, api.EPROTO) || errors.Is(err, api.EPERM)
-}
-
-// pause waits, or until the context ends.
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

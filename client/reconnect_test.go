@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -223,159 +221,6 @@ func TestCloseWhileReconnecting(t *testing.T) {
 	}
 }
 
-// A pool is opened again if it is the same; one of another UUID is not, and one
-// that is back is.
-//
-// proves S36
-func TestPoolIsTheSame(t *testing.T) {
-	s := newScene(t)
-	become := func(uuid string) {
-		s.f.mu.Lock()
-		s.f.uuid = uuid
-		s.f.mu.Unlock()
-		l := s.c.current.Load()
-		s.f.drop(true)
-		s.c.broken(l)
-	}
-	become("another")
-	if _, err := s.p.Mblock(t.Context(), s.old.ID()); !errors.Is(err, api.EBADF) {
-		t.Errorf("find in another pool of the name: %v", err)
-	}
-	if err := s.p.SetRoots(t.Context(), []api.Root{{Name: "r", ID: s.old.ID()}}); !errors.Is(err, api.EBADF) {
-		t.Errorf("roots of another pool of the name: %v", err)
-	}
-	s.f.mu.Lock()
-	for c := range s.f.conns {
-		if len(c.handles) != 0 {
-			t.Errorf("%d handles are left on the wrong pool", len(c.handles))
-		}
-	}
-	if len(s.f.roots) != 0 {
-		t.Error("the other pool was changed")
-	}
-	s.f.mu.Unlock()
-	become("one")
-	if _, err := s.p.Mblock(t.Context(), s.old.ID()); err != nil {
-		t.Errorf("when it is back: %v", err)
-	}
-}
-
-// An id that was given again names another object: it is not read, and it is
-// no proof of a commit.
-//
-// proves S36
-func TestIDGivenAgain(t *testing.T) {
-	for name, c := range map[string]struct {
-		op   ioctl.Op
-		call func(s *scene) error
-		want string
-	}{
-		"read":   {ioctl.OpMblockRead, func(s *scene) error { return s.read(t.Context(), 10) }, "EBADF"},
-		"info":   {ioctl.OpObjectInfo, func(s *scene) error { return second(s.old.Info(t.Context())) }, "EBADF"},
-		"commit": {ioctl.OpObjectCommit, func(s *scene) error { return s.fresh.Commit(t.Context()) }, "ECONNRESET"},
-		"delete": {ioctl.OpObjectDelete, func(s *scene) error { return s.old.Delete(t.Context()) }, "ok"},
-	} {
-		s := newScene(t)
-		s.f.mu.Lock()
-		s.f.fault = func(op ioctl.Op) (boundary, bool) {
-			if op != c.op {
-				return never, false
-			}
-			s.f.fault = nil
-			for _, id := range []api.Object{s.old, s.fresh} {
-				s.f.objects[id.ID()] = &fakeObject{
-					id: id.ID(), created: s.f.created.Add(time.Millisecond), committed: true, data: []byte("another's bytes"),
-				}
-			}
-			return afterAsked, true
-		}
-		s.f.mu.Unlock()
-		if err := c.call(s); !fits(err, c.want) {
-			t.Errorf("%s: %v, want %s", name, err, c.want)
-		}
-		s.f.mu.Lock()
-		for conn := range s.f.conns {
-			if len(conn.handles) > 1 { // the pool's
-				t.Errorf("%s: %d handles are left", name, len(conn.handles))
-			}
-		}
-		s.f.mu.Unlock()
-	}
-}
-
-// While the daemon still works for the old connection nothing is concluded from
-// what is there; if it does not end, the outcome is unknown.
-//
-// proves S36
-func TestOldSessionGoesOn(t *testing.T) {
-	for _, ends := range []bool{true, false} {
-		t.Run(fmt.Sprintf("ends=%v", ends), func(t *testing.T) {
-			t.Parallel()
-			s := newScene(t)
-			session := s.c.current.Load().limits.Session
-			s.f.mu.Lock()
-			s.f.lingers = []uint64{session}
-			looks := 0
-			s.f.fault = func(op ioctl.Op) (boundary, bool) {
-				switch op {
-				case ioctl.OpObjectCommit:
-					return afterAsked, false
-				case ioctl.OpClientList:
-					if looks++; ends && looks == 4 {
-						// The commit comes through at last.
-						s.f.lingers = nil
-						id := s.fresh.ID()
-						s.f.objects[id] = &fakeObject{id: id, created: s.f.created, committed: true}
-					}
-				}
-				return never, false
-			}
-			s.f.mu.Unlock()
-			want := "ok"
-			if !ends {
-				want = "EUNKNOWN"
-			}
-			if err := s.fresh.Commit(t.Context()); !fits(err, want) {
-				t.Errorf("%v, want %s", err, want)
-			}
-		})
-	}
-}
-
-// A commit of many whose objects are there, but not its roots, may be this
-// one's or an earlier one's work.
-func TestCommitManyUnclear(t *testing.T) {
-	s := newScene(t)
-	s.f.breakAt(ioctl.OpCommitMany, afterAsked, true)
-	err := s.p.CommitMany(t.Context(), []api.Object{s.old}, []api.Root{{Name: "r", ID: s.old.ID()}})
-	if !fits(err, "EUNKNOWN") {
-		t.Error(err)
-	}
-}
-
-// A list that breaks in its middle says so, and does not begin again by itself.
-func TestListBreaks(t *testing.T) {
-	s := newScene(t)
-	n := 0
-	var last error
-	for _, err := range s.p.Objects(t.Context(), api.Filter{}) {
-		if last = err; err == nil && n == 0 {
-			s.f.drop(true)
-			s.c.broken(s.c.current.Load())
-		}
-		n++
-	}
-	if last != nil && !errors.Is(last, api.ECONNRESET) {
-		t.Errorf("after %d objects: %v", n, last)
-	}
-	var st stream[int]
-	st.begun = true
-	err := st.broken(ioctl.OpListNext, lost(ioctl.OpListNext, errClosed))
-	if lostIn(err) != nil || !errors.Is(err, api.ECONNRESET) {
-		t.Errorf("a list that cannot begin anew: %v", err)
-	}
-}
-
 // What the daemon answered before it went is heard, although sending to it
 // fails already.
 func TestAnswerBeforeTheEnd(t *testing.T) {
@@ -443,9 +288,11 @@ func TestEventsAcrossRestart(t *testing.T) {
 // proves S32
 func TestForeignProcess(t *testing.T) {
 	f := newFake(t)
-	c := f.connect(Options{})
-	l := c.current.Load()
-	l.pid++ // as a child would find it
+	// As a child would find it.
+	c := &Conn{socket: f.socket, pid: os.Getpid() + 1}
+	l := must(connect(t.Context(), f.socket, c.pid, &c.wg))
+	c.current.Store(l)
+	defer c.Close()
 	before := f.count(ioctl.OpVersion)
 	if _, err := c.Version(t.Context()); !errors.Is(err, api.EPERM) {
 		t.Error(err)
@@ -453,7 +300,6 @@ func TestForeignProcess(t *testing.T) {
 	if f.count(ioctl.OpVersion) != before {
 		t.Error("a message was sent")
 	}
-	c.pid++
 	f.drop(false)
 	c.broken(l)
 	if _, err := c.Version(t.Context()); !errors.Is(err, api.EPERM) {
@@ -514,92 +360,4 @@ func inheritable(smaps []byte) (n int) {
 		}
 	}
 	return n
-}
-
-// Many goroutines use a connection that breaks all the time: every call returns
-// what it may, none hangs, and what was committed is there.
-//
-// proves S36
-func TestBreaksAllTheTime(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	s := newScene(t)
-	var rngMu sync.Mutex
-	rng := rand.New(rand.NewPCG(seed, 1))
-	s.f.mu.Lock()
-	s.f.fault = func(op ioctl.Op) (boundary, bool) {
-		rngMu.Lock()
-		defer rngMu.Unlock()
-		if op == ioctl.OpHello || rng.IntN(60) != 0 {
-			return never, false
-		}
-		return boundary(1 + rng.IntN(3)), rng.IntN(2) == 0
-	}
-	s.f.mu.Unlock()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
-	var wg sync.WaitGroup
-	var calls, broken atomic.Int64
-	for g := range 8 {
-		wg.Go(func() {
-			r := rand.New(rand.NewPCG(seed, uint64(g)+2))
-			for range 60 {
-				s.oneOf(ctx, r.IntN(5), &calls, &broken)
-			}
-		})
-	}
-	wg.Wait()
-	s.f.heal()
-	t.Logf("%d calls, %d broken, %d connections", calls.Load(), broken.Load(), s.f.accepted)
-	if ctx.Err() != nil {
-		t.Error("a call hung")
-	}
-}
-
-// oneOf does one of a few things with objects of its own.
-func (s *scene) oneOf(ctx context.Context, what int, calls, broken *atomic.Int64) {
-	allowed := func(err error, codes ...api.Code) bool {
-		calls.Add(1)
-		if err == nil {
-			return true
-		}
-		broken.Add(1)
-		// A connection that breaks four times under one call.
-		if !slices.Contains(append(codes, api.ECONNRESET), api.CodeOf(err)) {
-			s.t.Errorf("%d: %v", what, err)
-		}
-		return false
-	}
-	b, err := s.p.AllocMblock(ctx, api.AllocOptions{})
-	if !allowed(err) {
-		return
-	}
-	if _, err := b.Write(ctx, s.data[:100+what*20_000]); !allowed(err, api.EBADF) {
-		return
-	}
-	if !allowed(b.Commit(ctx), api.EBADF, api.EUNKNOWN) {
-		return
-	}
-	p := make([]byte, 100)
-	if _, err := b.ReadAtContext(ctx, p, 0); allowed(err, api.EBADF) && !bytes.Equal(p, s.data[:100]) {
-		s.t.Error("other bytes")
-	}
-	allowed(b.Put())
-	again, err := s.p.Mblock(ctx, b.ID())
-	if !allowed(err) { // it was committed: ENOENT is not allowed
-		return
-	}
-	switch what {
-	case 0:
-		allowed(again.Delete(ctx), api.EBADF, api.EUNKNOWN)
-	case 1:
-		_, err := again.Info(ctx)
-		allowed(err, api.EBADF)
-	case 2:
-		allowed(s.p.SetRoots(ctx, []api.Root{{Name: "r", ID: b.ID()}}), api.EUNKNOWN)
-	case 3:
-		allowed(drain(s.p.Objects(ctx, api.Filter{})))
-	default:
-		allowed(s.c.SetPool(ctx, "data", api.PoolSettings{}), api.EUNKNOWN)
-	}
 }
