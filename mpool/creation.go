@@ -110,8 +110,7 @@ func (c *creation) divide() error {
 		d := &c.drives[i]
 		var err error
 		if d.geo, err = divide(d.dev.Geometry().Size, zone, metaBytes); err != nil {
-			var e *api.Error
-			if errors.As(err, &e) {
+			if e, ok := errors.AsType[*api.Error](err); ok {
 				e.Device = d.dev.Path()
 			}
 			return err
