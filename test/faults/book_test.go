@@ -3,6 +3,7 @@ package faults
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -16,7 +17,7 @@ import (
 // follows from the book's seed.
 type book struct {
 	mu    sync.Mutex
-	rng   *rand.Rand
+	rng   *rand.ChaCha8
 	live  map[layout.ObjectID][]byte // commit acknowledged
 	maybe map[layout.ObjectID][]byte // commit or delete of unknown outcome
 	logs  map[layout.ObjectID]*logBook
@@ -28,8 +29,10 @@ type logBook struct {
 }
 
 func newBook(seed uint64) *book {
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
 	return &book{
-		rng:  rand.New(rand.NewPCG(seed, 11)),
+		rng:  rand.NewChaCha8(key),
 		live: make(map[layout.ObjectID][]byte), maybe: make(map[layout.ObjectID][]byte),
 		logs: make(map[layout.ObjectID]*logBook),
 	}
@@ -40,9 +43,7 @@ func (b *book) content(n int) []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := make([]byte, n)
-	for i := range p {
-		p[i] = byte(b.rng.Uint32())
-	}
+	_, _ = b.rng.Read(p) // it never fails
 	return p
 }
 
@@ -99,7 +100,7 @@ func (b *book) remove(ctx context.Context, m api.Mblock) error {
 
 // log makes a log and opens it for append.
 func (b *book) log(ctx context.Context, p api.Pool, o api.AllocOptions) (api.Mlog, api.Appender, error) {
-	o.Capacity = 1 << 20
+	o.Capacity = 64 << 10
 	l, err := p.AllocMlog(ctx, o)
 	if err != nil {
 		return nil, nil, err

@@ -39,6 +39,7 @@ func find(t *testing.T, d *faultfs.Drive, block []byte) int64 {
 
 // proves S40: a read error is that object's alone, and names the place.
 func TestReadError(t *testing.T) {
+	t.Parallel()
 	places(t, func(t *testing.T, loop bool) {
 		r := newRig(t, spec{name: "a", capacity: 1, loop: loop})
 		p := r.pools[0]
@@ -82,6 +83,7 @@ func TestReadError(t *testing.T) {
 // proves S40: a failed flush fails every write since the last good one, for
 // ever; what comes after is whole again.
 func TestFailedFlush(t *testing.T) {
+	t.Parallel()
 	places(t, func(t *testing.T, loop bool) {
 		r := newRig(t, spec{name: "a", capacity: 1, loop: loop})
 		p := r.pools[0]
@@ -123,6 +125,7 @@ func TestFailedFlush(t *testing.T) {
 // proves S40: records under way in a failed flush are not acknowledged, nor is
 // what is appended after them; the log is poisoned until the pool is activated anew.
 func TestFailedFlushOfALog(t *testing.T) {
+	t.Parallel()
 	places(t, func(t *testing.T, loop bool) {
 		r := newRig(t, spec{name: "a", capacity: 1, loop: loop})
 		p := r.pools[0]
@@ -149,6 +152,7 @@ func TestFailedFlushOfALog(t *testing.T) {
 // what was under way is unknown, the pool is read-only, and nothing is
 // acknowledged any more; reads go on.
 func TestFailedMetadata(t *testing.T) {
+	t.Parallel()
 	for _, code := range []bdev.OpCode{bdev.OpWrite, bdev.OpFlush} {
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
@@ -201,16 +205,21 @@ func TestFailedMetadata(t *testing.T) {
 // proves S40 S14: no space below a sparse file, writes cut short, and writes that
 // never arrived: an error, or found when they are read; never wrong bytes.
 func TestBadWrites(t *testing.T) {
+	t.Parallel()
+	inject := func(f sim.Fault) func(d *faultfs.Drive) {
+		f.Code, f.Count = bdev.OpWrite, 1
+		return func(d *faultfs.Drive) { d.Disk().Inject(f) }
+	}
 	for _, c := range []struct {
 		name string
 		do   func(d *faultfs.Drive)
-		at   string // where it shows: "write", "read", "" nowhere
+		at   string // where it shows: "write", "read", "" at the write or nowhere
 	}{
-		{"ENOSPC", func(d *faultfs.Drive) { d.Disk().Inject(sim.Fault{Code: bdev.OpWrite, Err: syscall.ENOSPC, Count: 1}) }, "write"},
-		{"EIO", func(d *faultfs.Drive) { d.Disk().Inject(sim.Fault{Code: bdev.OpWrite, Err: syscall.EIO, Count: 1}) }, "write"},
-		{"short", func(d *faultfs.Drive) { d.Shorten(1) }, "write or nowhere"},
-		{"lost", func(d *faultfs.Drive) { d.Disk().Inject(sim.Fault{Code: bdev.OpWrite, Effect: sim.EffectLost, Count: 1}) }, "read"},
-		{"flip", func(d *faultfs.Drive) { d.Disk().Inject(sim.Fault{Code: bdev.OpWrite, Effect: sim.EffectFlip, Count: 1}) }, "read"},
+		{"ENOSPC", inject(sim.Fault{Err: syscall.ENOSPC}), "write"},
+		{"EIO", inject(sim.Fault{Err: syscall.EIO}), "write"},
+		{"short", func(d *faultfs.Drive) { d.Shorten(1) }, ""},
+		{"lost", inject(sim.Fault{Effect: sim.EffectLost}), "read"},
+		{"flip", inject(sim.Fault{Effect: sim.EffectFlip}), "read"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -31,7 +31,7 @@ import (
 
 var (
 	seed = flag.Uint64("faults.seed", 0, "seed of contents and of power cuts; 0: from the clock")
-	long = flag.Duration("faults.stall", time.Second, "how long a stall lasts that is not looked into further; the promise is made for 10 s")
+	long = flag.Duration("faults.stall", time.Second, "how long a stall lasts that is not looked into further; the promise is made for 10 s. From 10s on: the long run")
 )
 
 const (
@@ -59,6 +59,9 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
+	}
+	if err := flag.Set("test.parallel", "8"); err != nil { // they wait more than they work
+		panic(err)
 	}
 	fmt.Printf("seed %d: go test ./test/faults -faults.seed=%d\n", *seed, *seed)
 	code := m.Run()

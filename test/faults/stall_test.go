@@ -81,8 +81,10 @@ func (r *rig) goesOn(p *pool, o api.AllocOptions) {
 // daemon answers; who waits for it gives up at his deadline, and what hung is
 // done when it goes on.
 func TestStall(t *testing.T) {
+	t.Parallel()
 	for _, code := range []bdev.OpCode{bdev.OpRead, bdev.OpWrite, bdev.OpFlush} {
 		t.Run(code.String(), func(t *testing.T) {
+			t.Parallel()
 			places(t, func(t *testing.T, loop bool) {
 				r := newRig(t, spec{name: "a", capacity: 1, loop: loop}, spec{name: "b", capacity: 1, loop: loop})
 				a, b := r.pools[0], r.pools[1]
@@ -96,8 +98,7 @@ func TestStall(t *testing.T) {
 					wrote <- err
 				}()
 				a.drives[0].Waiting(t, 1)
-				start := time.Now()
-				for time.Since(start) < *long {
+				for start := time.Now(); time.Since(start) < *long; time.Sleep(*long / 4) {
 					r.goesOn(b, api.AllocOptions{})
 					r.answers()
 				}
@@ -142,6 +143,7 @@ func (r *rig) deadline(p *pool, code bdev.OpCode, old api.Mblock) {
 // is at its end within ten seconds. (The kernel lets it go when its operation
 // has ended.)
 func TestStopDuringStall(t *testing.T) {
+	t.Parallel()
 	for _, code := range []bdev.OpCode{bdev.OpRead, bdev.OpWrite, bdev.OpFlush} {
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
