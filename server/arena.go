@@ -15,7 +15,8 @@ import (
 // change its bytes at any moment, but once it is sealed not its size, nor take
 // pages from it: an access never faults.
 type arena struct {
-	size int64
+	size    int64
+	release func(Resource, int64) // gives back what was reserved for it
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -28,15 +29,19 @@ type arena struct {
 	users int // the session and requests; at 0 it is unmapped
 }
 
-func newArena(size int64) (*arena, error) {
+// newArena makes an arena. Its bytes and one descriptor are reserved, and are
+// released with it, or by newArena if there is none.
+func newArena(size int64, release func(Resource, int64)) (*arena, error) {
 	fd, err := unix.MemfdCreate("mpool-arena", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
 	if err == unix.EINVAL { // a kernel before 6.3
 		fd, err = unix.MemfdCreate("mpool-arena", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
+		release(Descriptors, 1)
+		release(ArenaBytes, size)
 		return nil, fmt.Errorf("make memory file: %w", err)
 	}
-	a := &arena{size: size, fd: fd, users: 1}
+	a := &arena{size: size, release: release, fd: fd, users: 1}
 	if err := unix.Ftruncate(fd, size); err != nil {
 		a.unuse()
 		return nil, fmt.Errorf("size memory file: %w", err)
@@ -60,6 +65,14 @@ func (a *arena) dup() (int, error) {
 // seal makes the arena safe to touch. The client has mapped it by now: a
 // writable mapping cannot be made any more.
 func (a *arena) seal() error {
+	if err := a.trySeal(); err != nil {
+		return err
+	}
+	a.release(Descriptors, 1)
+	return nil
+}
+
+func (a *arena) trySeal() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.sealed || a.fd < 0 {
@@ -106,20 +119,34 @@ func (a *arena) use(w ioctl.Window) ([]byte, error) {
 
 // unuse ends a use; the last one unmaps the arena.
 func (a *arena) unuse() {
+	ended, open := a.tryEnd()
+	if !ended {
+		return
+	}
+	if open {
+		a.release(Descriptors, 1)
+	}
+	a.release(ArenaBytes, a.size)
+}
+
+// tryEnd ends a use, and says whether it was the last and whether the memory
+// file was still open.
+func (a *arena) tryEnd() (ended, open bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.users--
 	if a.users > 0 {
-		return
+		return false, false
 	}
 	if a.mem != nil {
 		_ = unix.Munmap(a.mem) //nolint:errcheck // fails only for what is not mapped
 		a.mem = nil
 	}
-	if a.fd >= 0 {
+	if open = a.fd >= 0; open {
 		_ = unix.Close(a.fd) // memory has nothing to write back
 		a.fd = -1
 	}
+	return true, open
 }
 
 // arenaAsk makes an arena for the session. The descriptor goes with the reply.
@@ -137,8 +164,13 @@ func arenaAsk(r *request, m *ioctl.ArenaAsk) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := newArena(size)
+	if err := s.admitArena(size); err != nil {
+		s.unreserveArena(id, size)
+		return nil, err
+	}
+	a, err := newArena(size, s.unreserve)
 	if err != nil {
+		s.unreserve(Descriptors, 1) // the reply's
 		s.unreserveArena(id, size)
 		return nil, &api.Error{Code: api.ENOMEM, Detail: "no memory for an arena", Err: err}
 	}
@@ -146,6 +178,7 @@ func arenaAsk(r *request, m *ioctl.ArenaAsk) (ioctl.Message, error) {
 	// client says that it has mapped it, which a hostile one says at any time.
 	r.fd, err = a.dup()
 	if err != nil {
+		s.unreserve(Descriptors, 1)
 		a.unuse()
 		s.unreserveArena(id, size)
 		return nil, &api.Error{Code: api.ENOMEM, Detail: "no descriptor for an arena", Err: err}
@@ -154,6 +187,19 @@ func arenaAsk(r *request, m *ioctl.ArenaAsk) (ioctl.Message, error) {
 		return nil, api.Errorf(api.ECANCELED, "", "the session has ended")
 	}
 	return &ioctl.ArenaReply{Arena: id, Size: uint64(size)}, nil
+}
+
+// admitArena reserves an arena: its bytes, its descriptor, and the one that goes
+// with the reply.
+func (s *session) admitArena(size int64) error {
+	if err := s.reserve(ArenaBytes, size); err != nil {
+		return err
+	}
+	if err := s.reserve(Descriptors, 2); err != nil {
+		s.unreserve(ArenaBytes, size)
+		return err
+	}
+	return nil
 }
 
 // arenaMapped seals an arena that the client has mapped.
@@ -176,8 +222,8 @@ func (s *session) reserveArena(size int64) (uint16, error) {
 	switch {
 	case s.ended:
 		return 0, api.Errorf(api.ECANCELED, "", "the session has ended")
-	case len(s.arenas) >= limits.Arenas:
-		return 0, api.Errorf(api.EAGAIN, "", "the session has %d arenas, as many as it may", len(s.arenas))
+	case len(s.arenas)-len(s.freeArenas) >= limits.Arenas:
+		return 0, api.Errorf(api.EAGAIN, "", "the session has %d arenas, as many as it may", limits.Arenas)
 	case s.arenaBytes+size > limits.ArenaSession:
 		return 0, api.Errorf(api.EAGAIN, "", "%d bytes of arenas and %d asked for: at most %d",
 			s.arenaBytes, size, limits.ArenaSession)
@@ -187,6 +233,11 @@ func (s *session) reserveArena(size int64) (uint16, error) {
 		return 0, api.Errorf(api.EAGAIN, "", "the daemon's memory for arenas is used up: %d bytes", limits.ArenaTotal)
 	}
 	s.arenaBytes += size
+	if n := len(s.freeArenas); n > 0 {
+		id := s.freeArenas[n-1]
+		s.freeArenas = s.freeArenas[:n-1]
+		return id, nil
+	}
 	s.arenas = append(s.arenas, nil)
 	return uint16(len(s.arenas)), nil
 }
@@ -201,9 +252,7 @@ func (s *session) unreserveArena(id uint16, size int64) {
 	}
 	s.arenaBytes -= size
 	s.srv.arenaBytes.Add(-size)
-	if int(id) == len(s.arenas) {
-		s.arenas = s.arenas[:id-1]
-	}
+	s.freeArenas = append(s.freeArenas, id)
 }
 
 // putArena gives the session its arena, or ends it if the session has ended.

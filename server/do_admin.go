@@ -49,9 +49,10 @@ func (s *session) info() ioctl.ClientInfo {
 	i := ioctl.ClientInfo{
 		Session: s.id, PID: s.peer.pid, UID: s.peer.uid, GID: s.peer.gid, Comm: s.peer.comm, Connected: s.connected,
 		Handles: uint32(s.table.Len()), Requests: s.taken.Load(),
+		Memory: uint64(max(s.memory.Load(), 0)),
 	}
 	s.mu.Lock()
-	i.Memory, i.InFlight = uint64(s.arenaBytes), uint32(len(s.tags))
+	i.InFlight = uint32(len(s.tags))
 	s.mu.Unlock()
 	for _, a := range s.opened() {
 		mblocks, mlogs := a.uncommitted(s)

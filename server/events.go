@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -113,7 +114,15 @@ func (f *feed) rename(name string) {
 }
 
 // watch is what a pool that is being activated is given.
-func (f *feed) watch() Watch { return Watch{Event: f.event} }
+func (f *feed) watch() Watch { return Watch{Event: f.event, Admit: f.admit} }
+
+// admit is the pool's Watch.Admit.
+func (f *feed) admit(ctx context.Context, p mpool.Priority) error {
+	f.mu.Lock()
+	name := f.name
+	f.mu.Unlock()
+	return f.srv.reserver.Admit(ctx, name, p)
+}
 
 // pass says whether an event is passed on, how many were not since the last
 // that was, and the pool's name.

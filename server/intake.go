@@ -128,18 +128,25 @@ func (s *session) start(h ioctl.Header, m ioctl.Message, buf *buffer) (kept bool
 	}
 	s.taken.Add(1)
 	r := &request{s: s, op: h.Op, tag: h.Tag, fd: -1, began: s.srv.clock.Now()}
-	if inline(m) {
-		r.buf, kept = buf, true
+	kept = inline(m)
+	if err := r.admit(kept); err != nil {
+		<-s.slots
+		s.reply(r.op, r.tag, nil, r.dress(err), -1)
+		return false, nil
 	}
 	cancel, err := s.register(r, h.Deadline)
 	if err != nil {
+		r.dismiss()
 		<-s.slots
-		r.buf = nil
 		return false, err
+	}
+	if kept {
+		r.buf = buf
 	}
 	s.requests.Go(func() {
 		r.serve(m)
 		cancel()
+		r.dismiss()
 		<-s.slots
 	})
 	return kept, nil

@@ -92,6 +92,9 @@ type Options struct {
 	Logger  *slog.Logger // nil: nothing is logged
 	Version string       // the daemon's, for clients that ask
 	Limits  Limits
+	// Reserver decides how much of the daemon clients may use; nil: Limits
+	// alone do.
+	Reserver Reserver
 	// Owners say which users act for which owners of pools; see SetOwners.
 	Owners []OwnerRule
 	// Deaths notice clients' deaths beside the pidfds, and before them.

@@ -25,7 +25,7 @@ const dataAt = ioctl.HeaderSize + 16 + 12
 const align = 4096
 
 var buffers = sync.Pool{New: func() any {
-	mem := make([]byte, 2*align+ioctl.MaxMessage)
+	mem := make([]byte, bufferBytes)
 	skip := -int(uintptr(unsafe.Pointer(&mem[0]))) & (align - 1)
 	return &buffer{mem: mem[skip : skip+align+ioctl.MaxMessage]}
 }}
@@ -67,6 +67,9 @@ type request struct {
 	arena *arena      // in use
 	pool  *activePool // for its counters
 	bytes uint64      // of data
+
+	buffers int64 // bytes of messages that it has reserved
+	io      int64 // bytes of I/O
 }
 
 // serve does the request, answers it, and lets go of what it used.
@@ -86,6 +89,7 @@ func (r *request) serve(m ioctl.Message) {
 	r.s.reply(r.op, r.tag, reply, err, r.fd)
 	if r.fd >= 0 {
 		_ = unix.Close(r.fd) // memory has nothing to write back
+		r.s.unreserve(Descriptors, 1)
 	}
 	for _, b := range []*buffer{r.buf, r.data} {
 		if b != nil {
@@ -200,6 +204,13 @@ func (r *request) giveChild(kind uhandle.Kind, v child) (ioctl.Handle, error) {
 // for the reply's data, of the request's own.
 func (r *request) window(w ioctl.Window) ([]byte, error) {
 	if w.Arena == 0 {
+		if err := r.takeIO(int64(w.Length)); err != nil {
+			return nil, err
+		}
+		if err := r.s.reserve(MessageBytes, bufferBytes); err != nil {
+			return nil, err
+		}
+		r.buffers += bufferBytes
 		r.data = getBuffer()
 		return r.data.mem[:w.Length:w.Length], nil
 	}
@@ -208,19 +219,29 @@ func (r *request) window(w ioctl.Window) ([]byte, error) {
 		return nil, api.Errorf(api.EINVAL, "", "no arena %d", w.Arena)
 	}
 	mem, err := a.use(w)
-	if err == nil {
-		r.arena = a
+	if err != nil {
+		return nil, err
 	}
-	return mem, err
+	r.arena = a
+	return mem, r.takeIO(int64(w.Length))
 }
 
 // payload returns the data of a request. What is in an arena may change while
 // it is read.
 func (r *request) payload(p *ioctl.Payload) ([]byte, error) {
 	if p.Arena == 0 {
-		return p.Inline, nil
+		return p.Inline, r.takeIO(int64(len(p.Inline)))
 	}
 	return r.window(p.Window)
+}
+
+// takeIO takes bytes of the session's I/O for as long as the request lasts.
+func (r *request) takeIO(n int64) error {
+	if err := r.s.io.take(r.s, n); err != nil {
+		return err
+	}
+	r.io += n
+	return nil
 }
 
 // roots returns the roots that a request carries. They are copied out before

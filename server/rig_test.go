@@ -66,6 +66,7 @@ type rig struct {
 	socket string
 	served chan error
 	log    logBuffer
+	meter  *meter // unless the test has another Reserver
 }
 
 type logBuffer struct {
@@ -96,7 +97,8 @@ func newRigOn(t *testing.T, device string, change ...func(*Options)) *rig {
 	r := &rig{
 		t: t, b: newFakeBackend(), socket: filepath.Join(t.TempDir(), "s"), served: make(chan error, 1),
 	}
-	o := Options{Backend: r.b, Version: "test", Logger: slog.New(slog.NewTextHandler(&r.log, nil))}
+	r.meter = newMeter(t)
+	o := Options{Backend: r.b, Version: "test", Reserver: r.meter, Logger: slog.New(slog.NewTextHandler(&r.log, nil))}
 	for _, f := range change {
 		f(&o)
 	}
@@ -138,6 +140,7 @@ func (r *rig) stop() {
 	for _, p := range r.b.pools {
 		r.checkClean(p)
 	}
+	r.meter.checkEmpty()
 	if n := r.srv.arenaBytes.Load(); n != 0 {
 		r.t.Errorf("%d bytes of arenas are still counted", n)
 	}

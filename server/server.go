@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/sched"
 	"github.com/mpool-go/mpool/uhandle"
@@ -19,14 +20,15 @@ import (
 // Server serves pools to sessions. Safe for concurrent use. It implements
 // [api.Manager] for the program it is in.
 type Server struct {
-	opt     Options
-	limits  Limits
-	log     *slog.Logger
-	clock   *sched.Sched // nil: the machine's
-	started time.Time
-	sources []uhandle.Source // of news of clients\' deaths
-	pools   poolTable
-	rules   atomic.Pointer[ownerRules]
+	opt      Options
+	limits   Limits
+	log      *slog.Logger
+	clock    *sched.Sched // nil: the machine's
+	started  time.Time
+	reserver Reserver
+	sources  []uhandle.Source // of news of clients\' deaths
+	pools    poolTable
+	rules    atomic.Pointer[ownerRules]
 
 	// instance is a number of this run: a client that finds another one knows
 	// that the daemon was restarted.
@@ -46,7 +48,8 @@ type Server struct {
 	// quiet is closed when Shutdown begins: who waits for events waits no more.
 	quiet chan struct{}
 
-	wg sync.WaitGroup // sessions
+	wg       sync.WaitGroup // sessions
+	refusing chan struct{}  // a token per client that is being turned away
 
 	logging sync.WaitGroup // who logs events, until logStop is closed
 	logStop chan struct{}
@@ -75,8 +78,12 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		opt: o, limits: o.Limits, log: o.Logger,
 		sessions: make(map[uint64]*session), listeners: make(map[net.Listener]struct{}),
-		sources: append(slices.Clone(o.Deaths), uhandle.Pidfd{}),
-		quiet:   make(chan struct{}), logStop: make(chan struct{}),
+		refusing: make(chan struct{}, maxRefusing),
+		sources:  append(slices.Clone(o.Deaths), uhandle.Pidfd{}),
+		quiet:    make(chan struct{}), logStop: make(chan struct{}),
+	}
+	if s.reserver = o.Reserver; s.reserver == nil {
+		s.reserver = unlimited{}
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -126,10 +133,13 @@ func (s *Server) Serve(l *Listener) error {
 func (s *Server) begin(conn *net.UnixConn) {
 	s.mu.Lock()
 	if s.stopping || len(s.sessions) >= s.limits.Sessions {
-		n := len(s.sessions)
+		err := api.Errorf(api.EAGAIN, ioctl.OpHello.Name(), "the daemon has %d sessions, as many as it may", len(s.sessions))
+		if s.stopping {
+			err = api.Errorf(api.EAGAIN, ioctl.OpHello.Name(), "the daemon is stopping")
+		}
 		s.mu.Unlock()
-		s.log.Warn("session refused", slog.Int("sessions", n))
-		refuse(conn, n)
+		s.log.Warn("session refused", slog.Any("error", err))
+		s.turnAway(conn, err)
 		return
 	}
 	s.lastID++
@@ -145,6 +155,25 @@ func (s *Server) begin(conn *net.UnixConn) {
 		s.mu.Unlock()
 	}()
 }
+
+// turnAway refuses a client apart, or, if many are being refused, leaves it
+// without an answer.
+func (s *Server) turnAway(conn *net.UnixConn, err error) {
+	select {
+	case s.refusing <- struct{}{}:
+	default:
+		_ = conn.Close() // nothing to lose
+		return
+	}
+	go func() {
+		refuse(conn, err)
+		<-s.refusing
+	}()
+}
+
+// maxRefusing is how many clients are told at one time that there is no
+// session for them.
+const maxRefusing = 64
 
 // all returns the sessions there are.
 func (s *Server) all() []*session {
@@ -200,6 +229,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	errs = append(errs, s.closePools(ctx))
 	s.hardStop()
+	for range cap(s.refusing) {
+		s.refusing <- struct{}{} // who is still being turned away will soon be
+	}
 	close(s.logStop)
 	s.logging.Wait()
 	return errors.Join(errs...)

@@ -31,6 +31,10 @@ type session struct {
 	requests sync.WaitGroup
 	vigil    *uhandle.Vigil // nil until the peer is known; the reader's own
 
+	client Client // in what it reserves; set with peer
+	io     ioBudget
+	memory atomic.Int64 // bytes of messages and arenas
+
 	connected time.Time
 	greeted   atomic.Bool   // hello was said; peer is set before
 	taken     atomic.Uint64 // requests
@@ -41,6 +45,8 @@ type session struct {
 	tags map[uint64]context.CancelFunc // requests in flight
 	// +checklocks:mu
 	arenas []*arena // by number less one; nil while one is being made
+	// +checklocks:mu
+	freeArenas []uint16 // numbers to be given again: those arenas could not be made
 	// +checklocks:mu
 	arenaBytes int64
 	// +checklocks:mu
@@ -81,13 +87,18 @@ func newInstance() uint64 {
 	return binary.NativeEndian.Uint64(b[:]) | 1
 }
 
+// refusalTime is how long a client that is turned away has to say hello.
+const refusalTime = 100 * time.Millisecond
+
 // refuse turns a client away that there is no session for.
-func refuse(conn *net.UnixConn, sessions int) {
-	err := api.Errorf(api.EAGAIN, ioctl.OpHello.Name(), "the daemon has %d sessions, as many as it may", sessions)
+func refuse(conn *net.UnixConn, err error) {
 	b, e := ioctl.Append(nil, ioctl.Header{Op: ioctl.OpHello, Flags: ioctl.FlagReply | ioctl.FlagError}, ioctl.NewError(err))
 	if e == nil {
 		// An empty socket has room for it: this does not wait.
 		_, _ = conn.Write(b) //nolint:errcheck // who does not hear it sees the end
+		// A hello that nobody has read would take the answer away with it.
+		_ = conn.SetReadDeadline(time.Now().Add(refusalTime)) //nolint:errcheck,forbidigo // then Read fails; a socket's deadline is of the machine's clock
+		_, _ = conn.Read(make([]byte, 1))                     //nolint:errcheck // whatever it is
 	}
 	_ = conn.Close() // nothing to lose
 }
@@ -102,6 +113,14 @@ func (s *session) run() {
 		return
 	}
 	s.peer = p
+	s.client = Client{Session: s.id, PID: p.pid, UID: p.uid}
+	if err := s.admitSession(); err != nil {
+		s.srv.log.Warn("session refused", s.who(), slog.Any("error", err))
+		refuse(s.conn, err)
+		p.close()
+		return
+	}
+	defer s.dismiss()
 	s.watch()
 	s.silence(s.srv.clock.Now().Add(s.srv.limits.HelloTimeout))
 	s.read()
@@ -195,6 +214,7 @@ func (s *session) finish() {
 	s.reap()
 	s.requests.Wait()
 	s.dropArenas()
+	s.io.end(s)
 	if s.vigil != nil {
 		s.vigil.Stop()
 	}
