@@ -24,7 +24,7 @@ import (
 
 // Patience bounds every wait for the daemon. It decides only how long a test
 // that fails takes.
-const Patience = 60 * time.Second
+const Patience = 40 * time.Second
 
 // Build builds mpoold into dir, with the race detector or without, and returns
 // its path. The caller's working directory must lie within the module.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -33,14 +34,16 @@ const (
 
 // roles are what a child may be.
 var roles = map[string]func(){
-	"victim": victimMain,
+	"victim": victimMain, "parent": parentMain, "heir": heirMain, "exec": execMain, "execed": execedMain,
+	"library": libraryMain, "threads": threadsMain, "stopped": stoppedMain, "early": earlyMain,
+	"silent": silentMain, "namespaced": namespacedMain,
 }
 
 var mpoold string // the daemon's binary, built by TestMain
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(envRole); role != "" {
-		roles[role]()
+		roles[role]() // a role that is not there panics
 		os.Exit(0)
 	}
 	flag.Parse()
@@ -69,7 +72,7 @@ func run(m *testing.M) int {
 type child struct {
 	t   *testing.T
 	cmd *exec.Cmd
-	in  io.Closer
+	in  io.WriteCloser
 	out *bufio.Reader
 }
 
@@ -88,6 +91,9 @@ func spawn(t *testing.T, socket, role, args string, change ...func(*exec.Cmd)) *
 		t.Fatal(err)
 	}
 	c.in, c.out = in, bufio.NewReader(out)
+	if f, ok := out.(*os.File); !ok || f.SetReadDeadline(time.Now().Add(daemon.Patience)) != nil {
+		t.Fatal("a child whose silence would not be noticed")
+	}
 	for _, f := range change {
 		f(c.cmd)
 	}

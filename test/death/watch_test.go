@@ -38,7 +38,13 @@ func newWatch(t *testing.T, d *daemon.Daemon, c *client.Conn, p api.Pool) *watch
 	t.Helper()
 	w := &watch{t: t, d: d, c: c, p: p, events: newEvents()}
 	w.idle = w.look()
-	w.idle.goroutines = d.Goroutines()
+	// A goroutine of the last request may be on its way out.
+	for same := 0; same < 3; same++ {
+		now := d.Goroutines()
+		if !maps.Equal(now, w.idle.goroutines) {
+			w.idle.goroutines, same = now, 0
+		}
+	}
 	return w
 }
 
