@@ -57,6 +57,8 @@ type app struct {
 	// dataWritten says that stdout has got data, which a JSON document of an
 	// error must not be mixed with.
 	dataWritten bool
+	// noHelp is the error of a request for help on what does not exist.
+	noHelp error
 
 	// The options that every verb takes.
 	socket string
@@ -71,6 +73,9 @@ func (a *app) execute(ctx context.Context, args []string) int {
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
+		err = a.noHelp
+	}
+	if err == nil {
 		return exitDone
 	}
 	path := strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), root.Name()), " ")
@@ -81,6 +86,9 @@ func (a *app) execute(ctx context.Context, args []string) int {
 	}
 	if readerGone(err) {
 		return exitPipe
+	}
+	if ctx.Err() != nil && codeOf(err) == api.ECANCELED {
+		failed.err = context.Cause(ctx) // in which call it came does not matter
 	}
 	a.reportFailure(path, failed.err)
 	if errors.Is(err, client.ErrNoDaemon) {

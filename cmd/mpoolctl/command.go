@@ -24,6 +24,7 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
 		RunE:          needsVerb("noun"),
 		Args:          cobra.ArbitraryArgs,
 	}
+	root.SetHelpFunc(a.help(root.HelpFunc()))
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
@@ -36,7 +37,7 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
 		noun("pool", "Pools of drives",
 			newPoolCreate(a), newPoolActivate(a), newPoolDeactivate(a), newPoolDestroy(a), newPoolRename(a),
 			newPoolSet(a), newPoolList(a), newPoolShow(a),
-			newPoolCheck(a), newPoolDump(a)),
+			newPoolScan(a), newPoolCheck(a), newPoolDump(a)),
 		noun("root", "Named roots: where an application finds its first object",
 			newRootSet(a), newRootList(a), newRootUnset(a)),
 		noun("mblock", "Write-once extents",
@@ -50,8 +51,41 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
 		newStat(a), newDemo(a), newVersion(a), newCompletion(a), newMan(a),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(newHelp(a))
 	complete(a, root)
 	return root
+}
+
+// help shows a command's help. What stands where a noun or a verb should, and is
+// none, has no help: that is wrong usage.
+func (a *app) help(show func(*cobra.Command, []string)) func(*cobra.Command, []string) {
+	return func(c *cobra.Command, args []string) {
+		if c.HasSubCommands() && c.Flags().NArg() > 0 {
+			a.noHelp = c.RunE(c, c.Flags().Args())
+			return
+		}
+		show(c, args)
+	}
+}
+
+// newHelp declares the verb help.
+func newHelp(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [NOUN [VERB]]",
+		Short:   "Show the help of a command",
+		Example: `  mpoolctl help mblock put`,
+		Args:    cobra.MaximumNArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			found, rest, err := c.Root().Find(args)
+			if err == nil && len(rest) > 0 && found.RunE != nil {
+				err = found.RunE(found, rest)
+			}
+			if err != nil {
+				return err
+			}
+			return found.Help()
+		},
+	}
 }
 
 // noun groups the verbs of one kind of thing.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"strings"
 
@@ -11,7 +12,7 @@ import (
 // confirm asks before something is destroyed. It returns nil when the answer is
 // yes, given on the terminal or by --yes; without a terminal and --yes that is a
 // mistake in usage.
-func (a *app) confirm(format string, args ...any) error {
+func (a *app) confirm(ctx context.Context, format string, args ...any) error {
 	if a.yes {
 		return nil
 	}
@@ -21,7 +22,11 @@ func (a *app) confirm(format string, args ...any) error {
 	}
 	fmt.Fprintf(a.stderr, "%s? [y/N] ", strings.ToUpper(question[:1])+question[1:])
 	// An answer that cannot be read is no.
-	answer, _ := bufio.NewReader(a.stdin).ReadString('\n') //nolint:errcheck // see above
+	answer, _ := bufio.NewReader(interruptible(ctx, a.stdin)).ReadString('\n') //nolint:errcheck // see above
+	if ctx.Err() != nil {
+		fmt.Fprintln(a.stderr)
+		return context.Cause(ctx)
+	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":
 		return nil

@@ -3,9 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -13,21 +18,21 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestScriptsWithDaemon runs the scripts that work with a real mpoold on a
-// regular file. Each script has a daemon of its own:
+// TestScriptsWithDaemon runs the scripts that work with a real mpoold on
+// regular files. Each script has a daemon of its own:
 //
 //	daemon start   starts mpoold and waits until it answers
 //	daemon stop    ends it with SIGTERM; it must exit with 0
 //	daemon kill    ends it with SIGKILL
+//	nobody CODE REGEXP ARG...
+//	               runs mpoolctl as another user, as usage does; skips the rest
+//	               of the script where this process cannot
 func TestScriptsWithDaemon(t *testing.T) {
-	mpoold := filepath.Join(t.TempDir(), "mpoold")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", mpoold, "../mpoold")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building mpoold: %v\n%s", err, out)
-	}
+	mpoold := buildDaemon(t)
+	nobodys := copyForAnybody(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/daemon",
+		WorkdirRoot:         openDir(t),
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			d := &realDaemon{binary: mpoold, socket: filepath.Join(env.WorkDir, "s"), log: filepath.Join(env.WorkDir, "log")}
@@ -44,8 +49,103 @@ func TestScriptsWithDaemon(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"usage":  scriptUsage,
 			"daemon": scriptDaemon,
+			"nobody": func(ts *testscript.TestScript, _ bool, args []string) { scriptNobody(ts, nobodys, args) },
 		},
 	})
+}
+
+// builtDaemon builds mpoold, once, into a directory that TestMain removes.
+var builtDaemon = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "mpoolctl-test")
+	if err != nil {
+		return "", err
+	}
+	mpoold := filepath.Join(dir, "mpoold")
+	build := exec.Command("go", "build", "-o", mpoold, "../mpoold")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return mpoold, fmt.Errorf("building mpoold: %w\n%s", err, out)
+	}
+	return mpoold, nil
+})
+
+// buildDaemon returns the path of mpoold.
+func buildDaemon(t *testing.T) string {
+	t.Helper()
+	path, err := builtDaemon()
+	if err != nil {
+		t.Fatal(err)
+	}
+	daemonWasBuilt.Store(true)
+	return path
+}
+
+// daemonWasBuilt says that there is something to remove.
+var daemonWasBuilt atomic.Bool
+
+// removeDaemon removes what buildDaemon has made.
+func removeDaemon() error {
+	if !daemonWasBuilt.Load() {
+		return nil
+	}
+	path, err := builtDaemon()
+	return errors.Join(err, os.RemoveAll(filepath.Dir(path)))
+}
+
+// openDir makes a directory that other users can reach.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for d := dir; d != filepath.Clean(os.TempDir()); d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// copyForAnybody copies this program, as mpoolctl, to where other users can run
+// it.
+func copyForAnybody(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(openDir(t), "mpoolctl")
+	if err := os.WriteFile(path, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// nobody is the user that the scripts run mpoolctl as when they want another.
+const nobody = 65534
+
+// scriptNobody is the command nobody of the scripts.
+func scriptNobody(ts *testscript.TestScript, mpoolctl string, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: nobody CODE REGEXP ARG...")
+	}
+	if os.Geteuid() != 0 {
+		ts.Logf("skipped: running as another user takes root")
+		return
+	}
+	cmd := exec.Command(mpoolctl, args[2:]...)
+	cmd.Dir = "/"
+	cmd.Env = []string{"MPOOL_SOCKET=" + ts.Getenv("MPOOL_SOCKET"), "GORACE=atexit_sleep_ms=0"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	if err != nil && !errors.As(err, new(*exec.ExitError)) {
+		ts.Fatalf("%v", err)
+	}
+	if code := strconv.Itoa(cmd.ProcessState.ExitCode()); code != args[0] || !regexp.MustCompile(args[1]).Match(out) {
+		ts.Fatalf("exit %s, want %s; output does not match %q: %s", code, args[0], args[1], out)
+	}
 }
 
 // realDaemon is an mpoold that belongs to one script.

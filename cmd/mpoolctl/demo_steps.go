@@ -244,7 +244,7 @@ func (w *demo) handles(ctx context.Context) (string, error) {
 	if !errors.Is(err, api.EBUSY) {
 		return "", errors.Join(api.Errorf(api.ESTATE, "", "deleting %v while another session uses it gave %v", id, err), theirs.Put())
 	}
-	refused := failureOf("", err).sentence()
+	refused := failureOf("mblock delete", err).sentence()
 	if err := theirs.Put(); err != nil {
 		return "", err
 	}

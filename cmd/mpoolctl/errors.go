@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,7 +94,9 @@ func failureOf(verb string, err error) failureView {
 	code := codeOf(err)
 	v := failureView{Code: code.Error()}
 	v.Message = strings.TrimSuffix(err.Error(), fmt.Sprintf(" (%v)", code))
-	v.Message = strings.TrimPrefix(v.Message, verb+": ")
+	if rest, ok := strings.CutPrefix(v.Message, verb); ok && verb != "" {
+		v.Message = strings.TrimPrefix(strings.TrimPrefix(rest, ":"), " ")
+	}
 	var e *api.Error
 	if !errors.As(err, &e) {
 		return v
@@ -123,7 +126,11 @@ func (v failureView) sentence() string {
 	s := oneLine(v.Message)
 	for i, h := range byProcess(v.Holders) {
 		who := "a process that is not shown"
-		if h.PID != 0 {
+		switch int(h.PID) {
+		case 0:
+		case os.Getpid():
+			who = "this command"
+		default:
 			who = fmt.Sprintf("process %d", h.PID)
 		}
 		sep := ", "

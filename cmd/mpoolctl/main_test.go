@@ -28,6 +28,10 @@ type leakChecked struct{ m *testing.M }
 
 func (l leakChecked) Run() int {
 	code := l.m.Run()
+	if err := removeDaemon(); err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+		return 1
+	}
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
 			os.Stderr.WriteString(err.Error() + "\n")

@@ -30,7 +30,7 @@ Roots that name a deleted object stay and lead nowhere.`,
 			if err := checkIDs(args[1:]); err != nil {
 				return err
 			}
-			if err := a.confirm("delete %s of pool %s", plural(len(args)-1, kind), args[0]); err != nil {
+			if err := a.confirm(ctx, "delete %s of pool %s", plural(len(args)-1, kind), args[0]); err != nil {
 				return err
 			}
 			return a.withPool(ctx, args[0], func(p api.Pool) error {

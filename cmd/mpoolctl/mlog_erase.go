@@ -20,7 +20,7 @@ func newMlogErase(a *app) *cobra.Command {
 			if err := checkIDs(args[1:]); err != nil {
 				return err
 			}
-			if err := a.confirm("erase all records of mlog %s of pool %s", args[1], args[0]); err != nil {
+			if err := a.confirm(ctx, "erase all records of mlog %s of pool %s", args[1], args[0]); err != nil {
 				return err
 			}
 			return a.withPool(ctx, args[0], func(p api.Pool) error {

@@ -48,7 +48,7 @@ when it is not certain what is right. A repair that is cut off can be begun agai
 
 func runPoolCheck(ctx context.Context, a *app, args []string, o checkOptions) error {
 	if o.repair && !a.interactive() {
-		if err := a.confirm("write to the drives of the pool"); err != nil {
+		if err := a.confirm(ctx, "write to the drives of the pool"); err != nil {
 			return err
 		}
 	}
@@ -66,7 +66,7 @@ func runPoolCheck(ctx context.Context, a *app, args []string, o checkOptions) er
 	if o.repair {
 		opt.Confirm = func(mended []check.Problem) error {
 			bar.end()
-			return a.confirmMending(mended)
+			return a.confirmMending(ctx, mended)
 		}
 		r, err = check.Repair(ctx, devices, opt)
 	} else {
@@ -91,7 +91,7 @@ func runPoolCheck(ctx context.Context, a *app, args []string, o checkOptions) er
 }
 
 // confirmMending shows what would be mended and asks.
-func (a *app) confirmMending(mended []check.Problem) error {
+func (a *app) confirmMending(ctx context.Context, mended []check.Problem) error {
 	if a.yes {
 		return nil
 	}
@@ -100,7 +100,7 @@ func (a *app) confirmMending(mended []check.Problem) error {
 			return err
 		}
 	}
-	return a.confirm("mend %s", map[bool]string{true: "this", false: fmt.Sprintf("these %d", len(mended))}[len(mended) == 1])
+	return a.confirm(ctx, "mend %s", map[bool]string{true: "this", false: fmt.Sprintf("these %d", len(mended))}[len(mended) == 1])
 }
 
 // checkProgress shows how far a check of data is. A repair begins again when it

@@ -18,7 +18,7 @@ func newPoolDestroy(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				err = a.confirm("destroy pool %s with its %d mblocks and %d mlogs, %s",
+				err = a.confirm(ctx, "destroy pool %s with its %d mblocks and %d mlogs, %s",
 					info.Name, info.Mblocks, info.Mlogs, formatSize(info.Stored))
 				if err != nil {
 					return err

@@ -154,8 +154,18 @@ func (p *putter) allocStream(ctx context.Context, s *streamReader, limit int64) 
 		if !errors.Is(err, api.ENOSPC) || s.ended || o.Capacity/2 < streamStart {
 			return nil, 0, err
 		}
-		o.Capacity = o.Capacity / 2 &^ 4095
+		o.Capacity = max(o.Capacity/2, min(fitting(err), o.Capacity-4096)) &^ 4095
 	}
+}
+
+// fitting is the capacity that the longest free run has room for, beside the
+// checksums, which take less than this leaves them. Unknown: 0.
+func fitting(err error) int64 {
+	e, ok := errors.AsType[*api.Error](err)
+	if !ok {
+		return 0
+	}
+	return e.Longest - e.Longest>>8 - 256<<10
 }
 
 // streamReader reads a stream ahead by what head has room for.
