@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev"
@@ -13,12 +14,28 @@ import (
 // read one after another, each as it is at its moment.
 type Snapshot struct {
 	Sessions   int
-	Handles    int   // of all sessions
-	ArenaBytes int64 // shared memory of all sessions
-	Ops        []ioctl.OpCounters
+	Handles    int          // of all sessions
+	ArenaBytes int64        // shared memory of all sessions
+	Ops        []OpSnapshot // those ever asked for
 	Events     []EventCount
 	Reaped     []ReapedCount
 	Pools      []PoolSnapshot // the active ones, sorted by name
+}
+
+// OpSnapshot counts one operation of the protocol since the start.
+type OpSnapshot struct {
+	Name          string // such as "mblock commit"
+	Count, Errors uint64 // answered; with an error
+	Bytes         uint64 // of data, in or out
+	Total         time.Duration
+	Latency       []Bucket
+}
+
+// Bucket counts what took less than Below and no less than the bucket before;
+// Below is 0 in the last one, which has no end.
+type Bucket struct {
+	Below time.Duration
+	Count uint64
 }
 
 // EventCount says how many events of a type there were since the start. Types
@@ -54,7 +71,10 @@ type DriveSnapshot struct {
 // that nobody holds across I/O: a stalled drive does not hold it up.
 func (s *Server) Snapshot() Snapshot {
 	v := Snapshot{ArenaBytes: s.arenaBytes.Load(), Events: s.tally.events(), Reaped: s.tally.reaped()}
-	v.Ops, _ = s.ops.upTo(0, ioctl.NumOps)
+	ops, _ := s.ops.upTo(0, ioctl.NumOps)
+	for i := range ops {
+		v.Ops = append(v.Ops, opSnapshot(&ops[i]))
+	}
 	for _, sess := range s.all() {
 		v.Sessions++
 		v.Handles += sess.table.Len()
@@ -62,6 +82,20 @@ func (s *Server) Snapshot() Snapshot {
 	for _, a := range s.pools.list() {
 		if p, ok := a.snapshot(); ok {
 			v.Pools = append(v.Pools, p)
+		}
+	}
+	return v
+}
+
+func opSnapshot(o *ioctl.OpCounters) OpSnapshot {
+	v := OpSnapshot{
+		Name: o.Op.Name(), Count: o.Count, Errors: o.Errors, Bytes: o.Bytes, Total: o.Total,
+		Latency: make([]Bucket, ioctl.NumBuckets),
+	}
+	for i, n := range o.Buckets {
+		v.Latency[i].Count = n
+		if i < ioctl.NumBuckets-1 {
+			v.Latency[i].Below = time.Microsecond << i
 		}
 	}
 	return v

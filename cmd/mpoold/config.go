@@ -93,7 +93,7 @@ func defaults() config {
 	l := server.DefaultLimits()
 	e := server.DefaultEngineOptions()
 	return config{
-		SocketMode: "0666", LogFormat: "text", LogLevel: "info", Shutdown: duration(9 * time.Second),
+		SocketMode: "0666", LogFormat: "text", LogLevel: "info", Shutdown: duration(8 * time.Second),
 		Limits: limits{
 			Sessions: l.Sessions, Requests: l.Requests, Handles: l.Handles, Arenas: l.Arenas,
 			ArenaDefault: l.ArenaDefault, ArenaSession: l.ArenaSession, ArenaTotal: l.ArenaTotal,

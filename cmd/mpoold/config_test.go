@@ -42,7 +42,7 @@ func TestConfigErrors(t *testing.T) {
 		{"owners", "[[owner]]\npool = 'p'\nuid = 'root'\nowner = 'o'\n[[owner]]\npool = ''\nuid = -1\nowner = ''\n" +
 			"[[owner]]\npool = 'p'\nowner = 'o'\n[[owner]]\npool = 'p'\nuid = 'no-such-user'\nowner = 'o'\n" +
 			"[[owner]]\npool = 'p'\nuid = 0\nowner = 'o'\n[[owner]]\npool = 'p'\nuid = 1.5\nowner = 'o'\n", []string{
-			"6: owner[1].pool is empty", "7: owner[1].uid is -1: want 0 to 4294967294", "8: owner[1].owner is empty",
+			`6: owner[1].pool is ""`, "7: owner[1].uid is -1: want 0 to 4294967294", `8: owner[1].owner is ""`,
 			"9: owner[2].uid is not set", `14: owner[3].uid is "no-such-user": there is no such user`,
 			"16: owner[4] says the same as one before it", "22: owner[5].uid is 1.5: want a number or a user's name",
 		}},

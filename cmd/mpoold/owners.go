@@ -5,20 +5,15 @@ import (
 	"math"
 	"os/user"
 	"strconv"
+
+	"github.com/mpool-go/mpool/server"
 )
 
 // ownerRule lets a user act as an owner within a pool.
 type ownerRule struct {
 	Pool  string `toml:"pool" comment:"its name"`
 	UID   any    `toml:"uid" comment:"a number, or a user's name in /etc/passwd"`
-	Owner string `toml:"owner" comment:"its name in the pool"`
-}
-
-// actor is an ownerRule whose user is known.
-type actor struct {
-	Pool  string
-	UID   uint32
-	Owner string
+	Owner string `toml:"owner" comment:"its name in the pool, or its path: parent/child"`
 }
 
 // uid returns the user's number.
@@ -47,23 +42,29 @@ func (r ownerRule) uid() (uint32, error) {
 	}
 }
 
+// Limits of names; the server has the same.
+const (
+	maxPoolName  = 63
+	maxOwnerPath = 1024
+)
+
 func ownerProblems(rules []ownerRule) []problem {
 	var list []problem
-	seen := make(map[actor]bool)
+	seen := make(map[server.OwnerRule]bool)
 	for i, r := range rules {
 		key := fmt.Sprintf("owner[%d]", i)
-		if r.Pool == "" {
-			list = append(list, problem{key + ".pool", "is empty: want a pool's name"})
+		if len(r.Pool) < 1 || len(r.Pool) > maxPoolName {
+			list = append(list, problem{key + ".pool", fmt.Sprintf("is %q: want a pool's name of 1 to %d bytes", r.Pool, maxPoolName)})
 		}
-		if r.Owner == "" {
-			list = append(list, problem{key + ".owner", "is empty: want an owner's name"})
+		if len(r.Owner) < 1 || len(r.Owner) > maxOwnerPath {
+			list = append(list, problem{key + ".owner", fmt.Sprintf("is %q: want an owner's name of 1 to %d bytes", r.Owner, maxOwnerPath)})
 		}
 		uid, err := r.uid()
 		if err != nil {
 			list = append(list, problem{key + ".uid", err.Error()})
 			continue
 		}
-		rule := actor{Pool: r.Pool, UID: uid, Owner: r.Owner}
+		rule := server.OwnerRule{Pool: r.Pool, UID: uid, Owner: r.Owner}
 		if seen[rule] {
 			list = append(list, problem{key, "says the same as one before it"})
 		}
@@ -73,14 +74,14 @@ func ownerProblems(rules []ownerRule) []problem {
 }
 
 // ownerRules returns the rules as the server takes them. They are valid.
-func ownerRules(rules []ownerRule) ([]actor, error) {
-	list := make([]actor, 0, len(rules))
+func ownerRules(rules []ownerRule) ([]server.OwnerRule, error) {
+	list := make([]server.OwnerRule, 0, len(rules))
 	for i, r := range rules {
 		uid, err := r.uid()
 		if err != nil {
 			return nil, fmt.Errorf("owner[%d].uid %w", i, err)
 		}
-		list = append(list, actor{Pool: r.Pool, UID: uid, Owner: r.Owner})
+		list = append(list, server.OwnerRule{Pool: r.Pool, UID: uid, Owner: r.Owner})
 	}
 	return list, nil
 }

@@ -57,7 +57,7 @@ func selfPath(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "mpoold")
+	path := filepath.Join(shortDir(t), "mpoold")
 	if err := os.WriteFile(path, b, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,8 @@ func dial(t *testing.T, socket string) *client.Conn {
 	}
 }
 
-// shortDir returns a folder whose name leaves room for a socket's.
+// shortDir returns a folder whose name leaves room for a socket's, and that
+// everybody may look into.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "d")
@@ -175,6 +176,9 @@ func shortDir(t *testing.T) string {
 			t.Error(err)
 		}
 	})
+	if err := os.Chmod(dir, 0o755); err != nil { // others may have something in it
+		t.Fatal(err)
+	}
 	return dir
 }
 

@@ -49,7 +49,9 @@ func (d *daemon) takeNew(srv *server.Server, c *config) error {
 	if err != nil {
 		return err
 	}
-	_ = rules
+	if err := srv.SetOwners(rules); err != nil {
+		return err
+	}
 	d.level.Set(level)
 	d.shutdown = time.Duration(c.Shutdown)
 	if len(changed) > 0 {

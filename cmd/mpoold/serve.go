@@ -53,12 +53,12 @@ func (d *daemon) newServer(c *config) (*server.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = ownerRules(c.Owners)
+	rules, err := ownerRules(c.Owners)
 	if err != nil {
 		return nil, err
 	}
 	return server.New(server.Options{
-		Backend: backend, Logger: d.log, Version: buildVersion(), Limits: c.Limits.server(),
+		Backend: backend, Logger: d.log, Version: buildVersion(), Limits: c.Limits.server(), Owners: rules,
 	})
 }
 
