@@ -481,3 +481,34 @@ func TestShared(t *testing.T) {
 		r.ok(p.Close())
 	})
 }
+
+// proves S46: a creation that its time ends says whether there is a pool.
+func TestCreationWithADeadline(t *testing.T) {
+	codes := make(map[api.Code]int)
+	for seed := range uint64(150) {
+		r := newRackRig(t, seed, 12*mib, 2, 1)
+		r.meta = 64 << 10
+		r.run(func() {
+			ctx, cancel := r.s.WithTimeout(bg, time.Duration(seed)*180*time.Microsecond)
+			defer cancel()
+			_, err := Create(ctx, "p", r.capacity, api.CreateOptions{Staging: r.staging}, r.options())
+			r.ok(r.s.Sleep(bg, time.Minute)) // what is under way ends
+			codes[api.CodeOf(err)]++
+			p, aerr := r.activateOn(r.paths(), api.ActivateOptions{})
+			if aerr == nil {
+				r.ok(p.Close())
+			}
+			switch code := api.CodeOf(err); {
+			case err == nil && aerr != nil:
+				t.Errorf("seed %d: created, and not there: %v", seed, aerr)
+			case err == nil, code == api.EUNKNOWN:
+			case code != api.ETIMEDOUT || aerr == nil:
+				t.Errorf("seed %d: %v, and then %v", seed, err, aerr)
+			}
+		})
+	}
+	if codes[0] == 0 || codes[api.ETIMEDOUT] == 0 || codes[api.EUNKNOWN] == 0 {
+		t.Errorf("ends: %v", codes)
+	}
+	t.Log(codes)
+}

@@ -142,15 +142,15 @@ func (m *members) absentText() string {
 }
 
 // finishDestroy wipes what a crash between a destruction and its wiping left,
-// the metadata drive last.
+// the metadata drive last. That drive alone says that the pool is destroyed.
 func (m *members) finishDestroy(ctx context.Context) error {
-	if m.sb.State != omf.StateDestroyed {
+	meta := m.meta()
+	if meta == nil || meta.sb.State != omf.StateDestroyed || meta.sb.Generation != m.sb.Generation {
 		return nil
 	}
 	wipe := func(x *member) error {
 		return ioError(opActivate, x.dev, wipeSuperblocks(ctx, x.dev, ownDrive(x.sb).EndCopy))
 	}
-	meta := m.meta()
 	for i := range m.list {
 		if x := &m.list[i]; x != meta {
 			if err := wipe(x); err != nil {
@@ -158,14 +158,10 @@ func (m *members) finishDestroy(ctx context.Context) error {
 			}
 		}
 	}
-	e := &api.Error{Code: api.ENOENT, Op: opActivate, Detail: "the pool was destroyed"}
-	if meta != nil {
-		if err := wipe(meta); err != nil {
-			return err
-		}
-		e.Device = meta.dev.Path()
+	if err := wipe(meta); err != nil {
+		return err
 	}
-	return e
+	return &api.Error{Code: api.ENOENT, Op: opActivate, Device: meta.dev.Path(), Detail: "the pool was destroyed"}
 }
 
 // fit compares a device with its entry in the drive table, and takes a larger
