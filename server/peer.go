@@ -74,8 +74,10 @@ func identify(conn *net.UnixConn, noPeerPidfd bool) (*peer, error) {
 	case credErr != nil:
 		p.close()
 		return nil, fmt.Errorf("identify peer: %w", credErr)
-	case pidfdErr != nil && !errors.Is(pidfdErr, unix.ENOPROTOOPT):
+	case errors.Is(pidfdErr, unix.ESRCH):
 		return nil, fmt.Errorf("%w: %w", errPeerGone, pidfdErr)
+	case pidfdErr != nil && !errors.Is(pidfdErr, unix.ENOPROTOOPT):
+		return nil, fmt.Errorf("identify peer: %w", pidfdErr)
 	case cred.Pid == 0:
 		p.close()
 		return nil, errPeerHidden

@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
@@ -103,13 +106,23 @@ func refuse(conn *net.UnixConn, err error) {
 	_ = conn.Close() // nothing to lose
 }
 
+// unidentified is what a client is told that has no session because the daemon
+// cannot tell whose it would be.
+func unidentified(err error) error {
+	e := &api.Error{Code: api.EPERM, Op: ioctl.OpHello.Name(), Detail: "the daemon cannot tell who connects", Err: err}
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
+		e.Code, e.Detail = api.ENOMEM, "the daemon has no descriptors or memory for another session"
+	}
+	return e
+}
+
 // run serves the session to its end, and releases what it held.
 func (s *session) run() {
 	defer s.cancel()
 	p, err := identify(s.conn, s.srv.opt.noPeerPidfd)
 	if err != nil {
 		s.srv.log.Warn("client not identified", slog.Any("error", err))
-		_ = s.conn.Close() // nothing to lose
+		refuse(s.conn, unidentified(err))
 		return
 	}
 	s.peer = p
