@@ -354,3 +354,25 @@ func TestSlots(t *testing.T) {
 	p.reply(first, &ioctl.VersionReply{})
 	wg.Wait()
 }
+
+// Who waits for shared memory that the daemon does not give waits no longer than
+// its context.
+//
+// proves S46
+func TestArenaThatDoesNotCome(t *testing.T) {
+	s := newScripted(t)
+	c, p := s.dial(roomy)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	a := &appender{handle: handle{l: c.current.Load(), h: 3}}
+	began := time.Now()
+	if _, err := a.Append(ctx, make([]byte, 100_000), true); !errors.Is(err, api.ETIMEDOUT) {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if h, _ := p.read(); h.Op != ioctl.OpArena {
+		t.Errorf("the daemon was asked for %v", h.Op)
+	}
+}

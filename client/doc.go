@@ -54,7 +54,7 @@
 //	SetRoots                                  nil if the roots are as asked for,
 //	                                          else EUNKNOWN
 //	AllocMblock, AllocMlog, Write, OpenAppend ECONNRESET: it has left nothing
-//	OpenRead, Next, Seek
+//	OpenRead, OpenMDC, Next, Seek
 //	Append, Sync, Close of an appender        EUNKNOWN; api.Error.Records is one
 //	                                          above the last record that is
 //	                                          known to have been answered, and

@@ -106,7 +106,7 @@ var lostCalls = []lostCall{
 	{"pool info", ioctl.OpPoolShow, func(ctx context.Context, s *scene) error { _, err := s.p.Info(ctx); return err }, "ok", "ok", "ok", nil},
 	{"find mblock", ioctl.OpMblockFind, func(ctx context.Context, s *scene) error { _, err := s.p.Mblock(ctx, s.old.ID()); return err }, "ok", "ok", "ok", nil},
 	{"find mlog", ioctl.OpMlogFind, func(ctx context.Context, s *scene) error { _, err := s.p.Mlog(ctx, s.log.ID()); return err }, "ok", "ok", "ok", nil},
-	{"open MDC", ioctl.OpMDCOpen, func(ctx context.Context, s *scene) error { _, err := s.p.OpenMDC(ctx, s.log.ID()); return err }, "ok", "ok", "ok", nil},
+	{"open MDC", ioctl.OpMDCOpen, func(ctx context.Context, s *scene) error { _, err := s.p.OpenMDC(ctx, s.log.ID()); return err }, "ok", "ECONNRESET", "ECONNRESET", nil},
 	{"roots", ioctl.OpRootsList, func(ctx context.Context, s *scene) error { _, err := s.p.Roots(ctx); return err }, "ok", "ok", "ok", nil},
 	{"owners", ioctl.OpOwnerList, func(ctx context.Context, s *scene) error { _, err := s.p.Owners(ctx); return err }, "ok", "ok", "ok", nil},
 	{"list", ioctl.OpListOpen, func(ctx context.Context, s *scene) error { return drain(s.p.Objects(ctx, api.Filter{})) }, "ok", "ok", "ok", nil},

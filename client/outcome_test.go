@@ -162,3 +162,31 @@ func TestListBreaks(t *testing.T) {
 		t.Errorf("a list that cannot begin anew: %v", err)
 	}
 }
+
+// A connection that breaks while memory is being shared for a call's data
+// breaks before the call's request.
+//
+// proves S36
+func TestLostWithItsArena(t *testing.T) {
+	for _, op := range []ioctl.Op{ioctl.OpArena, ioctl.OpArenaMapped} {
+		for _, at := range []boundary{afterAsked, afterDone, afterAnswer} {
+			s := newScene(t)
+			ctx := t.Context()
+			c := s.f.connect(Options{}) // has no arena yet
+			p := must(c.OpenPool(ctx, "data"))
+			m := must(p.Mblock(ctx, s.old.ID()))
+			s.f.breakAt(op, at, false)
+			got := make([]byte, len(s.data))
+			if _, err := m.ReadAtContext(ctx, got, 0); err != nil || string(got) != string(s.data) {
+				t.Errorf("read, broken at %v: %v", op, err)
+			}
+			c = s.f.connect(Options{})
+			p = must(c.OpenPool(ctx, "data"))
+			l := must(must(p.Mlog(ctx, s.log.ID())).OpenAppend(ctx))
+			s.f.breakAt(op, at, true)
+			if _, err := l.Append(ctx, s.data, true); at != afterAnswer && !errors.Is(err, api.EBADF) {
+				t.Errorf("append, broken at %v: %v", op, err)
+			}
+		}
+	}
+}

@@ -230,7 +230,9 @@ func (p *pool) CreateMDC(ctx context.Context, o api.AllocOptions) (layout.Object
 
 // OpenMDC implements [api.Pool].
 func (p *pool) OpenMDC(ctx context.Context, id layout.ObjectID) (api.MDC, error) {
-	o, err := p.find(ctx, ioctl.OpMDCOpen, id)
+	// As with alloc. Also, a daemon that still lives may hold what a lost
+	// request has opened for a moment more.
+	o, err := p.open(ctx, ioctl.OpMDCOpen, once, func(h ioctl.Handle) ioctl.Message { return &ioctl.Find{Pool: h, ID: id} })
 	if err != nil {
 		return nil, err
 	}

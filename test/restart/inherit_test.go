@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,14 +68,13 @@ func answer(fd int, buf []byte) int {
 	return n
 }
 
-// socketOf returns a copy of the only connection's descriptor of this process.
-func socketOf(t *testing.T) *os.File {
+// connections returns the descriptors of this process's connections.
+func connections(t *testing.T) (found []int) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var found []int
 	for _, e := range entries {
 		var fd int
 		if _, err := fmt.Sscan(e.Name(), &fd); err != nil {
@@ -84,14 +84,26 @@ func socketOf(t *testing.T) *os.File {
 			found = append(found, fd)
 		}
 	}
-	if len(found) != 1 {
-		t.Fatalf("%d connections", len(found))
-	}
-	fd, err := unix.FcntlInt(uintptr(found[0]), unix.F_DUPFD_CLOEXEC, 100)
+	return found
+}
+
+// dialed makes a connection and returns it with a copy of its descriptor.
+func dialed(t *testing.T, d *served) (*client.Conn, *os.File) {
+	t.Helper()
+	before := connections(t)
+	c, err := client.Dial(t.Context(), client.Options{Socket: d.socket})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return os.NewFile(uintptr(fd), "connection")
+	after := slices.DeleteFunc(connections(t), func(fd int) bool { return slices.Contains(before, fd) })
+	if len(after) != 1 {
+		t.Fatalf("%d connections were made", len(after))
+	}
+	fd, err := unix.FcntlInt(uintptr(after[0]), unix.F_DUPFD_CLOEXEC, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, os.NewFile(uintptr(fd), "connection")
 }
 
 // proves S32: a child that has its parent's socket is answered EPERM, its
@@ -101,13 +113,9 @@ func TestInheritedSocket(t *testing.T) {
 	d := newServed(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	c, err := client.Dial(ctx, client.Options{Socket: d.socket, Reconnect: -1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, socket := dialed(t, d)
 	defer c.Close()
 	p := d.open(c)
-	socket := socketOf(t)
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), roleVariable+`={"Stranger":true}`)
 	cmd.ExtraFiles = []*os.File{socket}
