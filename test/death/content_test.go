@@ -96,6 +96,10 @@ func (t tag) compact(number uint64) []byte {
 	return b
 }
 
+// errWrong is wrapped by the errors of those who got other bytes than they have
+// to.
+var errWrong = errors.New("wrong bytes")
+
 // matches reads an mblock and compares it with what its tag says.
 func (t tag) matches(ctx context.Context, b api.Mblock) error {
 	want := t.content()
@@ -105,7 +109,7 @@ func (t tag) matches(ctx context.Context, b api.Mblock) error {
 		return err
 	}
 	if n != len(want) || !bytes.Equal(got[:n], want) {
-		return fmt.Errorf("mblock %v of tag %x: %d bytes that are not the %d written", b.ID(), t, n, len(want))
+		return fmt.Errorf("%w: mblock %v of tag %x: %d bytes that are not the %d written", errWrong, b.ID(), t, n, len(want))
 	}
 	return nil
 }
@@ -128,12 +132,12 @@ func (t tag) count(ctx context.Context, r api.LogReader) (uint64, error) {
 		case k == 16 && n == 0 && binary.LittleEndian.Uint64(rec) == ^uint64(0):
 			n = binary.LittleEndian.Uint64(rec[8:])
 			if !bytes.Equal(rec, t.compact(n)) {
-				return n, fmt.Errorf("log of tag %x: a broken summary", t)
+				return n, fmt.Errorf("%w: log of tag %x: a broken summary", errWrong, t)
 			}
 		case bytes.Equal(rec, t.record(n)):
 			n++
 		default:
-			return n, fmt.Errorf("log of tag %x: record %d of %d bytes is not what was appended", t, n, k)
+			return n, fmt.Errorf("%w: log of tag %x: record %d of %d bytes is not what was appended", errWrong, t, n, k)
 		}
 	}
 }

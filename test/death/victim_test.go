@@ -125,8 +125,8 @@ func (v *victim) blame(what string, err error) bool {
 		return true
 	case errors.Is(err, api.ECONNRESET):
 		return false
-	case v.cut && (errors.Is(err, api.EBADF) || errors.Is(err, api.ECANCELED)):
-		return false
+	case v.cut && !errors.Is(err, errWrong):
+		return false // its descriptors were taken from under it
 	}
 	v.tell("E %s: %s", what, strings.ReplaceAll(err.Error(), "\n", "; "))
 	return false
@@ -301,8 +301,10 @@ func (v *victim) log(ctx context.Context, rng *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	if k, err := t.count(ctx, r); err != nil || k != n {
-		return errors.Join(err, fmt.Errorf("log of tag %x has %d records, %d were appended", t, k, n))
+	if k, err := t.count(ctx, r); err != nil {
+		return err
+	} else if k != n {
+		return fmt.Errorf("%w: log of tag %x has %d records, %d were appended", errWrong, t, k, n)
 	}
 	if rng.IntN(3) == 0 {
 		return nil // all left open
@@ -390,8 +392,10 @@ func (v *victim) look(ctx context.Context, rng *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	if n, err := sharedTag.count(ctx, r); err != nil || n < sharedRecords {
-		return errors.Join(err, fmt.Errorf("the log for all has %d records", n))
+	if n, err := sharedTag.count(ctx, r); err != nil {
+		return err
+	} else if n != sharedRecords {
+		return fmt.Errorf("%w: the log for all has %d records", errWrong, n)
 	}
 	if again, err := b.Get(ctx); err != nil || rng.IntN(2) == 0 {
 		return err
