@@ -167,7 +167,7 @@ func takeLock(path string) (*os.File, error) {
 		}
 		// For people only: that it may be missing does no harm.
 		if err := f.Truncate(0); err == nil {
-			_, _ = fmt.Fprintf(f, "%d\n", os.Getpid()) //nolint:errcheck // see above
+			_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
 		}
 		return f, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -46,22 +47,19 @@ func startActivation(srv *server.Server, list []activation) *activating {
 	return a
 }
 
-// take counts a result in. It returns an error if a required pool failed.
-func (a *activating) take(r activated, log *slog.Logger) error {
-	switch {
-	case !r.Optional:
-		a.required--
-	default:
+// take counts a result in and logs a failure. It returns whether a pool has
+// failed that is required.
+func (a *activating) take(r activated, log *slog.Logger) (failed bool) {
+	if r.Optional {
 		a.optional--
+	} else {
+		a.required--
 	}
-	switch {
-	case r.err == nil:
-		return nil
-	case !r.Optional:
-		return fmt.Errorf("activate pool %s: %w", r.Pool, r.err)
+	if r.err == nil {
+		return false
 	}
-	log.Error("optional pool not activated", slog.String("pool", r.Pool), slog.Any("error", r.err))
-	return nil
+	log.Error("pool not activated", slog.String("pool", r.Pool), slog.Bool("optional", r.Optional), slog.Any("error", r.err))
+	return !r.Optional
 }
 
 // stop cancels what is under way and waits for it, but not for long.
@@ -85,44 +83,54 @@ func (a *activating) stop(ctx context.Context, patience time.Duration) {
 // come.
 const optionalPatience = 10 * time.Second
 
+// failurePatience is how long it waits, when a required pool has failed, for what
+// else may fail: a busy drive is tried for 5 s.
+const failurePatience = 6 * time.Second
+
 // errStopped says that a signal ended the daemon's start.
 var errStopped = errors.New("stopped by a signal")
 
 // activate waits until the pools are active that must be. It returns errStopped
 // if a signal says to stop.
 func (d *daemon) activate(a *activating) error {
-	var failed []error
+	var failed []string
 	var patience <-chan time.Time
-	for a.required+a.optional > 0 {
+	wait := func(t time.Duration) {
+		if patience == nil {
+			patience = time.After(t)
+		}
+	}
+	for a.required > 0 || a.optional > 0 && len(failed) == 0 {
 		if a.required == 0 {
-			if failed != nil {
-				break
-			}
-			if patience == nil {
-				timer := time.NewTimer(optionalPatience)
-				defer timer.Stop()
-				patience = timer.C
-			}
+			wait(optionalPatience)
 		}
 		select {
 		case r := <-a.results:
-			if len(failed) > 0 && errors.Is(r.err, context.Canceled) {
-				r.err = errors.New("given up, because another pool was not activated")
-			}
-			if err := a.take(r, d.log); err != nil {
-				failed = append(failed, err)
-				a.cancel(context.Canceled)
+			if a.take(r, d.log) {
+				failed = append(failed, r.Pool)
+				patience = nil
+				wait(failurePatience)
 			}
 		case s := <-d.signals:
 			if d.ends(s) {
 				return errStopped
 			}
 		case <-patience:
+			if len(failed) > 0 {
+				return notActivated(failed)
+			}
 			d.log.Warn("ready without optional pools that are still being activated", slog.Int("pools", a.optional))
 			return nil
 		}
 	}
-	return errors.Join(failed...)
+	return notActivated(failed)
+}
+
+func notActivated(failed []string) error {
+	if len(failed) == 0 {
+		return nil
+	}
+	return fmt.Errorf("pools not activated: %s", strings.Join(failed, ", "))
 }
 
 // ends says whether a signal ends the daemon. The others have no effect before

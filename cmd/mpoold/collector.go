@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,7 +143,7 @@ func (e emitter) oneOf(m metric, is string, states []string, labels ...string) {
 		if s == is {
 			v = 1
 		}
-		e.send(m, v, append(labels[:len(labels):len(labels)], s)...)
+		e.send(m, v, append(slices.Clip(labels), s)...)
 	}
 }
 

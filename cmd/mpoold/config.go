@@ -139,8 +139,7 @@ func (c *config) problems() []problem {
 		add("pprof", "is true, but there is no metrics address to serve profiles at")
 	}
 	limitProblem := func(section string, err error) {
-		var e *server.LimitError
-		if errors.As(err, &e) {
+		if e, ok := errors.AsType[*server.LimitError](err); ok {
 			add(section+"."+e.Name, "%s", e.Detail)
 		} else if err != nil {
 			add(section, "%v", err)

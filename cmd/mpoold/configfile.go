@@ -131,13 +131,12 @@ func keyLines(b []byte) map[string]int {
 			parts = append(parts, string(it.Node().Data))
 		}
 		key := strings.Join(parts, ".")
-		switch e.Kind {
-		case unstable.ArrayTable:
+		if e.Kind == unstable.ArrayTable {
 			key, counts[key] = fmt.Sprintf("%s[%d]", key, counts[key]), counts[key]+1
+		}
+		if e.Kind == unstable.ArrayTable || e.Kind == unstable.Table {
 			prefix = key + "."
-		case unstable.Table:
-			prefix = key + "."
-		default:
+		} else {
 			key = prefix + key
 		}
 		if lines[key] == 0 {

@@ -248,7 +248,7 @@ func TestActivateFails(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	r := start(t, socket, "--activate", "data@"+drive(t))
 	r.wait(t, exitFail)
-	if out := r.stderr.String(); !strings.Contains(out, "activate pool data") {
+	if out := r.stderr.String(); !strings.Contains(out, "pools not activated: data") {
 		t.Errorf("it says:\n%s", out)
 	}
 	if _, err := os.Lstat(socket); !errors.Is(err, fs.ErrNotExist) {

@@ -59,7 +59,7 @@ func TestSeveralPools(t *testing.T) {
 	if got := active(t, socket); got != "a:2 b:1 c:1" {
 		t.Errorf("active are %q", got)
 	}
-	d.says(t, `msg="optional pool not activated" pool=none`)
+	d.says(t, `msg="pool not activated" pool=none optional=true`)
 	d.says(t, "no such file")
 	d.signal(t, syscall.SIGTERM)
 	d.wait(t, stopTime, exitClean)
@@ -73,11 +73,11 @@ func TestRequiredPoolFails(t *testing.T) {
 	socket := filepath.Join(shortDir(t), "s")
 	d := spawn(t, socket, "--activate", "a@"+a, "--activate", "lost@"+blank, "--activate", "wrong@"+b)
 	d.wait(t, stopTime, exitFail)
-	for _, want := range []string{"activate pool lost", blank, "activate pool wrong", `belongs to pool \"b\", not \"wrong\"`} {
+	for _, want := range []string{`msg="pool not activated" pool=lost optional=false`, blank, `msg="pool not activated" pool=wrong`, `belongs to pool \"b\", not \"wrong\"`} {
 		d.says(t, want)
 	}
-	if strings.Contains(d.stderr.String(), "msg=ready") {
-		t.Error("it was ready")
+	if out := d.stderr.String(); strings.Contains(out, "msg=ready") || strings.Contains(out, "not activated\" pool=a") {
+		t.Errorf("it says:\n%s", out)
 	}
 	if _, err := os.Lstat(socket); err == nil {
 		t.Error("its socket is there")

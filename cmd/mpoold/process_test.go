@@ -67,7 +67,8 @@ func selfPath(t *testing.T) string {
 // command makes a process of the test binary, which the caller starts.
 func command(role string, args ...string) *process {
 	p := &process{cmd: exec.Command("/proc/self/exe", args...), ended: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), roleVariable+"="+role, "MPOOL_SOCKET=", "NOTIFY_SOCKET=", "WATCHDOG_USEC=")
+	p.cmd.Env = append(os.Environ(), roleVariable+"="+role, "MPOOL_SOCKET=", "NOTIFY_SOCKET=", "WATCHDOG_USEC=",
+		"GORACE=atexit_sleep_ms=0")
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	// What it leaves behind must not hold the test up.
 	p.cmd.WaitDelay = 5 * time.Second

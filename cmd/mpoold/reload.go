@@ -14,8 +14,10 @@ import (
 	"github.com/mpool-go/mpool/server"
 )
 
-// live are the keys that SIGHUP changes. Everything else takes a restart.
-var live = map[string]bool{"log_level": true, "shutdown_timeout": true, "owner": true} //nolint:gochecknoglobals // constant
+// live says whether SIGHUP changes a key. Everything else takes a restart.
+func live(key string) bool {
+	return slices.Contains([]string{"log_level", "shutdown_timeout", "owner"}, key)
+}
 
 // reload reads the configuration again and takes from it what can change. It
 // is all or nothing: a file that is wrong changes nothing.
@@ -73,7 +75,7 @@ func changes(a, b *config) ([]string, error) {
 	}
 	changed := make(map[string]bool)
 	for key := range maps.Keys(is) {
-		if live[key] || reflect.DeepEqual(was[key], is[key]) {
+		if live(key) || reflect.DeepEqual(was[key], is[key]) {
 			continue
 		}
 		before, ok1 := was[key].(map[string]any)

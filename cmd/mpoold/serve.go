@@ -101,9 +101,7 @@ func (d *daemon) serveOn(srv *server.Server, l *server.Listener, pools *activati
 			return errors.Join(err, d.stop(srv, pools))
 		case r := <-pools.results:
 			// An optional pool that took its time.
-			if err := pools.take(r, d.log); err != nil {
-				d.log.Error("pool not activated", slog.Any("error", err))
-			}
+			pools.take(r, d.log)
 			d.tellReady(srv)
 		case s := <-d.signals:
 			if s == syscall.SIGHUP {

@@ -97,19 +97,24 @@ func send(t *testing.T, conn *net.UnixConn, h ioctl.Header, m ioctl.Message) boo
 	return err == nil
 }
 
+// stuff asks without reading answers until the daemon takes no more.
+func stuff(t *testing.T, conn *net.UnixConn) {
+	t.Helper()
+	for tag := uint64(2); send(t, conn, ioctl.Header{Op: ioctl.OpVersion, Tag: tag}, &ioctl.Empty{}); tag++ {
+		if tag > 1<<20 {
+			t.Fatal("the daemon takes requests without end")
+		}
+	}
+}
+
 // SIGTERM with a client that asks and asks and never reads an answer.
 func TestStopWithStuckClient(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(shortDir(t), "s")
 	d := spawn(t, socket)
 	_ = dial(t, socket).Close()
 	conn := hello(t, socket)
-	sent := 0
-	for tag := uint64(2); send(t, conn, ioctl.Header{Op: ioctl.OpVersion, Tag: tag}, &ioctl.Empty{}); tag++ {
-		if sent++; sent > 1<<20 {
-			t.Fatal("the daemon takes requests without end")
-		}
-	}
-	t.Logf("stuck after %d requests", sent)
+	stuff(t, conn)
 	d.signal(t, syscall.SIGTERM)
 	d.wait(t, stopTime, exitClean)
 }
@@ -118,6 +123,7 @@ func TestStopWithStuckClient(t *testing.T) {
 // metrics reader is answered all the while, and the daemon ends by itself.
 func TestStopWithStalledDrive(t *testing.T) {
 	loopdev.RequireRoot(t)
+	t.Parallel()
 	dir := shortDir(t)
 	socket, metrics := filepath.Join(dir, "s"), filepath.Join(dir, "m")
 	faulty := faultfs.New(t, 64<<20, faultfs.Options{})
@@ -192,8 +198,7 @@ func TestSecondSignalAtOnce(t *testing.T) {
 	d := spawn(t, socket, "--config", conf)
 	_ = dial(t, socket).Close()
 	conn := hello(t, socket)
-	for tag := uint64(2); send(t, conn, ioctl.Header{Op: ioctl.OpVersion, Tag: tag}, &ioctl.Empty{}); tag++ {
-	}
+	stuff(t, conn)
 	d.signal(t, syscall.SIGTERM)
 	d.says(t, "msg=stopping")
 	d.signal(t, syscall.SIGINT)
