@@ -92,8 +92,7 @@ func (c *Conn) run(ctx context.Context, op ioctl.Op, m mode, f func(l *link) err
 	}
 }
 
-// ask makes a request that changes nothing. reply returns an empty reply to
-// read the answer into.
+// ask makes a request that changes nothing, and returns the answer.
 func ask[R any, M interface {
 	*R
 	ioctl.Message

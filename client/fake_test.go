@@ -46,6 +46,8 @@ type fake struct {
 	events  []ioctl.Event
 	done    map[ioctl.Op]int // requests done
 
+	// refuse fails a request of an operation; nil: none.
+	refuse func(op ioctl.Op) error
 	// fault says where the connection breaks at a request of an operation.
 	fault func(op ioctl.Op) (at boundary, restart bool)
 }
@@ -201,7 +203,14 @@ func (s *fakeSession) answer(h ioctl.Header, m ioctl.Message) bool {
 		return breakNow()
 	}
 	fd := -1
-	reply, err := s.do(h.Op, m, &fd)
+	var reply ioctl.Message
+	var err error
+	if f.refuse != nil {
+		err = f.refuse(h.Op)
+	}
+	if err == nil {
+		reply, err = s.do(h.Op, m, &fd)
+	}
 	f.done[h.Op]++
 	if at == afterDone {
 		closeFD(fd)

@@ -165,7 +165,7 @@ func (o *object) get(ctx context.Context) (*opened, error) {
 		return got, err
 	}
 	err = o.p.run(ctx, op, again, func(l *link, pool ioctl.Handle) error {
-		reply, err := o.findOn(ctx, op, l, pool)
+		reply, err := o.refind(ctx, op, l, pool)
 		if err == nil {
 			got.l, got.Opened = l, *reply
 		}

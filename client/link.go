@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -75,6 +76,9 @@ func newLink(u *net.UnixConn, limits *ioctl.HelloReply, pid int, wg *sync.WaitGr
 	l := &link{
 		conn: u, pid: pid, limits: limits, wg: wg, calls: make(map[uint64]*call),
 		slots: make(chan struct{}, max(limits.MaxRequests, 1)),
+		// Who has the socket and is not this process cannot guess what is in
+		// flight, and so not bring about an answer to it.
+		lastTag: rand.Uint64(),
 	}
 	l.out.init(l, raw)
 	l.arenas.init(l)

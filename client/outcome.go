@@ -16,22 +16,36 @@ func undone(op ioctl.Op, detail string) error {
 	return &api.Error{Code: api.ECONNRESET, Op: op.Name(), Detail: "the connection broke before it was done; " + detail}
 }
 
-// findOn gives a handle, on another connection, on the same object: EBADF if
-// there is none.
-func (o *object) findOn(ctx context.Context, op ioctl.Op, l *link, pool ioctl.Handle) (*ioctl.Opened, error) {
+// errAbsent is why an object is not found: it is not there, or its id names
+// another object.
+var errAbsent = errors.New("the object is not there")
+
+// findOn gives a handle, on another connection, on the same object. Without it:
+// errAbsent.
+func (o *object) findOn(ctx context.Context, l *link, pool ioctl.Handle) (*ioctl.Opened, error) {
 	reply := &ioctl.Opened{}
 	err := l.do(ctx, findOp(o.id), &ioctl.Find{Pool: pool, ID: o.id}, reply)
 	switch {
 	case errors.Is(err, api.ENOENT):
-		return nil, stale(op)
+		return nil, errAbsent
 	case err != nil:
 		return nil, err
 	case o.created.IsZero() || !reply.Created.Equal(o.created):
 		// Not known to be the same: an id can be given again.
 		l.putBack(ctx, reply.Handle)
-		return nil, stale(op)
+		return nil, errAbsent
 	}
 	return reply, nil
+}
+
+// refind is findOn for a request that is made again: EBADF if the object is
+// absent.
+func (o *object) refind(ctx context.Context, op ioctl.Op, l *link, pool ioctl.Handle) (*ioctl.Opened, error) {
+	reply, err := o.findOn(ctx, l, pool)
+	if errors.Is(err, errAbsent) {
+		err = stale(op)
+	}
+	return reply, err
 }
 
 func findOp(id layout.ObjectID) ioctl.Op {
@@ -49,7 +63,7 @@ func (o *object) elsewhere(ctx context.Context, op ioctl.Op, lost error, f func(
 		return lost
 	}
 	return o.p.run(ctx, op, again, func(l *link, pool ioctl.Handle) error {
-		reply, err := o.findOn(ctx, op, l, pool)
+		reply, err := o.refind(ctx, op, l, pool)
 		if err != nil {
 			return err
 		}
@@ -63,7 +77,7 @@ func (o *object) elsewhere(ctx context.Context, op ioctl.Op, lost error, f func(
 // not; EUNKNOWN if it cannot be found out.
 func (o *object) outcome(ctx context.Context, op ioctl.Op, lost, there, absent error) error {
 	return o.p.look(ctx, op, o.l, lost, func(l *link, pool ioctl.Handle) (error, error) {
-		is, err := o.isThere(ctx, op, l, pool)
+		is, err := o.isThere(ctx, l, pool)
 		switch {
 		case err != nil:
 			return nil, err
@@ -78,13 +92,13 @@ func (o *object) outcome(ctx context.Context, op ioctl.Op, lost, there, absent e
 var errUnclear = errors.New("what is there now may be its work or others'")
 
 // isThere says whether the object is there, committed.
-func (o *object) isThere(ctx context.Context, op ioctl.Op, l *link, pool ioctl.Handle) (bool, error) {
+func (o *object) isThere(ctx context.Context, l *link, pool ioctl.Handle) (bool, error) {
 	if o.created.IsZero() {
 		return false, errUnclear
 	}
-	reply, err := o.findOn(ctx, op, l, pool)
+	reply, err := o.findOn(ctx, l, pool)
 	switch {
-	case errors.Is(err, api.EBADF):
+	case errors.Is(err, errAbsent):
 		return false, nil
 	case err != nil:
 		return false, err
@@ -166,12 +180,12 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // outcomeMany finds out what became of a lost commit of many objects, and of
-// roots with them: of none is there, it was not done.
+// roots with them: if none is there it was not done.
 func (p *pool) outcomeMany(ctx context.Context, op ioctl.Op, old *link, lost error, objects []*object, roots []api.Root) error {
 	return p.look(ctx, op, old, lost, func(l *link, pool ioctl.Handle) (error, error) {
 		there := 0
 		for _, o := range objects {
-			is, err := o.isThere(ctx, op, l, pool)
+			is, err := o.isThere(ctx, l, pool)
 			if err != nil {
 				return nil, err
 			}

@@ -190,3 +190,36 @@ func TestLostWithItsArena(t *testing.T) {
 		}
 	}
 }
+
+// A daemon that cannot be asked about an object has not said that it is not
+// there.
+//
+// proves S36
+func TestLookThatFails(t *testing.T) {
+	for _, code := range []api.Code{api.EBADF, api.EPERM, api.EIO, api.ENOMEM} {
+		for what, c := range map[string]struct {
+			op   ioctl.Op
+			call func(s *scene) error
+		}{
+			"commit": {ioctl.OpObjectCommit, func(s *scene) error { return s.fresh.Commit(t.Context()) }},
+			"delete": {ioctl.OpObjectDelete, func(s *scene) error { return s.old.Delete(t.Context()) }},
+			"many": {ioctl.OpCommitMany, func(s *scene) error {
+				return s.p.CommitMany(t.Context(), []api.Object{s.fresh}, nil)
+			}},
+		} {
+			s := newScene(t)
+			s.f.mu.Lock()
+			s.f.refuse = func(op ioctl.Op) error {
+				if op == ioctl.OpMblockFind {
+					return code
+				}
+				return nil
+			}
+			s.f.mu.Unlock()
+			s.f.breakAt(c.op, afterDone, true)
+			if err := c.call(s); !fits(err, "EUNKNOWN") || !errors.Is(err, code) {
+				t.Errorf("%s, looked for: %v: %v", what, code, err)
+			}
+		}
+	}
+}
