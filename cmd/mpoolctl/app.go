@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -51,9 +52,12 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	// dial connects to the daemon. client.ErrNoDaemon means there is none.
-	dial func(ctx context.Context, socket string) (daemon, error)
+	dial func(ctx context.Context, o client.Options) (daemon, error)
 	// terminal says whether a stream is one.
 	terminal func(stream any) bool
+	// patience is how long the verb waits for a daemon that has gone; 0:
+	// defaultPatience.
+	patience time.Duration
 	// dataWritten says that stdout has got data, which a JSON document of an
 	// error must not be mixed with.
 	dataWritten bool
@@ -110,7 +114,7 @@ func (a *app) verb(run func(ctx context.Context, args []string) error) func(*cob
 
 // withDaemon connects, calls f and closes the connection.
 func (a *app) withDaemon(ctx context.Context, f func(d daemon) error) error {
-	d, err := a.dial(ctx, a.socket)
+	d, err := a.dial(ctx, client.Options{Socket: a.socket, Reconnect: cmp.Or(a.patience, defaultPatience)})
 	if err != nil {
 		return err
 	}
@@ -140,6 +144,11 @@ func (a *app) withPool(ctx context.Context, name string, f func(p api.Pool) erro
 func (a *app) interactive() bool {
 	return a.terminal(a.stdin) && a.terminal(a.stderr)
 }
+
+// defaultPatience is how long a verb waits for a daemon that has gone to come
+// back: a restart does not end a long read, and nobody waits long for a daemon
+// that is dead.
+const defaultPatience = 3 * time.Second
 
 // timeoutForCleanup bounds what a verb does after its context has ended.
 const timeoutForCleanup = 30 * time.Second

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/mpool-go/mpool/client"
 )
 
 // TestScriptsWithDaemon runs the scripts that work with a real mpoold on
@@ -171,7 +173,7 @@ func (d *realDaemon) start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	for {
-		c, err := dialDaemon(ctx, d.socket)
+		c, err := dialDaemon(ctx, client.Options{Socket: d.socket})
 		if err == nil {
 			return c.Close()
 		}

@@ -9,8 +9,8 @@ import (
 )
 
 // dialDaemon connects to mpoold.
-func dialDaemon(ctx context.Context, socket string) (daemon, error) {
-	c, err := client.Dial(ctx, client.Options{Socket: socket})
+func dialDaemon(ctx context.Context, o client.Options) (daemon, error) {
+	c, err := client.Dial(ctx, o)
 	switch {
 	case errors.Is(err, client.ErrNoDaemon):
 		return nil, fmt.Errorf("%w; start mpoold, or say where it is with --socket", err)

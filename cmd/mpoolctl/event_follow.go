@@ -22,13 +22,14 @@ interrupt ends it, with exit code 0.
 
 --since begins with what happened before, as far as the daemon still has it: since
 a time (2026-11-21T09:30:00Z) or for a duration up to now (10m). Events that are
-lost are counted on stderr.`,
+lost are counted on stderr. A restart of the daemon does not end it.`,
 		Example: `  mpoolctl event follow --since 10m
   mpoolctl --json event follow | jq 'select(.type == "client_reaped")'`,
 		Args: cobra.NoArgs,
 	}
 	c.Flags().Var(&since, "since", "begin at `TIME`: RFC 3339, or a duration up to now")
 	c.RunE = a.verb(func(ctx context.Context, _ []string) error {
+		a.patience = followPatience
 		return a.withDaemon(ctx, func(d daemon) error {
 			from := since.time
 			if from.IsZero() {
@@ -41,6 +42,10 @@ lost are counted on stderr.`,
 	})
 	return c
 }
+
+// followPatience is how long event follow waits for a daemon that has gone: the
+// restart of one is an event too.
+const followPatience = time.Minute
 
 // followEvents prints events until the context ends.
 func (a *app) followEvents(ctx context.Context, d daemon, since time.Time) error {

@@ -345,6 +345,6 @@ func (p *fakePool) AddOwner(_ context.Context, name string, parent uint32) (uint
 	return i, nil
 }
 
-func dialFake(d *fakeDaemon) func(context.Context, string) (daemon, error) {
-	return func(context.Context, string) (daemon, error) { return d, nil }
+func dialFake(d *fakeDaemon) func(context.Context, client.Options) (daemon, error) {
+	return func(context.Context, client.Options) (daemon, error) { return d, nil }
 }

@@ -200,16 +200,23 @@ func (p *putter) abort(ctx context.Context, m api.Mblock) {
 	}
 }
 
-// undo deletes what was committed and returns how many mblocks are left.
+// undo deletes what was committed and returns how many mblocks are left. It gives
+// up when the daemon cannot be reached.
 func (p *putter) undo(ctx context.Context) int {
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
 	var left atomic.Int64
 	ids := make(chan layout.ObjectID)
 	var workers sync.WaitGroup
 	for range putWorkers {
 		workers.Go(func() {
 			for id := range ids {
-				if err := p.delete(ctx, id); err != nil && !errors.Is(err, api.ENOENT) {
+				err := p.delete(ctx, id)
+				if err != nil && !isGone(err) {
 					left.Add(1)
+				}
+				if errors.Is(err, api.ECONNRESET) {
+					giveUp()
 				}
 			}
 		})
@@ -220,6 +227,13 @@ func (p *putter) undo(ctx context.Context) int {
 	close(ids)
 	workers.Wait()
 	return int(left.Load())
+}
+
+// isGone says whether an object does not exist; that its pool is not active is
+// something else.
+func isGone(err error) bool {
+	e, ok := errors.AsType[*api.Error](err)
+	return ok && e.Code == api.ENOENT && e.Object != 0
 }
 
 func (p *putter) delete(ctx context.Context, id layout.ObjectID) error {
