@@ -22,7 +22,7 @@ type Usage struct {
 }
 
 // Count returns how many descriptors there are.
-func (u *Usage) Count() int {
+func (u Usage) Count() int {
 	n := 0
 	for _, k := range u.Descriptors {
 		n += k

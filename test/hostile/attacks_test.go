@@ -1,0 +1,535 @@
+package hostile
+
+import (
+	"math"
+	"os"
+	"os/exec"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/test/daemon"
+)
+
+// attacks are all kinds of hostility.
+var attacks = []attack{
+	{name: "lengths", run: lengths, clients: 6},
+	{name: "random-bodies", run: randomBodies, clients: 6},
+	{name: "mutations", run: mutations, clients: 6},
+	{name: "half-messages", run: halfMessages, clients: 6},
+	{name: "extreme-values", run: extremeValues, clients: 6},
+	{name: "flood", run: flood, clients: 4},
+	{name: "flood-unread", run: floodUnread, clients: 12},
+	{name: "hoard-handles", run: hoardHandles, clients: 2},
+	{name: "hoard-waits", run: hoardWaits, clients: 6},
+	{name: "connects", run: connects, clients: 4},
+	{name: "connects-silent", run: connectsSilent, clients: 2},
+	{name: "hello-and-tags", run: helloAndTags, clients: 6},
+	{name: "descriptors", run: descriptors, clients: 4},
+	{name: "arenas", run: arenas, clients: 6},
+	{name: "scribble", run: scribble, clients: 2},
+	{name: "handles-of-others", run: handlesOfOthers, clients: 4},
+	{name: "handles-in-use", run: handlesInUse, clients: 4},
+	{name: "strangers", run: strangers, clients: 2},
+	{name: "forged", run: forged, clients: 4, asRoot: true},
+}
+
+// lengths sends messages that are longer or shorter than they say, or than
+// their operation allows.
+func lengths(a *attacker) {
+	w, _ := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	op := a.op()
+	b := make([]byte, ioctl.HeaderSize)
+	if op.Valid() {
+		b = a.message(op, 1, op.NewRequest())
+	}
+	switch a.rng.IntN(4) {
+	case 0:
+		b = b[:a.rng.IntN(len(b)+1)]
+	case 1:
+		b = append(b, a.bytes(a.rng.IntN(200))...)
+	case 2: // it says how long it is
+		b = append(b, a.bytes(a.rng.IntN(ioctl.MaxMessage-len(b)))...)
+		putSize(b)
+	default:
+		b[a.rng.IntN(4)] ^= byte(1 << a.rng.IntN(8))
+	}
+	a.throw(w, b, nil)
+	a.drain(w)
+}
+
+func putSize(b []byte) {
+	for i := range 4 {
+		b[i] = byte(len(b) >> (8 * i))
+	}
+}
+
+// randomBodies sends every operation with any bytes for a body.
+func randomBodies(a *attacker) {
+	w, _ := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	for tag := range uint64(20) {
+		b := a.message(ioctl.OpVersion, tag, &ioctl.Empty{})
+		op := a.op()
+		b[4], b[5] = byte(op), byte(op>>8)
+		size := a.rng.IntN(100)
+		if op.Valid() {
+			size = len(a.message(op, 0, op.NewRequest())) - ioctl.HeaderSize
+		}
+		b = append(b, a.bytes(size)...)
+		putSize(b)
+		if !a.throw(w, b, nil) {
+			return
+		}
+	}
+	a.drain(w)
+}
+
+// mutations sends sequences that make sense but for some bits.
+func mutations(a *attacker) {
+	w, pool := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	b := a.give(w, ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 16}})
+	l := a.give(w, ioctl.OpMlogAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 16}})
+	if b == 0 || l == 0 {
+		return
+	}
+	data := ioctl.InlinePayload(make([]byte, 4096))
+	for tag, m := range [][]byte{
+		a.message(ioctl.OpMblockWrite, 0, &ioctl.MblockWrite{Mblock: b, Total: 4096, Data: data}),
+		a.message(ioctl.OpMblockRead, 0, &ioctl.MblockRead{Mblock: b, Into: ioctl.Window{Length: 4096}}),
+		a.message(ioctl.OpObjectInfo, 0, &ioctl.Target{Handle: b}),
+		a.message(ioctl.OpObjectCommit, 0, &ioctl.Target{Handle: l}),
+		a.message(ioctl.OpMlogOpenAppend, 0, &ioctl.Target{Handle: l}),
+		a.message(ioctl.OpAppend, 0, &ioctl.AppendRecord{To: l + 1, Data: data}),
+		a.message(ioctl.OpCommitMany, 0, &ioctl.CommitMany{Pool: pool, Objects: []ioctl.Handle{b, l}}),
+		a.message(ioctl.OpListOpen, 0, &ioctl.ListOpen{Pool: pool}),
+		a.message(ioctl.OpObjectDelete, 0, &ioctl.Target{Handle: l}),
+		a.message(ioctl.OpObjectAbort, 0, &ioctl.Target{Handle: b}),
+		a.message(ioctl.OpClose, 0, &ioctl.Target{Handle: pool}),
+	} {
+		m[8] = byte(tag + 1)
+		for range a.rng.IntN(3) {
+			m[ioctl.HeaderSize+a.rng.IntN(len(m)-ioctl.HeaderSize)] ^= 1 << a.rng.IntN(8)
+		}
+		if !a.throw(w, m, nil) {
+			return
+		}
+	}
+	a.drain(w)
+}
+
+// halfMessages sends what is no message: nothing, a part, far too much.
+func halfMessages(a *attacker) {
+	w, _ := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	whole := a.message(ioctl.OpPoolShow, 1, &ioctl.PoolShow{Name: poolName})
+	switch a.rng.IntN(5) {
+	case 0:
+		a.throw(w, whole[:a.rng.IntN(len(whole))], nil)
+	case 1: // in two halves
+		i := a.rng.IntN(len(whole))
+		a.throw(w, whole[:i], nil)
+		a.throw(w, whole[i:], nil)
+	case 2:
+		a.throw(w, nil, nil)
+	case 3:
+		a.throw(w, a.bytes(ioctl.MaxMessage+1+a.rng.IntN(ioctl.MaxMessage)), nil)
+	default: // and nothing more
+		a.throw(w, whole, nil)
+		_ = w.Conn.CloseWrite() //nolint:errcheck // the daemon may have been faster
+	}
+	a.drain(w)
+}
+
+// number draws one that is often extreme.
+func (a *attacker) number() uint64 {
+	extreme := []uint64{
+		0, 1, 4095, 4096, 4097, 1 << 16, 1 << 20, 1 << 30, 1 << 31, 1<<32 - 1, 1 << 40,
+		math.MaxInt64 - 4095, math.MaxInt64, 1 << 63, math.MaxUint64 - 4095, math.MaxUint64,
+	}
+	return extreme[a.rng.IntN(len(extreme))] + uint64(a.rng.IntN(3)*a.rng.IntN(2))
+}
+
+func (a *attacker) window(arena uint16) ioctl.Window {
+	if a.rng.IntN(2) == 0 {
+		return ioctl.Window{Length: uint32(a.rng.IntN(ioctl.MaxInline + 1))}
+	}
+	return ioctl.Window{Arena: arena, Offset: uint32(a.number()), Length: uint32(a.number())}
+}
+
+// extremeValues makes well-formed requests with any values, handles of which
+// some are real.
+func extremeValues(a *attacker) {
+	w, pool := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	arena, mem, err := w.Mapped(1 << 16)
+	if err == nil {
+		defer unix.Munmap(mem) //nolint:errcheck // fails only for what is not mapped
+	}
+	alloc := &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 16}}
+	handles := []ioctl.Handle{pool, a.give(w, ioctl.OpMblockAlloc, alloc), a.give(w, ioctl.OpMlogAlloc, alloc)}
+	a.give(w, ioctl.OpObjectCommit, &ioctl.Target{Handle: handles[2]})
+	handles = append(handles, a.give(w, ioctl.OpMlogOpenAppend, &ioctl.Target{Handle: handles[2]}),
+		a.give(w, ioctl.OpMlogOpenRead, &ioctl.Target{Handle: handles[2]}))
+	for range 40 {
+		h := handles[a.rng.IntN(len(handles))]
+		target := &ioctl.Target{Handle: h}
+		id := layout.NewObjectID(layout.Kind(1+a.rng.IntN(2)), a.number()>>9)
+		requests := []struct {
+			op ioctl.Op
+			m  ioctl.Message
+		}{
+			{ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: h, Options: api.AllocOptions{Capacity: int64(a.number()), Owner: uint32(a.number())}}},
+			{ioctl.OpMlogAlloc, &ioctl.Alloc{Pool: h, Options: api.AllocOptions{Capacity: int64(a.number()), Class: api.Class(a.number())}}},
+			{ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: h, ID: id, Options: api.AllocOptions{Capacity: 1}}},
+			{ioctl.OpMblockRead, &ioctl.MblockRead{Mblock: h, Offset: int64(a.number()), Into: a.window(arena)}},
+			{ioctl.OpMblockWrite, &ioctl.MblockWrite{Mblock: h, Total: a.number(), Data: ioctl.Payload{Window: ioctl.Window{
+				Arena: 1, Offset: uint32(a.number()), Length: uint32(a.number()),
+			}}}},
+			{ioctl.OpAppend, &ioctl.AppendRecord{To: h, Data: ioctl.InlinePayload(make([]byte, a.rng.IntN(5000)))}},
+			{ioctl.OpReadNext, &ioctl.ReadNext{Reader: h, Into: a.window(arena), Rewind: a.rng.IntN(2) == 0}},
+			{ioctl.OpReadSeek, &ioctl.ReadSeek{Reader: h, Record: a.number()}},
+			{ioctl.OpMlogErase, &ioctl.MlogErase{Mlog: h, MinGeneration: a.number()}},
+			{ioctl.OpMblockFind, &ioctl.Find{Pool: h, ID: id}},
+			{ioctl.OpMDCOpen, &ioctl.Find{Pool: h, ID: id}},
+			{ioctl.OpPoolShow, &ioctl.PoolShow{Pool: h, FirstDrive: uint32(a.number())}},
+			{ioctl.OpOwnerList, &ioctl.OwnerList{Pool: h, From: uint32(a.number())}},
+			{ioctl.OpStat, &ioctl.StatAsk{Pool: poolName, FirstOp: uint16(a.number()), FirstDrive: uint32(a.number())}},
+			{ioctl.OpArena, &ioctl.ArenaAsk{Size: a.number()}},
+			{ioctl.OpEventNext, &ioctl.EventNext{After: a.number(), Since: time.Unix(0, int64(a.number()))}},
+			{ioctl.OpClientList, &ioctl.ClientList{After: a.number(), PID: int32(a.number())}},
+			{ioctl.OpHandleList, &ioctl.HandlesAsk{AfterSession: a.number(), PID: int32(a.number())}},
+			{ioctl.OpObjectInfo, target},
+			{ioctl.OpObjectGet, target},
+			{ioctl.OpObjectCommit, target},
+			{ioctl.OpSync, target},
+			{ioctl.OpPoolDestroy, &ioctl.PoolName{Name: poolName}},
+			{ioctl.OpPoolDeactivate, &ioctl.PoolName{Name: poolName}},
+			{ioctl.OpPoolActivate, &ioctl.PoolActivate{Name: "x", Devices: []string{"/dev/zero", "/dev/stdin"}}},
+		}
+		x := requests[a.rng.IntN(len(requests))]
+		if g := a.give(w, x.op, x.m); g != 0 {
+			handles = append(handles, g)
+		}
+		_ = w.Conn.SetDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
+	}
+}
+
+// flood makes as many requests as it can, and reads the answers.
+func flood(a *attacker) {
+	w, pool := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	for range 200 {
+		for tag := range uint64(64) {
+			m := a.message(ioctl.OpPoolShow, tag, &ioctl.PoolShow{Pool: pool})
+			if !a.throw(w, m, nil) {
+				return
+			}
+		}
+		_ = w.Conn.SetDeadline(time.Now().Add(10 * soon)) //nolint:errcheck // then the next call fails
+		for range 64 {
+			if _, err := w.Conn.Read(a.buf); err != nil || !a.on() {
+				return
+			}
+		}
+	}
+}
+
+// floodUnread asks for much and reads nothing.
+func floodUnread(a *attacker) {
+	w, pool := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	b := a.give(w, ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 16}})
+	data := ioctl.InlinePayload(a.bytes(ioctl.MaxInline))
+	if _, err := a.ask(w, ioctl.OpMblockWrite, &ioctl.MblockWrite{Mblock: b, Total: ioctl.MaxInline, Data: data}); err != nil {
+		return
+	}
+	for tag := uint64(100); a.on(); tag++ {
+		m := a.message(ioctl.OpMblockRead, tag, &ioctl.MblockRead{Mblock: b, Into: ioctl.Window{Length: ioctl.MaxInline}})
+		_ = w.Conn.SetWriteDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
+		if !a.throw(w, m, nil) {
+			return // the daemon has stopped reading
+		}
+	}
+}
+
+// hoardHandles opens whatever it can, as often as it can.
+func hoardHandles(a *attacker) {
+	w, pool := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	l := a.give(w, ioctl.OpMlogAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 16}})
+	a.give(w, ioctl.OpObjectCommit, &ioctl.Target{Handle: l})
+	for i := 0; a.on(); i++ {
+		_ = w.Conn.SetDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
+		var h ioctl.Handle
+		switch i % 4 {
+		case 0:
+			h = a.give(w, ioctl.OpListOpen, &ioctl.ListOpen{Pool: pool})
+			a.ask(w, ioctl.OpListNext, &ioctl.Target{Handle: h}) //nolint:errcheck // it may fail
+		case 1:
+			h = a.give(w, ioctl.OpMlogOpenRead, &ioctl.Target{Handle: l})
+			a.ask(w, ioctl.OpReadNext, &ioctl.ReadNext{Reader: h, Into: ioctl.Window{Length: 100}}) //nolint:errcheck // it may fail
+		case 2:
+			h = a.give(w, ioctl.OpObjectGet, &ioctl.Target{Handle: l})
+		default:
+			h = a.give(w, ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: pool})
+		}
+		if h == 0 && i > 20_000 {
+			return
+		}
+	}
+}
+
+// hoardWaits keeps all its requests waiting for events.
+func hoardWaits(a *attacker) {
+	w := a.greet()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	for tag := range uint64(100) {
+		_ = w.Conn.SetDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
+		if !a.throw(w, a.message(ioctl.OpEventNext, tag, &ioctl.EventNext{After: math.MaxUint32, Wait: ioctl.MaxEventWait}), nil) {
+			break
+		}
+	}
+	select {
+	case <-a.ctx.Done():
+	case <-time.After(soon):
+	}
+}
+
+// connects connects and leaves.
+func connects(a *attacker) {
+	if w := a.dial(); w != nil {
+		if a.rng.IntN(2) == 0 {
+			a.throw(w, a.message(ioctl.OpHello, 1, daemon.Hello()), nil)
+		}
+		w.Conn.Close()
+	}
+}
+
+// connectsSilent makes many connections and says nothing.
+func connectsSilent(a *attacker) {
+	var list []*daemon.Raw
+	for range 100 {
+		if w := a.dial(); w != nil {
+			list = append(list, w)
+		}
+	}
+	select {
+	case <-a.ctx.Done():
+	case <-time.After(soon):
+	}
+	for _, w := range list {
+		w.Conn.Close()
+	}
+}
+
+// helloAndTags greets again, uses tags twice and cancels everything.
+func helloAndTags(a *attacker) {
+	w, pool := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	for range 50 {
+		for tag := range uint64(10) {
+			if !a.throw(w, a.message(ioctl.OpPoolShow, 1000+tag, &ioctl.PoolShow{Pool: pool}), nil) ||
+				!a.throw(w, a.message(ioctl.OpCancel, 0, &ioctl.Cancel{Tag: 1000 + a.rng.Uint64N(10)}), nil) {
+				return
+			}
+		}
+		a.drain(w)
+	}
+	if a.rng.IntN(2) == 0 {
+		a.throw(w, a.message(ioctl.OpHello, 1, daemon.Hello()), nil)
+	} else {
+		for range 10 {
+			a.throw(w, a.message(ioctl.OpEventNext, 7, &ioctl.EventNext{After: math.MaxUint32, Wait: 1000}), nil)
+		}
+	}
+	a.drain(w)
+}
+
+// descriptors attaches some to its messages.
+func descriptors(a *attacker) {
+	w := a.greet()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	fd, err := unix.MemfdCreate("hostile", unix.MFD_CLOEXEC)
+	check(err)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	check(err)
+	var fds []int
+	for range 1 + a.rng.IntN(200) {
+		fds = append(fds, slices.Concat(pair[:], []int{fd})[a.rng.IntN(3)])
+	}
+	m := a.message(ioctl.OpVersion, 1, &ioctl.Empty{})
+	if a.rng.IntN(3) == 0 {
+		m = a.bytes(1 + a.rng.IntN(30))
+	}
+	a.throw(w, m, unix.UnixRights(fds...))
+	for _, fd := range []int{fd, pair[0], pair[1]} {
+		check(unix.Close(fd))
+	}
+	a.drain(w)
+}
+
+// handlesOfOthers guesses handles: those of another session, those near them,
+// and any.
+func handlesOfOthers(a *attacker) {
+	w, pool := a.open()
+	other, othersPool := a.open()
+	if w == nil || other == nil {
+		for _, x := range []*daemon.Raw{w, other} {
+			if x != nil {
+				x.Conn.Close()
+			}
+		}
+		return
+	}
+	defer w.Conn.Close()
+	defer other.Conn.Close()
+	h := a.give(other, ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: othersPool, Options: api.AllocOptions{Capacity: 4096}})
+	for tag := range uint64(500) {
+		guess := h
+		switch a.rng.IntN(4) {
+		case 0:
+			guess = pool + ioctl.Handle(a.rng.IntN(64))<<(8*a.rng.IntN(8))
+		case 1:
+			guess = ioctl.Handle(a.rng.Uint64())
+		case 2:
+			guess += ioctl.Handle(a.rng.IntN(16))
+		}
+		op := []ioctl.Op{ioctl.OpObjectInfo, ioctl.OpObjectAbort, ioctl.OpObjectDelete, ioctl.OpClose, ioctl.OpObjectGet}[a.rng.IntN(5)]
+		if guess == pool && op == ioctl.OpClose {
+			continue
+		}
+		if !a.throw(w, a.message(op, 1000+tag, &ioctl.Target{Handle: guess}), nil) {
+			return
+		}
+		if tag%32 == 31 {
+			a.drain(w)
+		}
+	}
+}
+
+// handlesInUse closes, aborts and deletes what other requests of the same
+// session are using.
+func handlesInUse(a *attacker) {
+	w, pool := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	b := a.give(w, ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 20}})
+	data := ioctl.InlinePayload(make([]byte, 8192))
+	for tag := range uint64(40) {
+		var m []byte
+		switch a.rng.IntN(5) {
+		case 0:
+			m = a.message(ioctl.OpMblockWrite, tag+100, &ioctl.MblockWrite{Mblock: b, Total: 8192, Data: data})
+		case 1, 2:
+			m = a.message(ioctl.OpMblockRead, tag+100, &ioctl.MblockRead{Mblock: b, Into: ioctl.Window{Length: 8192}})
+		case 3:
+			m = a.message(ioctl.OpObjectInfo, tag+100, &ioctl.Target{Handle: b})
+		default:
+			op := []ioctl.Op{ioctl.OpClose, ioctl.OpObjectAbort, ioctl.OpObjectCommit, ioctl.OpObjectDelete}[a.rng.IntN(4)]
+			m = a.message(op, tag+100, &ioctl.Target{Handle: b})
+		}
+		if !a.throw(w, m, nil) {
+			return
+		}
+	}
+	a.drain(w)
+}
+
+// strangers lets another process talk on its socket.
+func strangers(a *attacker) {
+	w, _ := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	file, err := w.Conn.File()
+	check(err)
+	defer file.Close()
+	cmd := exec.CommandContext(a.ctx, "/proc/self/exe")
+	cmd.Env = append(os.Environ(), envRole+"=")
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(s string) bool {
+		return len(s) > len(envRole) && s[:len(envRole)] == envRole
+	}), envRole+"=stranger")
+	cmd.ExtraFiles = []*os.File{file}
+	if err := cmd.Start(); err != nil {
+		time.Sleep(soon) // it may not run this binary
+		return
+	}
+	for range 2000 {
+		_ = w.Conn.SetDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
+		a.sent.Add(1)
+		if _, err := w.Conn.Read(a.buf); err != nil {
+			break
+		}
+	}
+	_ = cmd.Process.Kill() // it may have ended
+	_ = cmd.Wait()         // "signal: killed" is what is wanted
+}
+
+// forged sends messages with the credentials of other processes, as root may.
+func forged(a *attacker) {
+	w, pool := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	for tag := range uint64(64) {
+		cred := &unix.Ucred{Pid: int32(os.Getppid())}
+		if a.rng.IntN(2) == 0 {
+			cred = &unix.Ucred{Pid: 1, Uid: a.rng.Uint32(), Gid: a.rng.Uint32()}
+		}
+		if !a.throw(w, a.message(ioctl.OpPoolShow, 1000+tag, &ioctl.PoolShow{Pool: pool}), unix.UnixCredentials(cred)) {
+			break
+		}
+	}
+	for range 64 {
+		if h, _, err := w.Receive(); err != nil || h.Flags&ioctl.FlagError == 0 {
+			if err == nil {
+				panic("a message in another process's name was answered")
+			}
+			return
+		}
+	}
+}

@@ -1,0 +1,60 @@
+package hostile
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/mpool-go/mpool/test/daemon"
+)
+
+var (
+	lasting = flag.Duration("hostile.time", 10*time.Second, "how long all attacks take together")
+	seed    = flag.Uint64("hostile.seed", 0, "seed of what is sent; 0: from the clock")
+	race    = flag.Bool("hostile.race", raceDetector, "build the daemon with the race detector")
+	only    = flag.String("hostile.only", "", "the one attack to make")
+)
+
+// The environment of a child, which is another process of this binary.
+const (
+	envRole   = "MPOOL_HOSTILE_ROLE"
+	envSocket = "MPOOL_HOSTILE_SOCKET"
+	envArgs   = "MPOOL_HOSTILE_ARGS"
+)
+
+var mpoold string // the daemon's binary, built by TestMain
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(envRole) {
+	case "attacker":
+		attackerMain()
+		os.Exit(0)
+	case "stranger":
+		strangerMain()
+		os.Exit(0)
+	}
+	flag.Parse()
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "hostile")
+	if err == nil {
+		mpoold, err = daemon.Build(dir, *race)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.Run()
+	if err := errors.Join(goleak.Find(), os.RemoveAll(dir)); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
