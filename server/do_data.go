@@ -101,7 +101,7 @@ func mlogOpenRead(r *request, m *ioctl.Target) (ioctl.Message, error) {
 		return nil, err
 	}
 	id := o.obj.ID()
-	h, err := r.giveChild(kindReader, &readerRef{common: common{ref: o.ref}, id: id, reader: reader})
+	h, err := r.giveChild(kindReader, &readerRef{common: common{ref: o.ref}, id: id, turn: newTurn(), reader: reader})
 	if err != nil {
 		return nil, err
 	}
@@ -154,8 +154,10 @@ func readNext(r *request, m *ioctl.ReadNext) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	if err := l.turn.take(r.ctx); err != nil {
+		return nil, err
+	}
+	defer l.turn.end()
 	if m.Rewind {
 		l.reader.Rewind()
 	}
@@ -177,8 +179,10 @@ func readSeek(r *request, m *ioctl.ReadSeek) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	if err := l.turn.take(r.ctx); err != nil {
+		return nil, err
+	}
+	defer l.turn.end()
 	if m.Rewind {
 		l.reader.Rewind()
 	}
@@ -280,7 +284,7 @@ func mdcOpenRead(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := r.giveChild(kindReader, &readerRef{common: common{ref: c.ref}, id: c.id, reader: reader})
+	h, err := r.giveChild(kindReader, &readerRef{common: common{ref: c.ref}, id: c.id, turn: newTurn(), reader: reader})
 	if err != nil {
 		return nil, err
 	}

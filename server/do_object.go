@@ -303,7 +303,7 @@ func listOpen(r *request, m *ioctl.ListOpen) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &listRef{common: common{ref: p}}
+	l := &listRef{common: common{ref: p}, turn: newTurn()}
 	// The iteration goes on in later requests: it lives with the session.
 	l.next, l.stop = iter.Pull2(p.pool.pool.Objects(r.s.ctx, m.Filter))
 	h, err := r.giveChild(kindList, l)
@@ -318,8 +318,10 @@ func listNext(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	if err := l.turn.take(r.ctx); err != nil {
+		return nil, err
+	}
+	defer l.turn.end()
 	a := l.ref.pool
 	x, err := r.access(a)
 	if err != nil {

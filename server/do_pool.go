@@ -213,10 +213,22 @@ func closeHandle(r *request, m *ioctl.Target) (ioctl.Message, error) {
 			return nil, api.Errorf(api.EBUSY, "", "%d handles that were opened through the pool's are in use", n)
 		}
 	}
-	if !r.s.table.End(r.entry()) || !v.taken() {
-		return nil, api.Errorf(api.EBADF, "", "the handle was closed at the same time")
+	if !r.s.table.End(r.entry()) {
+		return nil, closedMeanwhile()
+	}
+	switch v.(type) {
+	case *readerRef, *listRef:
+		// Another request may be in it: the last one of them releases it.
+		return &ioctl.Empty{}, nil
+	}
+	if !v.taken() {
+		return nil, closedMeanwhile()
 	}
 	return &ioctl.Empty{}, r.s.closeResource(r.ctx, v)
+}
+
+func closedMeanwhile() error {
+	return api.Errorf(api.EBADF, "", "the handle was closed at the same time")
 }
 
 // mustReachRoots says ENOENT of a root that is to name what the session may not

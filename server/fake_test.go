@@ -201,6 +201,7 @@ func (p *fakePool) Abandon(context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.active = false
+	maps.DeleteFunc(p.objects, func(_ layout.ObjectID, o *fakeObject) bool { return o.state == api.StateUncommitted })
 	return nil
 }
 

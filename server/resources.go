@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -101,22 +100,34 @@ type appenderRef struct {
 func (a *appenderRef) object() layout.ObjectID         { return a.id }
 func (a *appenderRef) close(ctx context.Context) error { return a.app.Close(ctx) }
 
+// turn lets one in at a time. Unlike with a mutex, the wait for it ends with a
+// context: the drive of the one that is in may be stalled.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return api.ContextError("", context.Cause(ctx))
+	}
+}
+
+func (t turn) end() { <-t }
+
 // readerRef is a log or an MDC open for read.
 type readerRef struct {
 	common
-	id layout.ObjectID
-	mu sync.Mutex // a reader is not for concurrent use
-	// +checklocks:mu
+	id     layout.ObjectID
+	turn   turn // a reader is not for concurrent use
 	reader api.LogReader
 }
 
 func (l *readerRef) object() layout.ObjectID { return l.id }
 
-func (l *readerRef) close(context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.reader.Close()
-}
+func (l *readerRef) close(context.Context) error { return l.reader.Close() } // nobody uses it any more
 
 // mdcRef is an open metadata container.
 type mdcRef struct {
@@ -131,18 +142,14 @@ func (m *mdcRef) close(ctx context.Context) error { return m.mdc.Close(ctx) }
 // listRef is a list of objects that is being read.
 type listRef struct {
 	common
-	mu sync.Mutex // an iterator is not for concurrent use
-	// +checklocks:mu
+	turn turn // an iterator is not for concurrent use
 	next func() (api.ObjectInfo, error, bool)
-	// +checklocks:mu
 	stop func()
 }
 
 func (l *listRef) object() layout.ObjectID { return 0 }
 
-func (l *listRef) close(context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (l *listRef) close(context.Context) error { // nobody uses it any more
 	l.stop()
 	return nil
 }

@@ -49,6 +49,7 @@ type Server struct {
 	quiet chan struct{}
 
 	wg       sync.WaitGroup // sessions
+	chores   sync.WaitGroup // changes of pools
 	refusing chan struct{}  // a token per client that is being turned away
 
 	logging sync.WaitGroup // who logs events, until logStop is closed
@@ -188,9 +189,10 @@ func (s *Server) all() []*session {
 
 // Shutdown stops the server: it accepts no session and no request, lets those
 // in flight end, ends the sessions and closes the pools. When two thirds of the
-// time to ctx's deadline are over it cancels what is still in flight. It
-// returns nil if all pools were closed cleanly; else the next activation
-// recovers. Later calls return at once.
+// time to ctx's deadline are over it cancels what is still in flight, and the
+// last sixth is the pools', all at the same time: one whose drive is stalled
+// does not keep the others from being closed cleanly. It returns nil if all
+// were; else the next activation recovers. Later calls return at once.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if s.stopping {
@@ -209,25 +211,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, sess := range s.all() {
 		sess.drain()
 	}
-	done := make(chan struct{})
-	go func() {
-		s.wg.Wait()
-		close(done)
-	}()
-	patience, cancel := patient(ctx)
-	defer cancel()
-	select {
-	case <-done:
-	case <-patience.Done():
-		s.log.Warn("requests did not end in time", slog.Int("sessions", len(s.all())))
-		s.hardStop()
-		select {
-		case <-done:
-		case <-ctx.Done():
-			errs = append(errs, fmt.Errorf("%d sessions did not end: %w", len(s.all()), context.Cause(ctx)))
-		}
-	}
-	errs = append(errs, s.closePools(ctx))
+	errs = append(errs, s.endSessions(ctx), s.closePools(ctx))
 	s.hardStop()
 	for range cap(s.refusing) {
 		s.refusing <- struct{}{} // who is still being turned away will soon be
@@ -237,13 +221,44 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// patient returns a context that ends at two thirds of ctx's time.
-func patient(ctx context.Context) (context.Context, context.CancelFunc) {
+// endSessions waits for the sessions, which are draining, and for changes of
+// pools.
+func (s *Server) endSessions(ctx context.Context) error {
+	patience, cancel := share(ctx, 2, 3)
+	defer cancel()
+	last, cancel := share(ctx, 5, 6)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		s.chores.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-patience.Done():
+	}
+	s.log.Warn("requests did not end in time", slog.Int("sessions", len(s.all())))
+	s.hardStop()
+	select {
+	case <-done:
+		return nil
+	case <-last.Done():
+	}
+	if n := len(s.all()); n > 0 {
+		return fmt.Errorf("%d sessions did not end in time", n)
+	}
+	return errors.New("a change of a pool did not end in time")
+}
+
+// share returns a context that ends at a part of ctx's time.
+func share(ctx context.Context, part, of int64) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, time.Until(deadline)*2/3)
+	return context.WithTimeout(ctx, time.Duration(int64(time.Until(deadline))/of*part))
 }
 
 // stat answers OpStat.

@@ -73,6 +73,8 @@ func newSession(srv *Server, id uint64, conn *net.UnixConn) *session {
 		pools: make(map[*activePool]struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(srv.hard)
+	// Also when its reader waits for a client that does not read.
+	context.AfterFunc(s.ctx, func() { s.end(ioctl.SourceShutdown) })
 	return s
 }
 

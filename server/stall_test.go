@@ -1,0 +1,292 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/uhandle"
+)
+
+// Every operation but hello and cancel has a handler, and the numbers between
+// them none.
+func TestHandlersAreComplete(t *testing.T) {
+	for op := range ioctl.Op(ioctl.NumOps) {
+		want := op.Valid() && op != ioctl.OpHello && op != ioctl.OpCancel
+		if got := handlers[op].run != nil; got != want {
+			t.Errorf("%v has a handler: %v, want %v", op, got, want)
+		}
+	}
+}
+
+// stalled lets operations of the pool wait until their context ends, and longer
+// if deaf, and returns what lets them go on.
+func (r *rig) stalled(deaf bool, which func(op string) bool) (goOn func()) {
+	hold := make(chan struct{})
+	r.b.deaf(deaf)
+	r.b.hook(func(ctx context.Context, op string) error {
+		if !which(op) {
+			return nil
+		}
+		if deaf {
+			<-hold
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-hold:
+		}
+		return nil
+	})
+	return sync.OnceFunc(func() { close(hold) })
+}
+
+// Every operation on a pool whose drive is stalled is answered when its deadline
+// has passed, those that outlive their session as well, and what was not done
+// is not done later.
+//
+// proves S46
+func TestEveryDeadline(t *testing.T) {
+	r := newRig(t)
+	w := r.raw()
+	handles := w.one()
+	table := takers()
+	asks := map[ioctl.Op]ioctl.Message{
+		ioctl.OpPoolShow: &ioctl.PoolShow{Name: "data"}, ioctl.OpStat: &ioctl.StatAsk{Pool: "data"},
+		ioctl.OpPoolCreate:     &ioctl.PoolCreate{Name: "x", Devices: []string{"/dev/x"}},
+		ioctl.OpPoolActivate:   &ioctl.PoolActivate{Name: "x"},
+		ioctl.OpPoolDeactivate: &ioctl.PoolName{Name: "x"}, ioctl.OpPoolDestroy: &ioctl.PoolName{Name: "x"},
+		ioctl.OpPoolRename: &ioctl.PoolRename{Name: "data", NewName: "y"},
+		ioctl.OpPoolSet:    &ioctl.PoolSet{Name: "data"}, ioctl.OpPoolList: &ioctl.PoolName{},
+		ioctl.OpPoolOpen: &ioctl.PoolName{Name: "data"}, ioctl.OpVersion: &ioctl.Empty{},
+		ioctl.OpArena: &ioctl.ArenaAsk{}, ioctl.OpArenaMapped: &ioctl.ArenaMapped{Arena: 1},
+		ioctl.OpClientList: &ioctl.ClientList{}, ioctl.OpHandleList: &ioctl.HandlesAsk{},
+		ioctl.OpEventNext: &ioctl.EventNext{After: 1, Wait: ioctl.MaxEventWait},
+	}
+	// A list is of what is in memory: a pool does not wait for a drive there.
+	goOn := r.stalled(false, func(op string) bool { return op != "object list" })
+	defer goOn()
+	timedOut := 0
+	for op := range ioctl.Op(ioctl.NumOps) {
+		if handlers[op].run == nil || op == ioctl.OpClose || op == ioctl.OpArena {
+			continue
+		}
+		m := asks[op]
+		if taker, ok := table[op]; m == nil && ok {
+			m = taker.m(handles[taker.kinds[0]])
+		}
+		if m == nil {
+			t.Errorf("%v is not tested", op)
+			continue
+		}
+		began := time.Now()
+		w.tag++
+		w.send(ioctl.Header{Op: op, Tag: w.tag, Deadline: 20}, m)
+		_, err := w.answer(op, w.tag)
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%v was answered after %v", op, took)
+		}
+		if errors.Is(err, api.ETIMEDOUT) {
+			timedOut++
+		} else if code := api.CodeOf(err); !slices.Contains([]api.Code{0, api.ENOENT, api.EINVAL, api.EUNKNOWN, api.EBUSY}, code) {
+			t.Errorf("%v: %v", op, err)
+		}
+	}
+	if timedOut < 20 {
+		t.Errorf("only %d operations came to the pool and timed out", timedOut)
+	}
+	goOn()
+	// It stands as it stood.
+	if p := r.named("x"); p != nil {
+		t.Error("a pool was made too late")
+	}
+	for kind, h := range handles {
+		if kind != kindMlog && kind != kindPool {
+			w.ok(ioctl.OpClose, &ioctl.Target{Handle: h})
+		}
+	}
+}
+
+// A request waits for another on the same reader no longer than its deadline,
+// and the reader can be closed meanwhile.
+//
+// proves S46
+func TestTurns(t *testing.T) {
+	r := newRig(t)
+	w := r.raw()
+	handles := w.one()
+	entered := make(chan struct{}, 2)
+	goOn := r.stalled(true, func(op string) bool {
+		if op != "read next" && op != "object list" {
+			return false
+		}
+		entered <- struct{}{}
+		return true
+	})
+	defer goOn()
+	for kind, op := range map[uhandle.Kind]ioctl.Op{kindReader: ioctl.OpReadNext, kindList: ioctl.OpListNext} {
+		m := takers()[op].m(handles[kind])
+		w.send(ioctl.Header{Op: op, Tag: 1000 + uint64(op)}, m)
+		<-entered
+		w.send(ioctl.Header{Op: op, Tag: 2000 + uint64(op), Deadline: 30}, m)
+		_, err := w.answer(op, 2000+uint64(op))
+		want(t, api.ETIMEDOUT, err)
+		w.ok(ioctl.OpClose, &ioctl.Target{Handle: handles[kind]})
+		_, err = w.ask(ioctl.OpClose, &ioctl.Target{Handle: handles[kind]})
+		want(t, api.EBADF, err)
+	}
+	goOn()
+	for range 2 {
+		if h, _, err := w.recv(); err != nil || h.Tag/1000 != 1 {
+			t.Errorf("%+v, %v", h, err)
+		}
+	}
+	r.eventually("the reader is closed", func(p *fakePool) bool { return p.closers == 2 })
+}
+
+// While a drive of one pool is stalled the daemon lists, shows, reaps and serves
+// all the rest, and stops in its time with the other pools closed cleanly.
+//
+// proves S42
+func TestStalledDrive(t *testing.T) {
+	ctx := context.Background()
+	r := newRig(t)
+	c := r.dial()
+	must[api.CreateResult](t)(c.CreatePool(ctx, "other", []string{"/dev/other"}, api.CreateOptions{Mode: 0o666}))
+	p := must[api.Pool](t)(c.OpenPool(ctx, "other"))
+	w := r.raw()
+	pool := w.openPool()
+	b := w.opened(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 20}})
+	l := w.opened(ioctl.OpMlogAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 20}})
+	w.ok(ioctl.OpObjectCommit, &ioctl.Target{Handle: l})
+	w.opened(ioctl.OpMlogOpenAppend, &ioctl.Target{Handle: l})
+	w.opened(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 20}})
+	goOn := r.stalled(true, func(op string) bool {
+		return op == "mblock write" || op == "appender close" || op == "object commit record"
+	})
+	defer goOn()
+	// All its slots wait for the drive.
+	for i := range DefaultLimits().Requests {
+		w.send(ioctl.Header{Op: ioctl.OpMblockWrite, Tag: uint64(5000 + i)},
+			&ioctl.MblockWrite{Mblock: b, Data: ioctl.InlinePayload([]byte("x"))})
+	}
+	serves := func() {
+		t.Helper()
+		short, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if infos, err := c.Pools(short); err != nil || len(infos) != 2 {
+			t.Errorf("pools: %+v, %v", infos, err)
+		}
+		if _, err := c.Clients(short, 0); err != nil {
+			t.Error(err)
+		}
+		for _, err := range c.Handles(short, "data", 0) {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := c.Stat(short, "data"); err != nil {
+			t.Error(err)
+		}
+		m := must[api.Mlog](t)(p.AllocMlog(short, api.AllocOptions{Capacity: 1}))
+		if err := m.Abort(short); err != nil {
+			t.Error(err)
+		}
+		stalled := must[api.Pool](t)(c.OpenPool(short, "data"))
+		if err := stalled.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	serves()
+	w.conn.Close()
+	e := r.nextReaped(1)
+	// What no request uses is given back at once.
+	if e.Aborted != 1 || e.References != 5 || !strings.Contains(e.Text, "1 of its logs") || e.Latency > 5*time.Second {
+		t.Errorf("%+v", e)
+	}
+	serves()
+	short, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	began := time.Now()
+	err := r.srv.Shutdown(short)
+	if took := time.Since(began); err == nil || took > 4*time.Second {
+		t.Errorf("stopped after %v: %v", took, err)
+	}
+	r.b.mu.Lock()
+	if other := r.b.pools["other"]; other.active || len(other.misuse) > 0 {
+		t.Errorf("the pool without a stalled drive is active %v, %v", other.active, other.misuse)
+	}
+	r.b.mu.Unlock()
+	goOn()
+	r.srv.wg.Wait()
+	r.eventually("nothing is held", func(p *fakePool) bool {
+		for _, o := range p.objects {
+			if o.refs != 0 {
+				return false
+			}
+		}
+		return p.closers == 0
+	})
+}
+
+// A client that does not read what it is answered does not keep the daemon from
+// stopping.
+//
+// proves S42
+func TestStopsWithClientWhoDoesNotRead(t *testing.T) {
+	r := newRig(t)
+	w := r.raw()
+	if err := w.conn.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	// Answered by the reader itself, until nothing goes in any more.
+	b := message(t, ioctl.OpVersion, 9, &ioctl.Empty{})
+	b[4] = 95
+	for {
+		if _, err := w.conn.Write(b); err != nil {
+			break
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	if err := r.srv.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// What an administrator gives up waiting for comes to its end, and the daemon
+// knows of it.
+//
+// proves S46
+func TestChoresGoOn(t *testing.T) {
+	r := newRig(t)
+	w := r.raw()
+	goOn := r.stalled(true, func(op string) bool { return op == "pool activate" || op == "pool destroy" })
+	defer goOn()
+	ask := func(op ioctl.Op, m ioctl.Message, code api.Code) {
+		t.Helper()
+		w.tag++
+		w.send(ioctl.Header{Op: op, Tag: w.tag, Deadline: 20}, m)
+		_, err := w.answer(op, w.tag)
+		want(t, code, err)
+	}
+	ask(ioctl.OpPoolCreate, &ioctl.PoolCreate{Name: "new", Devices: []string{"/dev/new"}}, api.EUNKNOWN)
+	ask(ioctl.OpPoolCreate, &ioctl.PoolCreate{Name: "new", Devices: []string{"/dev/new"}}, api.EEXIST)
+	ask(ioctl.OpPoolDestroy, &ioctl.PoolName{Name: "data"}, api.EUNKNOWN)
+	ask(ioctl.OpPoolDestroy, &ioctl.PoolName{Name: "data"}, api.EBUSY)
+	ask(ioctl.OpPoolOpen, &ioctl.PoolName{Name: "data"}, api.EBUSY)
+	goOn()
+	for names := []string(nil); !slices.Equal(names, []string{"new"}); time.Sleep(time.Millisecond) {
+		list, ok := w.ok(ioctl.OpPoolList, &ioctl.PoolName{}).(*ioctl.PoolListReply)
+		if !ok {
+			t.Fatal("no list")
+		}
+		names = list.Names
+	}
+}
