@@ -75,7 +75,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		time.Sleep(time.Duration(rng.IntN(40)) * time.Millisecond)
 		c.kill()
 		e := r.nextReaped(i + 1)
-		if e.PID != int32(c.cmd.Process.Pid) {
+		if e.PID != int32(c.cmd.Process.Pid) || e.Cause != ioctl.CauseSignal || e.Signal != 9 {
 			t.Fatalf("%+v", e)
 		}
 		if _, err := bystander.Info(context.Background()); err != nil {

@@ -32,15 +32,61 @@
 // request that was using it sweeps again when it ends, so an object is missed
 // by nobody, whoever is last.
 //
+// # Death
+//
+// A session ends for the first reason that is seen: its socket's end, the news
+// of its process's death (package uhandle), a breach of the protocol, the
+// daemon's end. Then, at once: nothing more is taken, requests in flight are
+// cancelled but for those that must run to their end, references and opens are
+// given back and uncommitted objects that nobody uses are aborted. Logs that were
+// open for append are closed each by itself, because that writes. What a request
+// still uses is released by it, extents and arenas when no I/O touches them any
+// more. The event follows; it waits 250 ms for what drives hold up, so that it
+// tells all that was reclaimed, and 100 ms for how a process ended that is known
+// to be dying. Nothing else waits for either.
+//
+// # Who may do what
+//
+// Root and the daemon's own user administer. Others open a pool by its uid, gid
+// and mode. Within a pool that is not shared an object is for its owner, the
+// owner's ancestors, administrators and the pool's own user: see [OwnerRule].
+// Who acts for nobody has the pool's own objects, those of owner 0. What is not
+// for a session is not there: ENOENT, and left out of lists. A handle keeps the
+// right that it was given by. Roots are the pool's: who may write it may set and
+// unset any, to objects that it may use; who may open it sees all their names
+// and ids. Sessions, handles and events of other users are shown to
+// administrators only, and so are the processes that hold a busy object.
+//
+// # Bounds
+//
+//	sessions                  Limits.Sessions, and 64 clients being refused
+//	a session's requests      Limits.Requests, each with one goroutine, its message's
+//	                          buffer if it carries data, and two for its answer
+//	a session's handles       Limits.Handles; while it ends, a goroutine per open log
+//	arenas                    Limits.Arenas and ArenaSession per session, ArenaTotal
+//	a message                 ioctl.MaxMessage; a page of any list, one message
+//	events                    4,096; of one pool 256 different ones in 10 s
+//	owner rules               65,536
+//	changes of a pool         one at a time per pool
+//	silence before hello      Limits.HelloTimeout
+//	a wait for events         ioctl.MaxEventWait
+//	closing a dead client's log  30 s
+//
+// Below these a [Reserver] decides, which is asked for everything before it is
+// used.
+//
 // # Goroutines
 //
-// Serve accepts; each session has a reader and one that watches the pidfd; each
-// request in flight has one. Shutdown waits for all of them.
+// Serve accepts; one goroutine writes pools' troubles to the log; each session
+// has a reader, one per source of news of death, and, while it ends, one per log
+// that is being closed and one that waits for them; each request in flight has
+// one, and each change of a pool. Shutdown waits for all of them within its time.
 //
 // # Lock order
 //
-// Server.mu → poolTable.mu → activePool.mu, session.mu; each guards maps and
-// counts, and nothing that waits is called under it. activePool.sweeping is
-// taken first, before all of them, and is held across calls into the pool: only
-// sweeps take it.
+// Server.mu → poolTable.mu → activePool.mu, session.mu → feed.mu, ownership.mu,
+// eventRing.mu, ioBudget.mu; each guards maps and counts, and nothing that waits
+// is called under it. activePool.sweeping is taken first, before all of them,
+// and is held across calls into the pool that do not wait for a drive: only
+// sweeps take it. A turn is taken with none of them held.
 package server
