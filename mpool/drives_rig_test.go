@@ -103,6 +103,18 @@ func (r *rackRig) putOn(p *Pool, slot uint16, data []byte) layout.ObjectID {
 	return 0
 }
 
+// putClass commits an mblock of n bytes and a class.
+func (r *rackRig) putClass(p *Pool, c api.Class, n int) layout.ObjectID {
+	r.t.Helper()
+	b, err := p.AllocMblock(bg, api.AllocOptions{Capacity: int64(n), Class: c})
+	r.ok(err)
+	_, err = b.Write(bg, make([]byte, n))
+	r.ok(err)
+	r.ok(b.Commit(bg))
+	r.ok(b.Put())
+	return b.ID()
+}
+
 // read reads an mblock whole.
 func read(p *Pool, id layout.ObjectID, n int) ([]byte, error) {
 	b, err := p.Mblock(bg, id)

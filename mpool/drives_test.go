@@ -424,6 +424,11 @@ func TestLifecycleOverDrivesIsAtomic(t *testing.T) {
 			r.ok(p.Rename(bg, "q"))
 			r.ok(p.Close())
 		}, "p q"},
+		{"resize", func(r *rackRig) {
+			p, err := r.activateOn(r.paths(), api.ActivateOptions{Resize: true})
+			r.ok(err)
+			r.ok(p.Close())
+		}, "p"},
 		{"destroy", func(r *rackRig) { r.ok(r.activate().Destroy(bg)) }, "- p"},
 		{"force", func(r *rackRig) {
 			_, err := Create(bg, "q", r.capacity, api.CreateOptions{Force: true, Staging: r.staging}, r.options())
@@ -441,6 +446,9 @@ func TestLifecycleOverDrivesIsAtomic(t *testing.T) {
 			if step.name != "create" {
 				r.run(func() { r.create(api.CreateOptions{}) })
 			}
+			if step.name == "resize" {
+				r.grow(16 * mib)
+			}
 			cutter := &devsim.Cutter{Sched: r.s, At: at}
 			r.open.OnIO = cutter.OnIO
 			err := r.s.Run(func() { step.do(r) })
@@ -450,14 +458,12 @@ func TestLifecycleOverDrivesIsAtomic(t *testing.T) {
 			if !errors.Is(err, sched.ErrCut) {
 				t.Fatal(err)
 			}
-			for range 2 {
-				after, cut := r.disks.Survivor(rng, devsim.CutOptions{})
-				states++
-				name := r.again(at, after).survivor()
-				ends[name]++
-				if !slices.Contains(strings.Fields(step.found), name) {
-					t.Errorf("%s cut at boundary %d (%v) leaves the pool %q", step.name, at, cut, name)
-				}
+			after, cut := r.disks.Survivor(rng, devsim.CutOptions{})
+			states++
+			name := r.again(at, after).survivor(at%4 == 0)
+			ends[name]++
+			if !slices.Contains(strings.Fields(step.found), name) {
+				t.Errorf("%s cut at boundary %d (%v) leaves the pool %q", step.name, at, cut, name)
 			}
 		}
 		if states < 40 || len(ends) != len(strings.Fields(step.found)) && step.name != "force" {
@@ -467,10 +473,20 @@ func TestLifecycleOverDrivesIsAtomic(t *testing.T) {
 	}
 }
 
+// grow makes the disks larger, of which pools know nothing.
+func (r *rackRig) grow(size int64) {
+	r.t.Helper()
+	for i, content := range media(r.t, r.disks) {
+		r.disks[i] = devsim.NewDisk(size, r.disks[i].Options())
+		_, err := r.disks[i].WriteAt([]byte(content), 0)
+		r.ok(err)
+	}
+}
+
 // survivor names the pool that can be activated after a crash, "half" if there
 // are drives without their metadata drive, "-" if there is nothing. A pool must
-// work, and a creation must be possible in any case.
-func (r *rackRig) survivor() string {
+// work; with anew, a creation must be possible in any case.
+func (r *rackRig) survivor(anew bool) string {
 	r.t.Helper()
 	name := "-"
 	r.run(func() {
@@ -501,8 +517,10 @@ func (r *rackRig) survivor() string {
 			r.putOn(p, 2, fill(10))
 			r.ok(p.Close())
 		}
-		r.create(api.CreateOptions{Force: true})
-		r.ok(r.activate().Close())
+		if anew {
+			r.create(api.CreateOptions{Force: true})
+			r.ok(r.activate().Close())
+		}
 	})
 	return name
 }
@@ -607,4 +625,29 @@ func TestOverheadOfSeveralDrives(t *testing.T) {
 			t.Errorf("%d drives of %d bytes and more cost %.2f %%", len(sizes), sizes[0], share)
 		}
 	}
+}
+
+// A pool may have as many drives as the superblock has room for.
+func TestMostDrives(t *testing.T) {
+	r := newRackRig(t, 1, 12*mib, omf.MaxDrives-8, 8)
+	r.run(func() {
+		r.create(api.CreateOptions{})
+		p := r.activate()
+		drives := make(map[uint16]bool)
+		for i := range 2 * omf.MaxDrives {
+			id := r.putClass(p, api.Class(i%2), 100)
+			o, _ := p.table.Lookup(id)
+			drives[o.Extent.Drive] = true
+		}
+		if len(drives) < omf.MaxDrives/2 {
+			t.Errorf("objects lie on %d of %d drives", len(drives), omf.MaxDrives)
+		}
+		r.ok(p.Close())
+		paths := r.paths()
+		slices.Reverse(paths)
+		p, err := r.activateOn(paths, api.ActivateOptions{})
+		r.ok(err)
+		r.ok(p.Destroy(bg))
+		r.create(api.CreateOptions{})
+	})
 }

@@ -25,12 +25,17 @@ type worker struct {
 	p   *mpool.Pool
 	m   *model
 
-	staging bool // the pool has that class
+	staging bool       // the pool has that class
+	only    *api.Class // if set, objects of this class only are made and used
 }
 
 // options draws those of an allocation.
 func (w *worker) options(capacity int64, tag uint64) api.AllocOptions {
 	o := api.AllocOptions{Capacity: capacity, Tag: tag}
+	if w.only != nil {
+		o.Class = *w.only
+		return o
+	}
 	if w.staging && w.rng.IntN(2) == 0 {
 		o.Class, o.Fallback = api.ClassStaging, w.rng.IntN(2) == 0
 	}
@@ -181,7 +186,7 @@ func (w *worker) putMany() {
 func pick[T any](w *worker, objects map[layout.ObjectID]T, ok func(T) bool) layout.ObjectID {
 	var ids []layout.ObjectID
 	for id, o := range objects { // order does not matter: sorted below
-		if int(id.Counter())%workers == w.n && ok(o) {
+		if int(id.Counter())%workers == w.n && ok(o) && w.mine(id) {
 			ids = append(ids, id)
 		}
 	}
@@ -190,6 +195,15 @@ func pick[T any](w *worker, objects map[layout.ObjectID]T, ok func(T) bool) layo
 	}
 	slices.Sort(ids)
 	return ids[w.rng.IntN(len(ids))]
+}
+
+// mine says whether the worker uses an object of this class.
+func (w *worker) mine(id layout.ObjectID) bool {
+	if w.only == nil {
+		return true
+	}
+	info, err := w.p.Describe(ctx, id)
+	return err == nil && info.Class == *w.only
 }
 
 func (w *worker) deleteMblock() {
