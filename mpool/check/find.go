@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -212,8 +213,11 @@ func describePool(list []*device) Found {
 		f.State, f.Text = PoolGone, "the pool was destroyed; activation wipes what is left of it"
 	case len(missing) > 0:
 		f.State, f.Text = PoolIncomplete, strings.Join(missing, ", ")+" not found"
-		if c.sb.Generation == 1 && c.deviceAt(int(c.sb.MetaSlot)) == nil {
-			f.Text += "; the pool was never activated: a creation that was cut off leaves this"
+		if c.deviceAt(int(c.sb.MetaSlot)) == nil {
+			f.Text += "; there is no pool without its metadata drive, " + strconv.Itoa(int(c.sb.MetaSlot))
+			if c.sb.Generation == 1 {
+				f.Text += ": a creation that was cut off leaves this"
+			}
 		}
 	}
 	return f

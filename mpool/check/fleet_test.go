@@ -322,3 +322,27 @@ func TestFleetDevices(t *testing.T) {
 	}
 	golden(t, "fleet-device.golden", plainText(out.String()))
 }
+
+// The two logs of a container lie on one drive.
+//
+// proves S45
+func TestFleetContainerApart(t *testing.T) {
+	f := newFleet(t)
+	meta := &fixture{disk: f.disks[0]}
+	meta.learn(t)
+	for _, o := range meta.objects {
+		if o.Partner == 0 || o.ID > o.Partner {
+			continue
+		}
+		const free = fleetDisk/2/page - fleetDisk/2/page%16
+		meta.record(t, func(r *omf.Record) {
+			r.Relocate(o.ID, o.Birth, layout.Extent{Drive: 1 - o.Extent.Drive, Start: free, Blocks: o.Extent.Blocks})
+		})
+		r := run(t, f.disks...)
+		if got := codes(r.Problems); !strings.HasPrefix(got, times(2, check.PartnerLink)) {
+			t.Errorf("%q: %v", got, r.Problems)
+		}
+		return
+	}
+	t.Fatal("there is no container")
+}

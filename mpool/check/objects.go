@@ -114,6 +114,8 @@ func (c *checker) partner(st *state, o *layout.Object) {
 		c.problem(c.place(o, PartnerLink, "the container's other log, %v, does not live", o.Partner))
 	case o.Partner == o.ID || other.Partner != o.ID:
 		c.problem(c.place(o, PartnerLink, "the container's other log is %v; that one's is %v", o.Partner, other.Partner))
+	case other.Extent.Drive != o.Extent.Drive:
+		c.problem(c.place(o, PartnerLink, "the container's other log, %v, lies on another drive, %d", o.Partner, other.Extent.Drive))
 	}
 }
 

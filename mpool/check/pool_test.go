@@ -57,7 +57,7 @@ func run(t *testing.T, disks ...*devsim.Disk) check.Report {
 	for i := range disks {
 		names = append(names, fmt.Sprintf("d%d", i))
 	}
-	r, err := check.Run(bg, names, check.Options{Data: true, Open: opener(disks...)})
+	r, err := check.Run(bg, names, check.Options{Data: true, Reads: 2, Open: opener(disks...)})
 	if err != nil {
 		t.Fatal(err)
 	}

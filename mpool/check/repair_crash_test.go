@@ -83,6 +83,10 @@ func cutRepair(t *testing.T, name string, disks ...*devsim.Disk) int {
 	if len(list) == 0 {
 		return 0
 	}
+	var base [2][]*devsim.Disk
+	for _, d := range disks {
+		base[0], base[1] = append(base[0], volatile(t, d, 512)), append(base[1], volatile(t, d, page))
+	}
 	moments := 0
 	for at := 1; ; at++ {
 		for seed := range *cutSeeds {
@@ -93,7 +97,7 @@ func cutRepair(t *testing.T, name string, disks ...*devsim.Disk) int {
 			c := &cutter{at: at}
 			after := make([]*devsim.Disk, len(disks))
 			for i := range disks {
-				after[i] = volatile(t, disks[i], 512+3584*(seed%2))
+				after[i] = base[seed%2][i].Clone()
 			}
 			_, err := check.Repair(bg, names(len(after)), check.Options{
 				OpenTarget: targets(devsim.OpenOptions{OnIO: c.onIO}, new([]written), after...),

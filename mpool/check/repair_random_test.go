@@ -55,7 +55,7 @@ func TestRepairRandom(t *testing.T) {
 	disk, used := newSmall(t)
 	places := redundant(t, disk, used)
 	mended := uint64(0)
-	for seed := range *agreeSeeds {
+	for seed := range *agreeSeeds / 2 {
 		rng := rand.New(rand.NewPCG(seed, 12))
 		program := make([]byte, 12*(1+rng.IntN(4)))
 		_, err := io.ReadFull(dice{rng}, program)
@@ -73,10 +73,10 @@ func TestRepairRandom(t *testing.T) {
 			t.Fatalf("seed %d: %x", seed, program)
 		}
 	}
-	if mended == 0 || mended == *agreeSeeds {
-		t.Fatalf("%d of %d were mended", mended, *agreeSeeds)
+	if mended == 0 || mended == *agreeSeeds/2 {
+		t.Fatalf("%d of %d were mended", mended, *agreeSeeds/2)
 	}
-	t.Logf("%d of %d were mended", mended, *agreeSeeds)
+	t.Logf("%d of %d were mended", mended, *agreeSeeds/2)
 }
 
 // The same with several drives, of which some are behind.
@@ -85,7 +85,7 @@ func TestRepairRandom(t *testing.T) {
 func TestRepairRandomFleet(t *testing.T) {
 	plain := newFleet(t)
 	mended := 0
-	for seed := range *agreeSeeds / 2 {
+	for seed := range *agreeSeeds / 4 {
 		rng := rand.New(rand.NewPCG(seed, 13))
 		f := *plain
 		f.disks = nil
