@@ -352,13 +352,18 @@ func (p *Pool) remove(ctx context.Context, op string, objects ...*object) error 
 }
 
 func (o *object) startRemove(op string) (layout.Object, error) {
+	notCommitted := &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "the object is not committed; abort it"}
+	// First, as others who leave it to the caller change nothing about that.
+	if st, _ := o.snapshot(); st < committed {
+		return layout.Object{}, notCommitted
+	}
 	if err := o.startDelete(op); err != nil {
 		return layout.Object{}, err
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.state != committed || o.log.opens > 0 || o.log.busy {
-		err := &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "the object is not committed; abort it"}
+		err := notCommitted
 		if o.state == committed {
 			err.Code, err.Detail = api.EBUSY, "the log is open"
 		}

@@ -218,10 +218,7 @@ func (p *Pool) DeleteMDC(ctx context.Context, id layout.ObjectID) error {
 // Append implements [api.MDC].
 func (c *container) Append(ctx context.Context, record []byte, sync bool) error {
 	const op = "mdc append"
-	if err := c.ended.check(op, c.logs[0].id); err != nil {
-		return err
-	}
-	if err := c.logs[0].pool.writable(op); err != nil {
+	if err := c.writable(op); err != nil {
 		return err
 	}
 	c.logs[0].pool.fence.touch()
@@ -237,14 +234,69 @@ func (c *container) Append(ctx context.Context, record []byte, sync bool) error 
 	return ioError(op, c.logs[0].drive.dev, err)
 }
 
+// usable refuses calls on a container that is closed, or whose pool is.
+func (c *container) usable(op string) error {
+	if err := c.ended.check(op, c.logs[0].id); err != nil {
+		return err
+	}
+	return c.logs[0].pool.alive(op)
+}
+
+// writable refuses what writes in a read-only pool, too: somebody else may have
+// the drive.
+func (c *container) writable(op string) error {
+	if err := c.usable(op); err != nil {
+		return err
+	}
+	return c.logs[0].pool.writable(op)
+}
+
+// Sync implements [api.MDC].
+func (c *container) Sync(ctx context.Context) error {
+	const op = "mdc sync"
+	if err := c.writable(op); err != nil {
+		return err
+	}
+	return ioError(op, c.logs[0].drive.dev, c.MDC.Sync(ctx))
+}
+
+const opContainerCompact = "mdc compact"
+
+// CompactStart implements [api.MDC].
+func (c *container) CompactStart(ctx context.Context) error {
+	if err := c.writable(opContainerCompact); err != nil {
+		return err
+	}
+	return ioError(opContainerCompact, c.logs[0].drive.dev, c.MDC.CompactStart(ctx))
+}
+
 // CompactAppend implements [api.MDC].
 func (c *container) CompactAppend(ctx context.Context, record []byte) error {
-	return ioError("mdc compact", c.logs[0].drive.dev, c.MDC.CompactAppend(ctx, record))
+	if err := c.writable(opContainerCompact); err != nil {
+		return err
+	}
+	return ioError(opContainerCompact, c.logs[0].drive.dev, c.MDC.CompactAppend(ctx, record))
+}
+
+// CompactEnd implements [api.MDC].
+func (c *container) CompactEnd(ctx context.Context) error {
+	if err := c.writable(opContainerCompact); err != nil {
+		return err
+	}
+	return ioError(opContainerCompact, c.logs[0].drive.dev, c.MDC.CompactEnd(ctx))
+}
+
+// CompactAbort implements [api.MDC].
+func (c *container) CompactAbort(ctx context.Context) error {
+	if err := c.usable(opContainerCompact); err != nil {
+		return err
+	}
+	return ioError(opContainerCompact, c.logs[0].drive.dev, c.MDC.CompactAbort(ctx))
 }
 
 // OpenRead implements [api.MDC].
 func (c *container) OpenRead(context.Context) (api.LogReader, error) {
-	if err := c.ended.check("mdc read", c.logs[0].id); err != nil {
+	if err := c.usable("mdc read"); err != nil {
 		return nil, err
 	}
 	return &containerReader{MDCReader: c.NewReader(mlog.ReaderOptions{Unsynced: true}), c: c}, nil
@@ -253,17 +305,41 @@ func (c *container) OpenRead(context.Context) (api.LogReader, error) {
 // containerReader reads the active log's records.
 type containerReader struct {
 	*mlog.MDCReader
-	c *container
+	c     *container
+	ended handleEnd
+}
+
+func (r *containerReader) usable(op string) error {
+	if err := r.ended.check(op, r.c.logs[0].id); err != nil {
+		return err
+	}
+	return r.c.logs[0].pool.alive(op)
 }
 
 // Next implements [api.LogReader].
 func (r *containerReader) Next(ctx context.Context, p []byte) (int, error) {
+	if err := r.usable("mlog read"); err != nil {
+		return 0, err
+	}
 	n, err := r.MDCReader.Next(ctx, p)
 	return n, r.c.logs[0].pool.corrupted(err)
 }
 
+// Seek implements [api.LogReader].
+func (r *containerReader) Seek(ctx context.Context, record uint64) error {
+	if err := r.usable("mlog seek"); err != nil {
+		return err
+	}
+	return r.MDCReader.Seek(ctx, record)
+}
+
 // Close implements [api.LogReader].
-func (r *containerReader) Close() error { return r.MDCReader.Close() }
+func (r *containerReader) Close() error {
+	if err := r.ended.end("mlog close", r.c.logs[0].id); err != nil {
+		return err
+	}
+	return r.MDCReader.Close()
+}
 
 // Close implements [api.MDC]. It is closed whatever happens, as a log is.
 func (c *container) Close(ctx context.Context) error {

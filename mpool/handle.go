@@ -20,10 +20,13 @@ type handle struct {
 
 func (h *handle) base() *handle { return h }
 
-// live returns the object, or EBADF after the handle has ended.
+// live returns the object, or EBADF after the handle or the pool has ended.
 func (h *handle) live(op string) (*object, error) {
 	if h.ended.Load() {
 		return nil, &api.Error{Code: api.EBADF, Op: op, Object: h.obj.id, Detail: "the handle was put, aborted or deleted"}
+	}
+	if err := h.obj.pool.alive(op); err != nil {
+		return nil, err
 	}
 	return h.obj, nil
 }
@@ -81,6 +84,9 @@ func (h *handle) Delete(ctx context.Context) error {
 
 // end ends the handle if f succeeds; while f runs nobody else can end it.
 func (h *handle) end(op string, f func(*object) error) error {
+	if err := h.obj.pool.alive(op); err != nil {
+		return err
+	}
 	if h.ended.Swap(true) {
 		return &api.Error{Code: api.EBADF, Op: op, Object: h.obj.id, Detail: "the handle was put, aborted or deleted"}
 	}

@@ -428,6 +428,9 @@ func (r *logReader) Seek(ctx context.Context, record uint64) error {
 	if err := r.ended.check("mlog seek", r.obj.id); err != nil {
 		return err
 	}
+	if err := r.obj.pool.alive("mlog seek"); err != nil {
+		return err
+	}
 	return r.obj.pool.corrupted(r.Reader.Seek(ctx, record))
 }
 
