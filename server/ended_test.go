@@ -129,6 +129,17 @@ func TestExecKeepsSession(t *testing.T) {
 	}
 }
 
+// A process's name is its own choice; what is shown of it is printable.
+func TestPrintableNames(t *testing.T) {
+	for name, want := range map[string]string{
+		"mpoolctl": "mpoolctl", "": "", "a b)": "a b)", "\x1b[2J\n": "?[2J?", "caf\xe9": "caf?", "日本": "日本",
+	} {
+		if got := printable(name); got != want {
+			t.Errorf("%q is shown as %q, want %q", name, got, want)
+		}
+	}
+}
+
 // early is a source of news that a test tells.
 type early struct{ died chan func(uhandle.Death) }
 

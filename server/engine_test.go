@@ -295,3 +295,53 @@ func TestScribbler(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What the engine finds wrong on a drive is told with the pool's name, once in a
+// while however often it is seen.
+func TestCorruptionIsTold(t *testing.T) {
+	r := newEngineRig(t)
+	ctx := context.Background()
+	c := r.dial()
+	p := r.open(c)
+	if err := c.RenamePool(ctx, "data", "renamed"); err != nil {
+		t.Fatal(err)
+	}
+	data := bytes.Repeat([]byte("what is written here is found again"), 1000)
+	b := must[api.Mblock](t)(p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(len(data))}))
+	if _, err := b.Write(ctx, data); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	path := must[api.PoolInfo](t)(p.Info(ctx)).Drives[0].Path
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	at := bytes.Index(must[[]byte](t)(os.ReadFile(path)), data[:4096])
+	if at < 0 {
+		t.Fatal("the data is not on the drive")
+	}
+	if _, err := f.WriteAt([]byte("!"), int64(at+5000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		_, err := b.ReadAt(make([]byte, len(data)), 0)
+		want(t, api.ECORRUPT, err)
+	}
+	var told []ioctl.Event
+	for _, e := range r.raw().events(ioctl.EventNext{}).Events {
+		if e.Type == ioctl.EventCorruption {
+			told = append(told, e)
+		}
+	}
+	if len(told) != 1 || told[0].Pool != "renamed" || told[0].Object != b.ID() || told[0].Device != path ||
+		told[0].Offset != int64(at+4096) || told[0].Text == "" {
+		t.Errorf("%+v; want one of %v at %d of %s", told, b.ID(), at+4096, path)
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +23,7 @@ type peer struct {
 	uid    uint32
 	gid    uint32
 	groups []uint32 // supplementary
-	comm   string   // its name, for logs
+	comm   string   // its name, printable
 	admin  bool     // root, or the daemon's own user
 
 	// accepted is when the session began: see uhandle.Ticks.
@@ -85,9 +87,19 @@ func identify(conn *net.UnixConn, noPeerPidfd bool) (*peer, error) {
 	p.pid, p.uid, p.gid = cred.Pid, cred.Uid, cred.Gid
 	p.admin = p.uid == 0 || p.uid == uint32(os.Geteuid())
 	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.pid)); err == nil {
-		p.comm = strings.TrimSuffix(string(comm), "\n")
+		p.comm = printable(strings.TrimSuffix(string(comm), "\n"))
 	}
 	return p, nil
+}
+
+// printable makes a name that a process has chosen fit for a terminal.
+func printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, name)
 }
 
 // peerGroups returns the supplementary groups the peer had when it connected,
