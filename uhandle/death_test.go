@@ -1,8 +1,11 @@
 package uhandle
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -141,7 +144,7 @@ func TestTheLivingAreNotDead(t *testing.T) {
 	})
 	t.Run("first thread", func(t *testing.T) {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), childEnv+"=1")
+		cmd.Env = append(os.Environ(), childEnv+"=thread")
 		o := begin(t, cmd)
 		v, acted, times := o.vigil(Pidfd{})
 		if st, err := o.p.stat(); err != nil || !st.exiting() {
@@ -158,6 +161,37 @@ func TestTheLivingAreNotDead(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+// Who may not know the status of a process does not take it for 0.
+//
+// proves S33
+func TestStatusIsNotGuessed(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to become another user")
+	}
+	told := kernelTellsReaped(t)
+	for _, reaped := range []bool{false, true} {
+		o := shell(t, "exit 7")
+		cmd := exec.Command(os.Args[0], strconv.Itoa(o.cmd.Process.Pid))
+		cmd.Env = append(os.Environ(), childEnv+"=stranger")
+		stranger := begin(t, cmd)
+		o.tell()
+		want := Death{DetectedBy: "pidfd"}
+		_, acted, _ := o.vigil(Pidfd{})
+		soon(t, "it is dead", acted)
+		if reaped {
+			o.wait()
+			if told {
+				want.Cause, want.Code = CauseExit, 7
+			}
+		}
+		stranger.tell()
+		got, err := stranger.out.ReadString('\n')
+		if strings.TrimSpace(got) != fmt.Sprintf("%+v", want) {
+			t.Errorf("reaped %v: %q, %v, want %+v", reaped, got, err, want)
+		}
+	}
 }
 
 // second is a source of a test's, which notices when it is told.

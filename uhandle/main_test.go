@@ -2,11 +2,13 @@ package uhandle
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,12 +17,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childEnv makes a process of the test's binary one whose first thread ends.
+// childEnv says what a process of the test's binary is to be.
 const childEnv = "MPOOL_UHANDLE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childEnv) != "" {
+	switch os.Getenv(childEnv) {
+	case "thread":
 		loseFirstThread()
+		return
+	case "stranger":
+		watchAsStranger()
 		return
 	}
 	goleak.VerifyTestMain(m)
@@ -52,6 +58,31 @@ func loseFirstThread() {
 		_, _, _ = unix.Syscall(unix.SYS_EXIT, 0, 0, 0)
 	}
 	select {}
+}
+
+// watchAsStranger watches a process that its user may not look into, and says
+// how it ended.
+func watchAsStranger() {
+	pid, err := strconv.Atoi(os.Args[1])
+	if err == nil {
+		err = errors.Join(syscall.Setgroups(nil), syscall.Setgid(65534), syscall.Setuid(65534))
+	}
+	if err != nil {
+		panic(err)
+	}
+	p, err := Open(int32(pid))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("ready")
+	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+		panic(err)
+	}
+	v, err := Watch(p, []Source{Pidfd{}}, func(string) {})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("%+v\n", v.Verdict())
 }
 
 // offspring is a process that says when it is there and ends when it is told.
