@@ -303,7 +303,11 @@ func listOpen(r *request, m *ioctl.ListOpen) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &listRef{common: common{ref: p}, turn: newTurn()}
+	if r.s.lists.Add(1) > maxLists {
+		r.s.lists.Add(-1)
+		return nil, api.Errorf(api.EAGAIN, "", "the session reads %d lists, as many as it may", maxLists)
+	}
+	l := &listRef{common: common{ref: p}, turn: newTurn(), open: &r.s.lists}
 	// The iteration goes on in later requests: it lives with the session.
 	l.next, l.stop = iter.Pull2(p.pool.pool.Objects(r.s.ctx, m.Filter))
 	h, err := r.giveChild(kindList, l)

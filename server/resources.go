@@ -145,12 +145,18 @@ type listRef struct {
 	turn turn // an iterator is not for concurrent use
 	next func() (api.ObjectInfo, error, bool)
 	stop func()
+	open *atomic.Int32 // lists of the session
 }
+
+// maxLists is how many lists a session may read at one time: each has a piece
+// of the pool's table at hand, and the names of all uncommitted objects.
+const maxLists = 16
 
 func (l *listRef) object() layout.ObjectID { return 0 }
 
 func (l *listRef) close(context.Context) error { // nobody uses it any more
 	l.stop()
+	l.open.Add(-1)
 	return nil
 }
 

@@ -42,6 +42,7 @@ type session struct {
 	greeted   atomic.Bool   // hello was said; peer is set before
 	taken     atomic.Uint64 // requests
 	aborted   atomic.Uint64 // uncommitted objects, when it had ended
+	lists     atomic.Int32  // that it reads
 
 	mu sync.Mutex
 	// +checklocks:mu
