@@ -40,7 +40,7 @@ func gather(ctx context.Context, nameOrUUID string, devices []string, opt Option
 	s := &survey{name: nameOrUUID, all: len(devices) == 0}
 	if s.all {
 		var err error
-		if devices, err = blockDevices(); err != nil {
+		if devices, err = opt.Devices(); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -19,6 +19,8 @@ type Options struct {
 	Sched *sched.Sched
 	// Open opens a drive; nil: bdev.Open.
 	Open func(ctx context.Context, path string, readOnly bool) (*bdev.Drive, error)
+	// Devices lists the host's block devices; nil: those of /sys/class/block.
+	Devices func() ([]string, error)
 	// Rand gives UUIDs their bits; nil: crypto/rand.
 	Rand io.Reader
 	// MetadataBytes is the size of each of the two metadata logs at creation;
@@ -42,6 +44,9 @@ func (o Options) withDefaults() Options {
 		o.Open = func(ctx context.Context, path string, readOnly bool) (*bdev.Drive, error) {
 			return bdev.Open(ctx, s, path, bdev.OpenOptions{ReadOnly: readOnly, Shared: readOnly})
 		}
+	}
+	if o.Devices == nil {
+		o.Devices = blockDevices
 	}
 	if o.Rand == nil {
 		o.Rand = rand.Reader
