@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/sched"
 )
 
 // Inherit makes a listener of a socket that the process was started with: a
@@ -41,6 +44,26 @@ func Inherit(f *os.File) (l *Listener, early bool, err error) {
 		return nil, false, errors.Join(err, u.Close())
 	}
 	return &Listener{UnixListener: u, path: u.Addr().String()}, passes == 0, nil
+}
+
+// turnAwayTime bounds how long TurnAway takes.
+const turnAwayTime = 50 * time.Millisecond
+
+// TurnAway closes the connections that wait to be accepted: a daemon that cannot
+// serve them and inherited their socket does not let them wait for the next one.
+// The listener is not served.
+func (l *Listener) TurnAway() {
+	var clock *sched.Sched // the machine's
+	if err := l.SetDeadline(clock.Now().Add(turnAwayTime)); err != nil {
+		return // it is closed
+	}
+	for {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return // none is left, or it is enough
+		}
+		_ = conn.Close() // nothing was said
+	}
 }
 
 // checkInherited says why a descriptor is not the socket that is wanted.

@@ -222,3 +222,34 @@ func TestActivateFlagWins(t *testing.T) {
 		t.Errorf("activates %+v, want %+v", c.Activate, want)
 	}
 }
+
+// No text crashes the reader, each error names the file, and what is taken can
+// be printed and taken again.
+func FuzzConfig(f *testing.F) {
+	f.Add("log_level = 'info'\n[limits]\nrequests = 8\n")
+	f.Add("activate = [{pool = 'a', devices = ['/x']}, {pool = ''}]\nengine.io = 'x'\n")
+	f.Add("[[owner]]\npool = 'p'\nuid = 'root'\nowner = 'o'\n[[owner]]\nuid = 1\n")
+	f.Add("a.b.c = 1\n[a]\nb = 2\n[[a.b]]\n\"q\\u00e9\" = \"\"\"\nx\"\"\"\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		c := defaults()
+		if err := c.decode("FILE", []byte(text)); err != nil {
+			for l := range strings.Lines(err.Error()) {
+				if strings.HasPrefix(l, "FILE") {
+					return
+				}
+			}
+			t.Fatalf("does not name the file: %v", err)
+		}
+		var once, twice bytes.Buffer
+		if err := c.print(&once); err != nil {
+			t.Fatal(err)
+		}
+		again := defaults()
+		if err := again.decode("FILE", once.Bytes()); err != nil {
+			t.Fatalf("%v:\n%s", err, once.String())
+		}
+		if err := again.print(&twice); err != nil || once.String() != twice.String() {
+			t.Fatalf("%v:\n%s\nbecame\n%s", err, once.String(), twice.String())
+		}
+	})
+}

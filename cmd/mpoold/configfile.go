@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"slices"
@@ -25,22 +26,34 @@ func load(path string) (config, error) {
 	if path == "" {
 		return c, nil
 	}
-	b, err := os.ReadFile(path)
+	b, err := readConfig(path)
 	if err != nil {
 		return c, fmt.Errorf("read configuration: %w", err)
 	}
-	if len(b) > maxConfig {
-		return c, fmt.Errorf("read configuration %s: it has %d bytes; at most %d are read", path, len(b), maxConfig)
+	return c, c.decode(path, b)
+}
+
+// readConfig reads a file of at most maxConfig bytes.
+func readConfig(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
+	b, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err == nil && len(b) > maxConfig {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxConfig)
+	}
+	return b, errors.Join(err, f.Close())
+}
+
+// decode takes what a file says over what the configuration is.
+func (c *config) decode(path string, b []byte) error {
 	d := toml.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return c, decodeError(path, err)
+	if err := d.Decode(c); err != nil {
+		return decodeError(path, err)
 	}
 	problems := c.problems()
-	if len(problems) == 0 {
-		return c, nil
-	}
 	lines := keyLines(b)
 	slices.SortStableFunc(problems, func(a, b problem) int {
 		return cmp.Compare(lineOf(lines, a.key), lineOf(lines, b.key))
@@ -49,7 +62,7 @@ func load(path string) (config, error) {
 	for i, p := range problems {
 		errs[i] = fmt.Errorf("%s: %v", place(path, lineOf(lines, p.key)), p)
 	}
-	return c, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // place names a line of a file.

@@ -39,6 +39,7 @@ func (d *daemon) serve(c *config) (err error) {
 		return d.stopAsked(srv, pools)
 	}
 	if err != nil {
+		in.turnAway()
 		return errors.Join(err, d.stop(srv, pools))
 	}
 	l, err := in.listen(c)

@@ -161,6 +161,48 @@ func TestStopWithStalledDrive(t *testing.T) {
 	}
 }
 
+// Metrics are there while the drive with the metadata stalls and an administrator
+// waits for it.
+//
+// proves S42
+func TestMetricsWhileMetadataStalls(t *testing.T) {
+	loopdev.RequireRoot(t)
+	t.Parallel()
+	dir := shortDir(t)
+	socket, metrics := filepath.Join(dir, "s"), filepath.Join(dir, "m")
+	faulty := faultfs.New(t, 64<<20, faultfs.Options{})
+	d := spawn(t, socket, "--metrics", metrics)
+	p := pool(t, socket, faulty.Path)
+	release := faulty.Stall(faultfs.Stall{Code: bdev.OpFlush})
+	defer release()
+	c := dial(t, socket)
+	label := "x"
+	changed, added := make(chan error, 1), make(chan error, 1)
+	go func() { changed <- c.SetPool(context.Background(), "data", api.PoolSettings{Label: &label}) }()
+	faulty.Waiting(t, 1)
+	go func() {
+		_, err := p.AddOwner(context.Background(), "web", 0)
+		added <- err
+	}()
+	d.signal(t, syscall.SIGHUP) // which reads the owners
+	d.says(t, "configuration read again")
+	begin := time.Now()
+	if text := scrape(t, metrics); !strings.Contains(text, `mpool_pool_health{health="optimal",pool="data"} 1`) {
+		t.Errorf("metrics are:\n%s", text)
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("metrics took %v", took)
+	}
+	release()
+	for _, done := range []chan error{changed, added} {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	d.signal(t, syscall.SIGTERM)
+	d.wait(t, stopTime, exitClean)
+}
+
 // scrape reads the metrics from a Unix socket.
 func scrape(t *testing.T, path string) string {
 	t.Helper()

@@ -65,3 +65,11 @@ func (e *entrance) release() error {
 	}
 	return e.claim.Release()
 }
+
+// turnAway sends those away who wait on an inherited socket for a daemon that
+// will not serve them.
+func (e *entrance) turnAway() {
+	if e.inherited != nil {
+		e.inherited.TurnAway()
+	}
+}

@@ -216,6 +216,31 @@ func TestSocketWithoutCredentials(t *testing.T) {
 	d.wait(t, 10*time.Second, exitClean)
 }
 
+// Who waits on a socket of systemd's for a daemon that cannot start is sent away
+// and does not wait for a better one.
+func TestSocketActivationFails(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	f := seqpacket(t, path, unix.SOCK_SEQPACKET, true)
+	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	d := activateProcess(t, []*os.File{f}, "--activate", "data@"+path+".none")
+	d.wait(t, 10*time.Second, exitFail)
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("it still waits: %d, %v", n, err)
+	}
+	// The next daemon serves on it.
+	d = activateProcess(t, []*os.File{f})
+	_ = dial(t, path).Close()
+	d.signal(t, syscall.SIGTERM)
+	d.wait(t, 10*time.Second, exitClean)
+}
+
 // A descriptor that is no such socket is told for what it is.
 func TestSocketActivationErrors(t *testing.T) {
 	dir := shortDir(t)
