@@ -64,7 +64,7 @@ func gather(ctx context.Context, nameOrUUID string, devices []string, opt Option
 		return nil, nil, err
 	}
 	if len(paths) == 0 {
-		return nil, nil, api.Errorf(api.ESTATE, opActivate, "no device carries a drive of the pool's drive table%s", s.unseenText())
+		return nil, nil, api.Errorf(api.ESTATE, opActivate, "no device carries a drive of the pool's drive table%s", s.clues())
 	}
 	m, err := claim(ctx, paths, sb, opt)
 	return m, s, err
@@ -75,7 +75,7 @@ func (m *members) activate(ctx context.Context, s *survey, o api.ActivateOptions
 	if err := m.finishDestroy(ctx); err != nil {
 		return nil, err
 	}
-	if err := m.complete(o.Force, s.unseenText()); err != nil {
+	if err := m.complete(o.Force, s.clues()); err != nil {
 		return nil, err
 	}
 	whole := len(m.absent) == 0

@@ -40,8 +40,9 @@ type survey struct {
 	all    bool   // all devices of the host are looked at
 	looked int
 	found  []sighting
-	reason error   // the most telling reason why a device shows no superblock
-	blind  []error // why devices could not be looked at
+	reason error    // the most telling reason why a device shows no superblock
+	blind  []error  // why devices could not be looked at
+	broken []string // devices that had superblocks of which none is whole
 }
 
 // sighting is a device with a superblock.
@@ -72,6 +73,9 @@ func (s *survey) look(ctx context.Context, path string, opt Options) error {
 	case code == api.ECORRUPT, errors.Is(err, omf.ErrNoSuperblock), errors.Is(err, omf.ErrVersion):
 		s.looked++
 		s.because(err)
+		if code == api.ECORRUPT {
+			s.broken = append(s.broken, path)
+		}
 	default:
 		s.unseen(err)
 	}
@@ -127,6 +131,15 @@ func (s *survey) unseenText() string {
 		more = fmt.Sprintf(", and %d more", n)
 	}
 	return fmt.Sprintf("; %d could not be looked at (%s%s)", len(s.blind), strings.Join(names, ", "), more)
+}
+
+// clues says of which devices nothing is known that may be the pool's, or "".
+func (s *survey) clues() string {
+	text := s.unseenText()
+	if len(s.broken) > 0 {
+		text += fmt.Sprintf("; no superblock copy is whole on %s", strings.Join(s.broken, ", "))
+	}
+	return text
 }
 
 // reasonOf is an error's reason without what it was tried on.

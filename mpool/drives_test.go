@@ -306,6 +306,26 @@ func TestTwoCopiesOfOneDrive(t *testing.T) {
 	}
 }
 
+// proves S2 S3: a drive without a whole superblock is missing, and the device is
+// named that may be it.
+func TestDriveWithoutSuperblock(t *testing.T) {
+	for i := range 3 {
+		r := newRackRig(t, 1, 16*mib, 2, 1)
+		r.run(func() {
+			r.create(api.CreateOptions{})
+			r.ok(r.activate().Close())
+			for _, off := range []int64{0, mib, 16*mib - 4096} {
+				r.disks[i].FlipBit(off+200, 1)
+			}
+			_, err := r.activateOn(r.paths(), api.ActivateOptions{})
+			r.want(api.ESTATE, err)
+			if want := "no superblock copy is whole on " + r.paths()[i]; !strings.Contains(err.Error(), want) {
+				t.Errorf("%v; want %q in it", err, want)
+			}
+		})
+	}
+}
+
 // proves S2 S3: the name in the newest superblock over all drives counts, and
 // drives that lag are brought up.
 func TestLaggingDrive(t *testing.T) {

@@ -102,7 +102,7 @@ func (m *members) close(opt Options) error {
 
 // complete says why the pool cannot be activated from the drives that are
 // there. With force only the metadata drive must be.
-func (m *members) complete(force bool, unseen string) error {
+func (m *members) complete(force bool, clues string) error {
 	meta := m.meta()
 	for _, e := range m.absent {
 		if e.Slot != m.sb.MetaSlot {
@@ -112,7 +112,7 @@ func (m *members) complete(force bool, unseen string) error {
 		if m.sb.Generation == 1 {
 			why = "the pool was never activated: if its creation was cut off, create it again with --force"
 		}
-		return api.Errorf(api.ESTATE, opActivate, "the metadata drive is missing, %s; %s%s", describeDrive(e), why, unseen)
+		return api.Errorf(api.ESTATE, opActivate, "the metadata drive is missing, %s; %s%s", describeDrive(e), why, clues)
 	}
 	if meta == nil {
 		return api.Errorf(api.ECORRUPT, opActivate, "the metadata drive is not where the drive table has it")
@@ -128,7 +128,7 @@ func (m *members) complete(force bool, unseen string) error {
 		}
 	}
 	if len(m.absent) > 0 && !force {
-		return api.Errorf(api.ESTATE, opActivate, "missing: %s; --force activates the pool read-only without%s", m.absentText(), unseen)
+		return api.Errorf(api.ESTATE, opActivate, "missing: %s; --force activates the pool read-only without%s", m.absentText(), clues)
 	}
 	return nil
 }
