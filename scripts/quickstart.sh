@@ -25,11 +25,10 @@ if ! command -v go >/dev/null; then
 	exit 1
 fi
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/mpool-quickstart.XXXXXX")
-export MPOOL_SOCKET=$work/mpoold.sock
-image=$work/drive.img
+work=
 loop=
 daemon=
+putter=
 
 # stop_daemon ends the daemon with a signal and waits until it is gone.
 stop_daemon() {
@@ -39,24 +38,57 @@ stop_daemon() {
 	daemon=
 }
 
+# attached lists the loop devices on the image.
+attached() { losetup --noheadings --output NAME --associated "$image" 2>/dev/null; }
+
+# detach detaches them and waits until they are: the kernel may still be ending
+# the I/O of a daemon that was killed.
+detach() {
+	local device i
+	for device in $(attached); do losetup --detach "$device" || true; done
+	for ((i = 0; i < 100; i++)); do
+		[ -n "$(attached)" ] || return 0
+		sleep 0.05
+	done
+}
+
+# cleanup ends what was started and removes what was made. A second interrupt
+# does not stop it. The loop device is found by its file: an interrupt may come
+# before its name is known.
 cleanup() {
 	local code=$?
-	trap - EXIT INT TERM HUP
+	trap - EXIT
+	trap '' INT TERM HUP PIPE
 	if $keep && [ $code -eq 0 ]; then exit 0; fi
-	if [ $code -ne 0 ] && [ -f "$work/mpoold.log" ]; then
+	# When a command has ended by itself at an interrupt, which goes to everybody,
+	# the shell knows of its failure only. The daemon knows more.
+	if [ $code -eq 1 ] && grep -qs signal=interrupt "$work/mpoold.log"; then code=130; fi
+	if [ $code -gt 0 ] && [ $code -lt 128 ] && [ -s "$work/mpoold.log" ]; then
 		echo "quickstart.sh: failed; the daemon's log ends with:" >&2
 		tail -n 20 "$work/mpoold.log" >&2
 	fi
-	[ -z "${putter:-}" ] || kill "$putter" 2>/dev/null || true
+	if [ -n "$putter" ]; then
+		kill -KILL "$putter" 2>/dev/null || true
+		wait "$putter" 2>/dev/null || true
+	fi
 	stop_daemon KILL
-	[ -z "$loop" ] || losetup --detach "$loop" || true
-	rm -rf "$work"
+	if [ -n "$work" ] && [ "$(id -u)" -eq 0 ]; then
+		detach
+	fi
+	[ -z "$work" ] || rm -rf "$work"
 	exit $code
 }
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
+work=$(mktemp -d "${TMPDIR:-/tmp}/mpool-quickstart.XXXXXX")
+export MPOOL_SOCKET=$work/mpoold.sock
+image=$work/drive.img
+if [ ${#MPOOL_SOCKET} -gt 107 ]; then
+	echo "quickstart.sh: $MPOOL_SOCKET is too long for a socket's path: set TMPDIR to a directory with a shorter one" >&2
+	exit 1
+fi
 
 step() { printf '\n-- %s\n' "$*"; }
 
@@ -123,7 +155,7 @@ drained() {
 }
 
 step "Building"
-CGO_ENABLED=0 go build -o bin/ ./cmd/...
+GOTMPDIR=$work CGO_ENABLED=0 go build -o bin/ ./cmd/...
 PATH=$root/bin:$PATH
 show mpoolctl version 2>/dev/null || true
 
@@ -132,6 +164,14 @@ tree=$(go env GOROOT)
 files=$(find "$tree" -type f | wc -l)
 bytes=$(find "$tree" -type f -printf '%s\n' | awk '{ n += $1 } END { printf "%d", n }')
 echo "$tree: $files files, $(mib "$bytes")"
+
+# On disk: the drive's image with the tree twice, and the tree read back.
+need=$((3 * (bytes + files * 4096)))
+have=$(df --block-size=1 --output=avail "$work" | tail -n 1)
+if [ "$have" -lt "$need" ]; then
+	echo "quickstart.sh: $work is on a disk with $(mib "$have") free, and $(mib "$need") are needed: set TMPDIR to a directory with more" >&2
+	exit 1
+fi
 
 step "A drive, a daemon and a pool"
 # Each file takes a whole number of zones of 64 KiB; twice, and a gigabyte.
@@ -160,7 +200,7 @@ same "mblocks stored" "$stored" "$files"
 
 step "Reading it back and comparing every byte"
 begin=$(now)
-show mpoolctl mblock get demo @tree -o "$work/manifest.back"
+show mpoolctl --quiet mblock get demo @tree -o "$work/manifest.back"
 cmp "$work/tree.manifest" "$work/manifest.back"
 show mpoolctl mblock get demo --manifest "$work/manifest.back" -o "$work/back"
 get_time=$(seconds "$begin")
@@ -207,7 +247,7 @@ show mpoolctl --quiet pool activate demo "$device"
 activate_time=$(seconds "$begin")
 check_space
 same "uncommitted bytes" "$(field uncommitted_bytes)" 0
-show mpoolctl mblock get demo @tree -o "$work/manifest.again"
+show mpoolctl --quiet mblock get demo @tree -o "$work/manifest.again"
 cmp "$work/tree.manifest" "$work/manifest.again"
 show mpoolctl mblock get demo --manifest "$work/manifest.again" -o "$work/again"
 diff -r --no-dereference "$tree" "$work/again"
