@@ -103,6 +103,9 @@ func (g *gate) init(s *sched.Sched, rank sched.Rank) {
 
 // enter waits until nobody is in. Errors: the context's, as an api error.
 func (g *gate) enter(ctx context.Context, op string) error {
+	if err := timely(ctx, op); err != nil {
+		return err
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for g.taken {

@@ -236,7 +236,7 @@ func (p *Pool) CommitMany(ctx context.Context, objects []api.Object, roots []api
 		if !ok || h.base().obj.pool != p {
 			return api.Errorf(api.EBADF, op, "object %v is not a handle of this pool", x.ID())
 		}
-		o, err := h.base().live(op)
+		o, err := h.base().live(ctx, op)
 		if err != nil {
 			return err
 		}

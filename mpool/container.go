@@ -53,7 +53,7 @@ func (p *Pool) CreateMDC(ctx context.Context, o api.AllocOptions) (layout.Object
 func (p *Pool) allocPair(ctx context.Context, op string, o api.AllocOptions) ([]*object, error) {
 	blocks, err := logBlocks(op, o)
 	if err == nil {
-		err = p.allocatable(op, o)
+		err = p.allocatable(ctx, op, o)
 	}
 	if err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func (p *Pool) findPair(op string, id layout.ObjectID) ([2]*object, error) {
 	if id.Kind() != layout.KindMlog || !id.Valid() {
 		return pair, &api.Error{Code: api.EINVAL, Op: op, Object: id, Detail: "not a metadata container's id"}
 	}
-	a, err := p.find(op, id)
+	a, err := p.find(context.Background(), op, id)
 	if err != nil {
 		return pair, err
 	}
@@ -129,7 +129,7 @@ func (p *Pool) findPair(op string, id layout.ObjectID) ([2]*object, error) {
 		a.unref()
 		return pair, &api.Error{Code: api.EINVAL, Op: op, Object: id, Detail: "the log belongs to no metadata container"}
 	}
-	b, err := p.find(op, desc.Partner)
+	b, err := p.find(context.Background(), op, desc.Partner)
 	if err != nil {
 		a.unref()
 		return pair, err
@@ -167,6 +167,9 @@ func (o *object) unclaim() {
 // OpenMDC implements [api.Pool].
 func (p *Pool) OpenMDC(ctx context.Context, id layout.ObjectID) (api.MDC, error) {
 	const op = "mdc open"
+	if err := timely(ctx, op); err != nil {
+		return nil, err
+	}
 	pair, err := p.findPair(op, id)
 	if err != nil {
 		return nil, err
@@ -203,6 +206,9 @@ func (p *Pool) OpenMDC(ctx context.Context, id layout.ObjectID) (api.MDC, error)
 // DeleteMDC implements [api.Pool].
 func (p *Pool) DeleteMDC(ctx context.Context, id layout.ObjectID) error {
 	const op = "mdc delete"
+	if err := timely(ctx, op); err != nil {
+		return err
+	}
 	pair, err := p.findPair(op, id)
 	if err != nil {
 		return err
@@ -218,7 +224,7 @@ func (p *Pool) DeleteMDC(ctx context.Context, id layout.ObjectID) error {
 // Append implements [api.MDC].
 func (c *container) Append(ctx context.Context, record []byte, sync bool) error {
 	const op = "mdc append"
-	if err := c.writable(op); err != nil {
+	if err := c.writable(ctx, op); err != nil {
 		return err
 	}
 	c.logs[0].pool.fence.touch()
@@ -234,18 +240,22 @@ func (c *container) Append(ctx context.Context, record []byte, sync bool) error 
 	return ioError(op, c.logs[0].drive.dev, err)
 }
 
-// usable refuses calls on a container that is closed, or whose pool is.
-func (c *container) usable(op string) error {
+// usable refuses calls on a container that is closed, or whose pool is, and those
+// that come too late.
+func (c *container) usable(ctx context.Context, op string) error {
 	if err := c.ended.check(op, c.logs[0].id); err != nil {
 		return err
 	}
-	return c.logs[0].pool.alive(op)
+	if err := c.logs[0].pool.alive(op); err != nil {
+		return err
+	}
+	return timely(ctx, op)
 }
 
 // writable refuses what writes in a read-only pool, too: somebody else may have
 // the drive.
-func (c *container) writable(op string) error {
-	if err := c.usable(op); err != nil {
+func (c *container) writable(ctx context.Context, op string) error {
+	if err := c.usable(ctx, op); err != nil {
 		return err
 	}
 	return c.logs[0].pool.writable(op)
@@ -254,7 +264,7 @@ func (c *container) writable(op string) error {
 // Sync implements [api.MDC].
 func (c *container) Sync(ctx context.Context) error {
 	const op = "mdc sync"
-	if err := c.writable(op); err != nil {
+	if err := c.writable(ctx, op); err != nil {
 		return err
 	}
 	return ioError(op, c.logs[0].drive.dev, c.MDC.Sync(ctx))
@@ -264,7 +274,7 @@ const opContainerCompact = "mdc compact"
 
 // CompactStart implements [api.MDC].
 func (c *container) CompactStart(ctx context.Context) error {
-	if err := c.writable(opContainerCompact); err != nil {
+	if err := c.writable(ctx, opContainerCompact); err != nil {
 		return err
 	}
 	return ioError(opContainerCompact, c.logs[0].drive.dev, c.MDC.CompactStart(ctx))
@@ -272,7 +282,7 @@ func (c *container) CompactStart(ctx context.Context) error {
 
 // CompactAppend implements [api.MDC].
 func (c *container) CompactAppend(ctx context.Context, record []byte) error {
-	if err := c.writable(opContainerCompact); err != nil {
+	if err := c.writable(ctx, opContainerCompact); err != nil {
 		return err
 	}
 	return ioError(opContainerCompact, c.logs[0].drive.dev, c.MDC.CompactAppend(ctx, record))
@@ -280,7 +290,7 @@ func (c *container) CompactAppend(ctx context.Context, record []byte) error {
 
 // CompactEnd implements [api.MDC].
 func (c *container) CompactEnd(ctx context.Context) error {
-	if err := c.writable(opContainerCompact); err != nil {
+	if err := c.writable(ctx, opContainerCompact); err != nil {
 		return err
 	}
 	return ioError(opContainerCompact, c.logs[0].drive.dev, c.MDC.CompactEnd(ctx))
@@ -288,15 +298,15 @@ func (c *container) CompactEnd(ctx context.Context) error {
 
 // CompactAbort implements [api.MDC].
 func (c *container) CompactAbort(ctx context.Context) error {
-	if err := c.usable(opContainerCompact); err != nil {
+	if err := c.usable(ctx, opContainerCompact); err != nil {
 		return err
 	}
 	return ioError(opContainerCompact, c.logs[0].drive.dev, c.MDC.CompactAbort(ctx))
 }
 
 // OpenRead implements [api.MDC].
-func (c *container) OpenRead(context.Context) (api.LogReader, error) {
-	if err := c.usable("mdc read"); err != nil {
+func (c *container) OpenRead(ctx context.Context) (api.LogReader, error) {
+	if err := c.usable(ctx, "mdc read"); err != nil {
 		return nil, err
 	}
 	return &containerReader{MDCReader: c.NewReader(mlog.ReaderOptions{Unsynced: true}), c: c}, nil
@@ -309,16 +319,19 @@ type containerReader struct {
 	ended handleEnd
 }
 
-func (r *containerReader) usable(op string) error {
+func (r *containerReader) usable(ctx context.Context, op string) error {
 	if err := r.ended.check(op, r.c.logs[0].id); err != nil {
 		return err
 	}
-	return r.c.logs[0].pool.alive(op)
+	if err := r.c.logs[0].pool.alive(op); err != nil {
+		return err
+	}
+	return timely(ctx, op)
 }
 
 // Next implements [api.LogReader].
 func (r *containerReader) Next(ctx context.Context, p []byte) (int, error) {
-	if err := r.usable("mlog read"); err != nil {
+	if err := r.usable(ctx, "mlog read"); err != nil {
 		return 0, err
 	}
 	n, err := r.MDCReader.Next(ctx, p)
@@ -327,7 +340,7 @@ func (r *containerReader) Next(ctx context.Context, p []byte) (int, error) {
 
 // Seek implements [api.LogReader].
 func (r *containerReader) Seek(ctx context.Context, record uint64) error {
-	if err := r.usable("mlog seek"); err != nil {
+	if err := r.usable(ctx, "mlog seek"); err != nil {
 		return err
 	}
 	return r.MDCReader.Seek(ctx, record)

@@ -20,23 +20,24 @@ type handle struct {
 
 func (h *handle) base() *handle { return h }
 
-// live returns the object, or EBADF after the handle or the pool has ended.
-func (h *handle) live(op string) (*object, error) {
+// live returns the object, or EBADF after the handle or the pool has ended, or
+// the context's error after that has.
+func (h *handle) live(ctx context.Context, op string) (*object, error) {
 	if h.ended.Load() {
 		return nil, &api.Error{Code: api.EBADF, Op: op, Object: h.obj.id, Detail: "the handle was put, aborted or deleted"}
 	}
 	if err := h.obj.pool.alive(op); err != nil {
 		return nil, err
 	}
-	return h.obj, nil
+	return h.obj, timely(ctx, op)
 }
 
 // ID returns the object's id; it may be called on an ended handle.
 func (h *handle) ID() layout.ObjectID { return h.obj.id }
 
 // Info implements [api.Object].
-func (h *handle) Info(context.Context) (api.ObjectInfo, error) {
-	o, err := h.live("object show")
+func (h *handle) Info(ctx context.Context) (api.ObjectInfo, error) {
+	o, err := h.live(ctx, "object show")
 	if err != nil {
 		return api.ObjectInfo{}, err
 	}
@@ -55,7 +56,7 @@ func (h *handle) Put() error {
 // Commit implements [api.Object].
 func (h *handle) Commit(ctx context.Context) error {
 	op := h.obj.id.Kind().String() + " commit"
-	o, err := h.live(op)
+	o, err := h.live(ctx, op)
 	if err != nil {
 		return err
 	}
@@ -63,15 +64,15 @@ func (h *handle) Commit(ctx context.Context) error {
 }
 
 // Abort implements [api.Object].
-func (h *handle) Abort(context.Context) error {
+func (h *handle) Abort(ctx context.Context) error {
 	op := h.obj.id.Kind().String() + " abort"
-	return h.end(op, func(o *object) error { return o.abort(op) })
+	return h.end(ctx, op, func(o *object) error { return o.abort(op) })
 }
 
 // Delete implements [api.Object].
 func (h *handle) Delete(ctx context.Context) error {
 	op := h.obj.id.Kind().String() + " delete"
-	return h.end(op, func(o *object) error {
+	return h.end(ctx, op, func(o *object) error {
 		if _, desc := o.snapshot(); desc.Partner != 0 {
 			return &api.Error{
 				Code: api.ESTATE, Op: op, Object: o.id,
@@ -83,8 +84,8 @@ func (h *handle) Delete(ctx context.Context) error {
 }
 
 // end ends the handle if f succeeds; while f runs nobody else can end it.
-func (h *handle) end(op string, f func(*object) error) error {
-	if err := h.obj.pool.alive(op); err != nil {
+func (h *handle) end(ctx context.Context, op string, f func(*object) error) error {
+	if _, err := h.live(ctx, op); err != nil {
 		return err
 	}
 	if h.ended.Swap(true) {
@@ -150,7 +151,7 @@ func (p *Pool) allocMblock(ctx context.Context, op string, id layout.ObjectID, o
 }
 
 // Mblock implements [api.Pool].
-func (p *Pool) Mblock(_ context.Context, id layout.ObjectID) (api.Mblock, error) {
+func (p *Pool) Mblock(ctx context.Context, id layout.ObjectID) (api.Mblock, error) {
 	const op = "mblock find"
 	if err := p.alive(op); err != nil {
 		return nil, err
@@ -158,7 +159,7 @@ func (p *Pool) Mblock(_ context.Context, id layout.ObjectID) (api.Mblock, error)
 	if id.Kind() != layout.KindMblock || !id.Valid() {
 		return nil, &api.Error{Code: api.EINVAL, Op: op, Object: id, Detail: "not an mblock's id"}
 	}
-	o, err := p.find(op, id)
+	o, err := p.find(ctx, op, id)
 	if err != nil {
 		return nil, err
 	}
@@ -166,8 +167,8 @@ func (p *Pool) Mblock(_ context.Context, id layout.ObjectID) (api.Mblock, error)
 }
 
 // Get implements [api.Object].
-func (m *Mblock) Get(context.Context) (api.Object, error) {
-	o, err := m.live("mblock get")
+func (m *Mblock) Get(ctx context.Context) (api.Object, error) {
+	o, err := m.live(ctx, "mblock get")
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +181,7 @@ func (m *Mblock) Get(context.Context) (api.Object, error) {
 // Write implements [api.Mblock].
 func (m *Mblock) Write(ctx context.Context, p []byte) (int, error) {
 	const op = "mblock write"
-	o, err := m.live(op)
+	o, err := m.live(ctx, op)
 	if err != nil {
 		return 0, err
 	}
@@ -203,7 +204,7 @@ func (m *Mblock) ReadAt(p []byte, off int64) (int, error) {
 // ReadAtContext implements [api.Mblock].
 func (m *Mblock) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	const op = "mblock read"
-	o, err := m.live(op)
+	o, err := m.live(ctx, op)
 	if err != nil {
 		return 0, err
 	}
@@ -232,7 +233,7 @@ func (m *Mblock) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 // queues themselves. It is valid while the handle is. Errors: ESTATE, EBADF.
 func (m *Mblock) Reader() (*mblock.Reader, error) {
 	const op = "mblock read"
-	o, err := m.live(op)
+	o, err := m.live(context.Background(), op)
 	if err != nil {
 		return nil, err
 	}

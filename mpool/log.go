@@ -58,7 +58,7 @@ func logBlocks(op string, o api.AllocOptions) (uint32, error) {
 }
 
 // Mlog implements [api.Pool].
-func (p *Pool) Mlog(_ context.Context, id layout.ObjectID) (api.Mlog, error) {
+func (p *Pool) Mlog(ctx context.Context, id layout.ObjectID) (api.Mlog, error) {
 	const op = "mlog find"
 	if err := p.alive(op); err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func (p *Pool) Mlog(_ context.Context, id layout.ObjectID) (api.Mlog, error) {
 	if id.Kind() != layout.KindMlog || !id.Valid() {
 		return nil, &api.Error{Code: api.EINVAL, Op: op, Object: id, Detail: "not an mlog's id"}
 	}
-	o, err := p.find(op, id)
+	o, err := p.find(ctx, op, id)
 	if err != nil {
 		return nil, err
 	}
@@ -74,8 +74,8 @@ func (p *Pool) Mlog(_ context.Context, id layout.ObjectID) (api.Mlog, error) {
 }
 
 // Get implements [api.Object].
-func (m *Mlog) Get(context.Context) (api.Object, error) {
-	o, err := m.live("mlog get")
+func (m *Mlog) Get(ctx context.Context) (api.Object, error) {
+	o, err := m.live(ctx, "mlog get")
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +259,7 @@ func (m *Mlog) openRead(ctx context.Context, unsynced bool) (api.LogReader, erro
 }
 
 func (m *Mlog) open(ctx context.Context, op string, forAppend bool) (*mlog.Log, *object, error) {
-	o, err := m.live(op)
+	o, err := m.live(ctx, op)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -284,7 +284,7 @@ func (m *Mlog) open(ctx context.Context, op string, forAppend bool) (*mlog.Log, 
 // Erase implements [api.Mlog].
 func (m *Mlog) Erase(ctx context.Context, minGeneration uint64) error {
 	const op = "mlog erase"
-	o, err := m.live(op)
+	o, err := m.live(ctx, op)
 	if err != nil {
 		return err
 	}
@@ -367,6 +367,9 @@ func (a *appender) Append(ctx context.Context, record []byte, sync bool) (uint64
 	if err := a.obj.pool.writable(op); err != nil {
 		return 0, err
 	}
+	if err := timely(ctx, op); err != nil {
+		return 0, err
+	}
 	a.obj.pool.fence.touch()
 	n, err := a.log.Append(ctx, record)
 	if err == nil && sync {
@@ -386,6 +389,9 @@ func (a *appender) Sync(ctx context.Context) error {
 		return err
 	}
 	if err := a.obj.pool.writable("mlog sync"); err != nil {
+		return err
+	}
+	if err := timely(ctx, "mlog sync"); err != nil {
 		return err
 	}
 	return ioError("mlog sync", a.obj.drive.dev, a.log.Sync(ctx))
@@ -419,6 +425,9 @@ func (r *logReader) Next(ctx context.Context, p []byte) (int, error) {
 	if err := r.obj.pool.alive("mlog read"); err != nil {
 		return 0, err
 	}
+	if err := timely(ctx, "mlog read"); err != nil {
+		return 0, err
+	}
 	n, err := r.Reader.Next(ctx, p)
 	return n, r.obj.pool.corrupted(err)
 }
@@ -429,6 +438,9 @@ func (r *logReader) Seek(ctx context.Context, record uint64) error {
 		return err
 	}
 	if err := r.obj.pool.alive("mlog seek"); err != nil {
+		return err
+	}
+	if err := timely(ctx, "mlog seek"); err != nil {
 		return err
 	}
 	return r.obj.pool.corrupted(r.Reader.Seek(ctx, record))

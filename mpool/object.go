@@ -78,7 +78,10 @@ func (o *object) snapshot() (objectState, layout.Object) {
 // find returns an object with one more reference: one in use, or a committed
 // one that nobody uses yet. The table is asked under usesMu, so that a delete,
 // which holds the last reference until it is applied, is either seen or over.
-func (p *Pool) find(op string, id layout.ObjectID) (*object, error) {
+func (p *Pool) find(ctx context.Context, op string, id layout.ObjectID) (*object, error) {
+	if err := timely(ctx, op); err != nil {
+		return nil, err
+	}
 	p.usesMu.Lock()
 	defer p.usesMu.Unlock()
 	if err := p.alive(op); err != nil {
@@ -200,7 +203,7 @@ func (p *Pool) describe(o *layout.Object) api.ObjectInfo {
 // alloc makes an uncommitted object with one reference. The counter of its id is
 // the one of id, or the next if that is 0.
 func (p *Pool) alloc(ctx context.Context, op string, id layout.ObjectID, o api.AllocOptions, blocks uint32) (*object, error) {
-	if err := p.allocatable(op, o); err != nil {
+	if err := p.allocatable(ctx, op, o); err != nil {
 		return nil, err
 	}
 	d, runs, err := p.place(ctx, op, o, blocks, 1)
@@ -211,7 +214,10 @@ func (p *Pool) alloc(ctx context.Context, op string, id layout.ObjectID, o api.A
 }
 
 // allocatable refuses allocations that cannot be.
-func (p *Pool) allocatable(op string, o api.AllocOptions) error {
+func (p *Pool) allocatable(ctx context.Context, op string, o api.AllocOptions) error {
+	if err := timely(ctx, op); err != nil {
+		return err
+	}
 	if err := p.writable(op); err != nil {
 		return err
 	}

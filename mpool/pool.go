@@ -121,6 +121,14 @@ func (p *Pool) alive(op string) error {
 	return nil
 }
 
+// timely refuses a call whose context has ended before it begins.
+func timely(ctx context.Context, op string) error {
+	if ctx.Err() != nil {
+		return api.ContextError(op, context.Cause(ctx))
+	}
+	return nil
+}
+
 // writable refuses writes on a closed or read-only pool.
 func (p *Pool) writable(op string) error {
 	if err := p.alive(op); err != nil {
