@@ -14,11 +14,18 @@ import (
 
 // shown returns the sessions that the asker may know of, in the order of their
 // numbers: an administrator all, others those of their own user. pid chooses a
-// process; 0: any.
+// process; 0: any. One that has ended is not there, even if a stalled drive
+// still holds up what it left.
 func (r *request) shown(pid int32) []*session {
 	return slices.DeleteFunc(r.s.srv.greeted(), func(s *session) bool {
-		return !r.s.peer.admin && s.peer.uid != r.s.peer.uid || pid != 0 && s.peer.pid != pid
+		return !r.s.peer.admin && s.peer.uid != r.s.peer.uid || pid != 0 && s.peer.pid != pid || s.hasEnded()
 	})
+}
+
+func (s *session) hasEnded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
 }
 
 // greeted returns the sessions that have said hello, in the order of their

@@ -62,10 +62,12 @@
 //	sessions                  Limits.Sessions, and 64 clients being refused
 //	a session's requests      Limits.Requests, each with one goroutine, its message's
 //	                          buffer if it carries data, and two for its answer
+//	a session's lists         16 that are being read
 //	a session's handles       Limits.Handles; while it ends, a goroutine per open log
 //	arenas                    Limits.Arenas and ArenaSession per session, ArenaTotal
 //	a message                 ioctl.MaxMessage; a page of any list, one message
 //	events                    4,096; of one pool 256 different ones in 10 s
+//	log lines by clients      20 of each message in 10 s
 //	owner rules               65,536
 //	changes of a pool         one at a time per pool
 //	silence before hello      Limits.HelloTimeout

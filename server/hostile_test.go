@@ -324,6 +324,32 @@ func TestLeavesWithAllSlotsTaken(t *testing.T) {
 	close(hold)
 }
 
+// Whatever clients do, the log does not grow with it without a bound.
+func TestComplaintsBounded(t *testing.T) {
+	r := newRig(t)
+	for range 3 * complaintsMost {
+		w := r.raw()
+		w.send(ioctl.Header{Op: ioctl.OpHello, Tag: 9}, &ioctl.Hello{MinVersion: 1, MaxVersion: 1})
+		w.ended()
+	}
+	if n := strings.Count(r.log.String(), "client broke the protocol"); n > 2*complaintsMost {
+		t.Errorf("%d lines in the log", n)
+	}
+	c := &complaintCounts{byMessage: map[string]*complaintCount{}}
+	now := time.Unix(1000, 0)
+	for i := range 100 {
+		if ok, held := c.pass("x", now); ok != (i < complaintsMost) || held != 0 {
+			t.Fatalf("line %d: %v, %d", i, ok, held)
+		}
+	}
+	if ok, held := c.pass("y", now); !ok || held != 0 {
+		t.Errorf("another message: %v, %d", ok, held)
+	}
+	if ok, held := c.pass("x", now.Add(complaintsWhile)); !ok || held != 100-complaintsMost {
+		t.Errorf("later: %v, %d", ok, held)
+	}
+}
+
 // A tag in use cannot be used again; one that was answered can.
 func TestTags(t *testing.T) {
 	r := newRig(t)

@@ -44,7 +44,7 @@ func (s *session) read() {
 
 // breach ends the session for what its client sent.
 func (s *session) breach(msg []byte, err error) {
-	s.srv.log.Warn("client broke the protocol", s.who(), slog.Any("error", err))
+	s.srv.complaints.Warn("client broke the protocol", s.who(), slog.Any("error", err))
 	var op ioctl.Op
 	var tag uint64
 	if len(msg) >= ioctl.HeaderSize {
@@ -82,7 +82,7 @@ func (s *session) take(buf *buffer, msg, oob []byte, flags int) (kept bool, err 
 		}
 		// Somebody else has the socket: a child, most likely. It gets an
 		// answer if it can be given, and its parent is not harmed.
-		s.srv.log.Warn("message from a stranger", s.who(), slog.Any("error", err))
+		s.srv.complaints.Warn("message from a stranger", s.who(), slog.Any("error", err))
 		if h, herr := ioctl.ParseHeader(msg); herr == nil {
 			s.reply(h.Op, h.Tag, nil, &api.Error{Code: api.EPERM, Op: h.Op.Name(), Err: err}, -1)
 		}

@@ -199,7 +199,7 @@ func (a *activePool) sweep(srv *Server) {
 	for id, s := range orphans {
 		fate, err := abortOrphan(srv.hard, a.pool, id)
 		if err != nil {
-			srv.log.Warn("cannot abort what a client left", slog.String("object", id.String()), slog.Any("error", err))
+			srv.complaints.Warn("cannot abort what a client left", slog.String("object", id.String()), slog.Any("error", err))
 		}
 		if fate == orphanAborted {
 			s.aborted.Add(1)

@@ -105,6 +105,65 @@ func (m *meter) checkEmpty() {
 	}
 }
 
+// However a session ends, all that was reserved for it comes back, once: the
+// meter of every test checks the latter.
+//
+// proves S33
+func TestAllComesBack(t *testing.T) {
+	r := newRig(t)
+	busy := func(w *raw) {
+		handles := w.one()
+		id, _, _ := w.arena(1 << 20)
+		w.ok(ioctl.OpArenaMapped, &ioctl.ArenaMapped{Arena: id})
+		w.arena(1 << 20) // which is not mapped
+		last := w.events(ioctl.EventNext{}).Last
+		for i := range 10 {
+			w.send(ioctl.Header{Op: ioctl.OpMblockWrite, Tag: uint64(5000 + i)}, &ioctl.MblockWrite{
+				Mblock: handles[kindMblock], Data: ioctl.Payload{Window: ioctl.Window{Arena: id, Length: 1 << 16}},
+			})
+			w.send(ioctl.Header{Op: ioctl.OpMblockRead, Tag: uint64(6000 + i)}, &ioctl.MblockRead{
+				Mblock: handles[kindMblock], Into: ioctl.Window{Length: 4096},
+			})
+		}
+		w.send(ioctl.Header{Op: ioctl.OpEventNext, Tag: 7000}, &ioctl.EventNext{After: last, Wait: ioctl.MaxEventWait})
+	}
+	ends := []func(){
+		func() {
+			w := r.raw()
+			busy(w)
+			w.conn.Close()
+		},
+		func() {
+			w := r.raw()
+			busy(w)
+			if _, err := w.conn.Write([]byte("garbage")); err != nil {
+				t.Error(err)
+			}
+		},
+		func() {
+			c := r.child("holder")
+			c.expect("ready")
+			c.kill()
+		},
+		func() {
+			c := r.child("busy")
+			c.expect("ready")
+			c.kill()
+		},
+	}
+	for i, end := range ends {
+		end()
+		r.nextReaped(i + 1)
+		for stop := time.Now().Add(20 * time.Second); r.meter.usedOf(Connections) != 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(stop) {
+				t.Fatalf("session %d: not everything has come back", i+1)
+			}
+		}
+		r.meter.checkEmpty()
+	}
+	busy(r.raw()) // which ends with the daemon
+}
+
 // Whatever is refused is EAGAIN that names it, nothing of it was done or is
 // kept, and the session goes on.
 //

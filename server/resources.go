@@ -173,7 +173,7 @@ func (s *session) release(v resource) {
 	ctx, cancel := context.WithTimeout(s.srv.hard, closeTimeout)
 	defer cancel()
 	if err := s.closeResource(ctx, v); err != nil && !errors.Is(err, api.EBADF) {
-		s.srv.log.Warn("cannot close what a client left", s.who(), slog.Any("error", err))
+		s.srv.complaints.Warn("cannot close what a client left", s.who(), slog.Any("error", err))
 	}
 }
 

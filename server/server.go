@@ -20,15 +20,16 @@ import (
 // Server serves pools to sessions. Safe for concurrent use. It implements
 // [api.Manager] for the program it is in.
 type Server struct {
-	opt      Options
-	limits   Limits
-	log      *slog.Logger
-	clock    *sched.Sched // nil: the machine's
-	started  time.Time
-	reserver Reserver
-	sources  []uhandle.Source // of news of clients\' deaths
-	pools    poolTable
-	rules    atomic.Pointer[ownerRules]
+	opt        Options
+	limits     Limits
+	log        *slog.Logger
+	complaints *slog.Logger // lines that clients cause
+	clock      *sched.Sched // nil: the machine's
+	started    time.Time
+	reserver   Reserver
+	sources    []uhandle.Source // of news of clients\' deaths
+	pools      poolTable
+	rules      atomic.Pointer[ownerRules]
 
 	// instance is a number of this run: a client that finds another one knows
 	// that the daemon was restarted.
@@ -89,6 +90,7 @@ func New(o Options) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.complaints = newComplaints(s.log.Handler())
 	s.started, s.instance = s.clock.Now(), newInstance()
 	s.hard, s.hardStop = context.WithCancel(context.Background())
 	s.rules.Store(&rules)
@@ -139,7 +141,7 @@ func (s *Server) begin(conn *net.UnixConn) {
 			err = api.Errorf(api.EAGAIN, ioctl.OpHello.Name(), "the daemon is stopping")
 		}
 		s.mu.Unlock()
-		s.log.Warn("session refused", slog.Any("error", err))
+		s.complaints.Warn("session refused", slog.Any("error", err))
 		s.turnAway(conn, err)
 		return
 	}

@@ -124,14 +124,14 @@ func (s *session) run() {
 	defer s.cancel()
 	p, err := identify(s.conn, s.srv.opt.noPeerPidfd)
 	if err != nil {
-		s.srv.log.Warn("client not identified", slog.Any("error", err))
+		s.srv.complaints.Warn("client not identified", slog.Any("error", err))
 		refuse(s.conn, unidentified(err))
 		return
 	}
 	s.peer = p
 	s.client = Client{Session: s.id, PID: p.pid, UID: p.uid}
 	if err := s.admitSession(); err != nil {
-		s.srv.log.Warn("session refused", s.who(), slog.Any("error", err))
+		s.srv.complaints.Warn("session refused", s.who(), slog.Any("error", err))
 		refuse(s.conn, err)
 		p.close()
 		return
@@ -151,7 +151,7 @@ func (s *session) watch() {
 	}
 	v, err := uhandle.Watch(s.peer.proc, s.srv.sources, func(by string) { s.end(noticed(by)) })
 	if err != nil {
-		s.srv.log.Warn("a client is watched less than it should be", s.who(), slog.Any("error", err))
+		s.srv.complaints.Warn("a client is watched less than it should be", s.who(), slog.Any("error", err))
 	}
 	s.vigil = v
 }
