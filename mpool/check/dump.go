@@ -277,12 +277,11 @@ func propertyName(p omf.Property) string {
 }
 
 func propertyValue(op *omf.Op) any {
-	switch op.Property {
-	case omf.PropLabel:
+	if op.Property == omf.PropLabel {
 		return op.Name
-	case omf.PropMode:
-		return fmt.Sprintf("%04o", op.Value)
-	default:
-		return op.Value
 	}
+	if op.Property == omf.PropMode {
+		return fmt.Sprintf("%04o", op.Value)
+	}
+	return op.Value
 }

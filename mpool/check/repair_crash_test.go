@@ -97,7 +97,7 @@ func cutRepair(t *testing.T, name string, disks ...*devsim.Disk) int {
 			c := &cutter{at: at}
 			after := make([]*devsim.Disk, len(disks))
 			for i := range disks {
-				after[i] = base[seed%2][i].Clone()
+				after[i] = base[(at+seed)%2][i].Clone()
 			}
 			_, err := check.Repair(bg, names(len(after)), check.Options{
 				OpenTarget: targets(devsim.OpenOptions{OnIO: c.onIO}, new([]written), after...),

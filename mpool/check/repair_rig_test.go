@@ -139,27 +139,25 @@ func left(list []check.Problem) []check.Problem {
 // onlyThere looks that disks differ in the places of the writes only.
 func onlyThere(t *testing.T, was, is []*devsim.Disk, list []written) {
 	t.Helper()
-	a, b := make([]byte, 256*page), make([]byte, 256*page)
+	const chunk = 256 * page
+	a, b := make([]byte, chunk), make([]byte, chunk)
+	same := func(i int, off, n int64) bool {
+		_, aerr := was[i].ReadAt(a[:n], off)
+		_, berr := is[i].ReadAt(b[:n], off)
+		return aerr == nil && berr == nil && bytes.Equal(a[:n], b[:n]) || aerr != nil && berr != nil && n == page
+	}
 	for i := range is {
-		step := int64(len(a))
-		for off := int64(0); off < is[i].Size(); off += step {
-			step = min(int64(len(a)), is[i].Size()-off)
-			_, aerr := was[i].ReadAt(a[:step], off)
-			_, berr := is[i].ReadAt(b[:step], off)
-			if aerr == nil && berr == nil && bytes.Equal(a[:step], b[:step]) {
+		for from := int64(0); from < is[i].Size(); from += chunk {
+			end := min(from+chunk, is[i].Size())
+			if same(i, from, end-from) {
 				continue
 			}
-			// Somewhere here: page by page.
-			step = page
-			_, aerr = was[i].ReadAt(a[:page], off)
-			_, berr = is[i].ReadAt(b[:page], off)
-			if aerr != nil && berr != nil || aerr == nil && berr == nil && bytes.Equal(a[:page], b[:page]) {
-				continue
-			}
-			if !slices.ContainsFunc(list, func(w written) bool {
-				return w.device == names(len(is))[i] && w.offset <= off && off < w.end
-			}) {
-				t.Errorf("d%d differs at %d, where nothing was written", i, off)
+			for off := from; off < end; off += page {
+				if !same(i, off, page) && !slices.ContainsFunc(list, func(w written) bool {
+					return w.device == names(len(is))[i] && w.offset <= off && off < w.end
+				}) {
+					t.Errorf("d%d differs at %d, where nothing was written", i, off)
+				}
 			}
 		}
 	}

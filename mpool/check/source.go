@@ -167,13 +167,12 @@ func (t *driveTarget) Flush() error {
 
 // device is one device under check.
 type device struct {
-	src    Source
-	target Target // src, when it may be written
-	path   string
-	size   int64 // whole blocks, in bytes
-	sb     [omf.Copies]sbCopy
-	best   *omf.Superblock // of its own copies the one of the highest generation, or nil
-	slot   int             // in the pool's drive table, or -1
+	src  Source // a Target, if it is to be repaired
+	path string
+	size int64 // whole blocks, in bytes
+	sb   [omf.Copies]sbCopy
+	best *omf.Superblock // of its own copies the one of the highest generation, or nil
+	slot int             // in the pool's drive table, or -1
 }
 
 func newDevice(src Source) *device {
