@@ -61,8 +61,8 @@ func checkCreate(name string, devices []string, o api.CreateOptions) error {
 		return api.Errorf(api.EINVAL, opCreate, "no device given")
 	case n > omf.MaxDrives:
 		return api.Errorf(api.EINVAL, opCreate, "%d devices: a pool has at most %d", n, omf.MaxDrives)
-	case len(o.Label) > api.MaxLabel:
-		return api.Errorf(api.EINVAL, opCreate, "label of %d bytes: at most %d", len(o.Label), api.MaxLabel)
+	case len(o.Label) > api.MaxLabel || !printable(o.Label):
+		return api.Errorf(api.EINVAL, opCreate, "label: want at most %d bytes of printable UTF-8", api.MaxLabel)
 	case o.Mode&^0o777 != 0:
 		return api.Errorf(api.EINVAL, opCreate, "mode %o has more than permission bits", o.Mode)
 	}
