@@ -13,6 +13,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -110,8 +111,11 @@ type world struct {
 	disks *disks
 	api.Pool
 
+	socket string // of the daemon; "" in process
 	// handles counts the handles that are open in the daemon; nil in process.
 	handles func() uint32
+	// other returns another pool of the same implementation.
+	other func() api.Pool
 	// deactivate takes the pool away from under everybody.
 	deactivate func()
 	// gone is the error of everything after that.
@@ -186,6 +190,14 @@ func inProcess(w *world) func() {
 	w.ok(err)
 	w.Pool, w.gone = p, []api.Code{api.EBADF}
 	w.handles = func() uint32 { return 0 }
+	w.other = func() api.Pool {
+		_, err := mpool.Create(w.ctx, "q", []string{"two"}, api.CreateOptions{}, opt)
+		w.ok(err)
+		q, err := mpool.Activate(w.ctx, "q", []string{"two"}, api.ActivateOptions{}, opt)
+		w.ok(err)
+		w.later(func() { w.ok(q.Abandon(w.ctx)) })
+		return q
+	}
 	w.deactivate = func() { w.ok(p.Abandon(w.ctx)) }
 	return func() {
 		if err := p.Abandon(w.ctx); err != nil && !errors.Is(err, api.EBADF) {
@@ -208,7 +220,11 @@ func serve(t *testing.T, d *disks, o server.Options) *served {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &served{srv: srv, socket: filepath.Join(t.TempDir(), "s"), done: make(chan error, 1)}
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // other users come here, too
+		t.Fatal(err)
+	}
+	s := &served{srv: srv, socket: filepath.Join(dir, "s"), done: make(chan error, 1)}
 	l, err := server.Listen(s.socket, 0o666)
 	if err != nil {
 		t.Fatal(err)
@@ -250,13 +266,20 @@ func daemon(w *world) func() {
 	w.ok(err)
 	w.Pool, err = c.OpenPool(w.ctx, "p")
 	w.ok(err)
-	w.gone = []api.Code{api.EBADF, api.ECONNRESET, api.EUNKNOWN}
+	w.gone, w.socket = []api.Code{api.EBADF, api.ECONNRESET, api.EUNKNOWN}, s.socket
 	w.handles = func() uint32 {
 		stat, err := c.Stat(w.ctx, "")
 		if err != nil {
 			return 0
 		}
 		return stat.Handles
+	}
+	w.other = func() api.Pool {
+		_, err := c.CreatePool(w.ctx, "q", []string{"two"}, api.CreateOptions{})
+		w.ok(err)
+		q, err := c.OpenPool(w.ctx, "q")
+		w.ok(err)
+		return q
 	}
 	stop := sync.OnceFunc(func() { s.stop(w.t) })
 	w.deactivate = stop
@@ -457,4 +480,10 @@ func end(err error) error {
 	return err
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(visitorEnv) != "" {
+		visitorMain()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
