@@ -134,11 +134,13 @@ func (d *drive) takeOver(ctx context.Context, sb *omf.Superblock, m *members) er
 	if err := writeSuperblocks(ctx, d.dev, d.superblock(sb)); err != nil {
 		return err
 	}
-	old := ownDrive(m.drive(d.entry.Slot).sb).EndCopy
-	if old == d.entry.EndCopy {
+	own := ownDrive(m.drive(d.entry.Slot).sb)
+	if own.EndCopy == d.entry.EndCopy || !slices.Contains(m.meta().sb.Drives, own) {
+		// The drive has not grown, or it has before, and lags: what was its end
+		// may be an object's by now.
 		return nil
 	}
-	return writeDurably(ctx, d.dev, make([]byte, omf.SuperblockSize), old)
+	return writeDurably(ctx, d.dev, make([]byte, omf.SuperblockSize), own.EndCopy)
 }
 
 // newPool makes the pool that has the superblock. A drive of the table that is
