@@ -388,6 +388,33 @@ func TestOwnersChange(t *testing.T) {
 	}
 }
 
+// An owner that has come without the server's doing is found when it is needed.
+//
+// proves S44
+func TestOwnerComesLate(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to become another user")
+	}
+	ctx := context.Background()
+	x := newTenants(t, newRig(t))
+	db, nobody := x.r.actor(2001), x.r.actor(2004)
+	if got := nobody.says("alloc", 0); got != "as 0" {
+		t.Error(got)
+	}
+	p := x.r.pool()
+	late := must[uint32](t)(p.AddOwner(ctx, "nobody", ofDB))
+	b := must[api.Mblock](t)(p.AllocMblock(ctx, api.AllocOptions{Capacity: 1, Owner: late}))
+	if err := errors.Join(b.Commit(ctx), b.Put()); err != nil {
+		t.Fatal(err)
+	}
+	if got := db.says("mblock", b.ID()); got != "ok" {
+		t.Errorf("an ancestor's session: %s", got)
+	}
+	if got := nobody.says("mblock", b.ID()); got != "ok" {
+		t.Errorf("the owner's session: %s", got)
+	}
+}
+
 // Owners are found by name, and by path where a name is several's.
 func TestFindOwner(t *testing.T) {
 	table := []api.Owner{
