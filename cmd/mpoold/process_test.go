@@ -24,6 +24,7 @@ const (
 	roleDaemon  = "daemon"  // mpoold with its arguments
 	roleUser    = "user"    // a client that goes through a pool's life
 	roleWriters = "writers" // clients that write until their daemon is gone
+	roleTenant  = "tenant"  // a client that looks around in a pool
 )
 
 func play(role string) {
@@ -34,6 +35,8 @@ func play(role string) {
 		os.Exit(playUser(os.Args[1], os.Args[2]))
 	case roleWriters:
 		os.Exit(playWriters(os.Args[1]))
+	case roleTenant:
+		os.Exit(playTenant(os.Args[1]))
 	default:
 		fmt.Fprintln(os.Stderr, "no such role:", role)
 		os.Exit(99)

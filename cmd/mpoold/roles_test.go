@@ -146,3 +146,45 @@ func writeOnce(ctx context.Context, p api.Pool, data []byte) error {
 	}
 	return b.Delete(ctx)
 }
+
+// playTenant says which owners' objects of the pool "data" it sees, and as which
+// one it stores its own, which it deletes again.
+func playTenant(socket string) int {
+	text, err := tenant(socket)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Fprintln(os.Stderr, text)
+	return 0
+}
+
+func tenant(socket string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	c, err := client.Dial(ctx, client.Options{Socket: socket, Reconnect: -1})
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	p, err := c.OpenPool(ctx, "data")
+	if err != nil {
+		return "", err
+	}
+	var sees []uint32
+	for o, err := range p.Objects(ctx, api.Filter{}) {
+		if err != nil {
+			return "", err
+		}
+		sees = append(sees, o.Owner)
+	}
+	b, err := p.AllocMblock(ctx, api.AllocOptions{})
+	if err != nil {
+		return "", err
+	}
+	info, err := b.Info(ctx)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("sees %v, stores as %d", sees, info.Owner), b.Abort(ctx)
+}

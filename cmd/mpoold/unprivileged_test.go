@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mpool-go/mpool/api"
 )
 
 // nobody is who plays a user without rights.
@@ -67,6 +71,58 @@ func TestUnprivileged(t *testing.T) {
 	if strings.Contains(d.stderr.String(), "level=ERROR") {
 		t.Errorf("it complains:\n%s", d.stderr.String())
 	}
+}
+
+// A user is the owner that the configuration says, and another one as soon as it
+// was read again.
+//
+// proves S44
+func TestOwnersOfTheConfiguration(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to be another user as well")
+	}
+	ctx := context.Background()
+	dir := shortDir(t)
+	socket, conf := filepath.Join(dir, "s"), filepath.Join(dir, "conf")
+	rule := "[[owner]]\npool = 'data'\nuid = 65534\nowner = 'web'\n"
+	d := spawn(t, socket, "--config", writeFile(t, conf, rule))
+	p := pool(t, socket, drive(t))
+	web, err := p.AddOwner(ctx, "web", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, owner := range []uint32{0, web} {
+		b, err := p.AllocMblock(ctx, api.AllocOptions{Owner: owner})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(want string) {
+		t.Helper()
+		tenant := asNobody(t, roleTenant, socket).start(t)
+		tenant.wait(t, time.Minute, 0)
+		if got := strings.TrimSpace(tenant.stderr.String()); got != want {
+			t.Errorf("it %s, want that it %s", got, want)
+		}
+	}
+	asWeb := fmt.Sprintf("sees [%d], stores as %d", web, web)
+	reload := func(text string) {
+		t.Helper()
+		writeFile(t, conf, text)
+		n := len(d.stderr.String())
+		d.signal(t, syscall.SIGHUP)
+		d.saysAfter(t, n, "configuration read again")
+	}
+	expect(asWeb)
+	reload("")
+	expect("sees [0], stores as 0")
+	reload(rule)
+	expect(asWeb)
+	d.signal(t, syscall.SIGTERM)
+	d.wait(t, stopTime, exitClean)
 }
 
 // What a user may not do is told with what to do about it.
