@@ -56,11 +56,13 @@ func (a *app) notActive(ctx context.Context, name string) error {
 	return &api.Error{Code: api.EBUSY, Detail: "pool " + info.Name + " is active: deactivate it, then try again with " + paths(info.Drives)}
 }
 
-// paths lists the paths of drives as arguments.
+// paths lists the paths of drives, as far as they are there, as arguments.
 func paths(drives []api.DriveInfo) string {
 	var list []string
 	for _, d := range drives {
-		list = append(list, d.Path)
+		if d.Path != "" {
+			list = append(list, d.Path)
+		}
 	}
 	return strings.Join(list, " ")
 }

@@ -86,7 +86,7 @@ func newProblemViews(problems []check.Problem) []problemView {
 }
 
 // remaining counts the problems that are not repaired.
-func (v *checkView) remaining() int {
+func (v checkView) remaining() int {
 	n := 0
 	for i := range v.Problems {
 		if !v.Problems[i].Repaired {
@@ -134,7 +134,7 @@ func (d *checkDriveView) sentence() string {
 	return fmt.Sprintf("%s, %s, %s free of %s", d.Path, d.Class, showBytes(d.FreeBytes), showBytes(d.TotalBytes))
 }
 
-func (v *checkView) verdict() string {
+func (v checkView) verdict() string {
 	left := v.remaining()
 	switch repaired := len(v.Problems) - left; {
 	case left > 0 && repaired > 0:

@@ -62,7 +62,7 @@ func runPoolCheck(ctx context.Context, a *app, args []string, o checkOptions) er
 	if o.data {
 		opt.Progress = bar.show
 	}
-	r := check.Report{}
+	var r check.Report
 	if o.repair {
 		opt.Confirm = func(mended []check.Problem) error {
 			bar.end()
