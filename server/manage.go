@@ -22,6 +22,7 @@ func (s *Server) arrived(name string, a *activePool) {
 
 // left takes away a pool that is active no more.
 func (s *Server) left(name string, a *activePool) {
+	a.leave()
 	s.pools.drop(name)
 	for _, sess := range s.all() {
 		sess.mu.Lock()
@@ -160,7 +161,7 @@ func (s *Server) change(ctx context.Context, name string, alone bool, f func(con
 	if ctx.Err() != nil {
 		return api.ContextError("", context.Cause(ctx))
 	}
-	if err := a.begin(alone); err != nil {
+	if err := a.begin(name, alone); err != nil {
 		return err
 	}
 	_, err = chore(ctx, s, func() (struct{}, error) {
@@ -236,7 +237,7 @@ func (s *Server) SetPool(ctx context.Context, name string, set api.PoolSettings)
 	if err != nil {
 		return err
 	}
-	if err := a.begin(false); err != nil {
+	if err := a.begin(name, false); err != nil {
 		return err
 	}
 	defer a.end()

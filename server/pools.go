@@ -31,6 +31,8 @@ type activePool struct {
 	// +checklocks:mu
 	leaving bool // it is being deactivated: no opens
 	// +checklocks:mu
+	left bool // it is active no more, whatever the name stands for now
+	// +checklocks:mu
 	adopters map[layout.ObjectID]*session // of uncommitted objects
 	// +checklocks:mu
 	own map[*session]map[layout.ObjectID]struct{} // the same, by session
@@ -53,7 +55,10 @@ func newActivePool(p Pool, f *feed) *activePool {
 func (a *activePool) open() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.leaving {
+	switch {
+	case a.left:
+		return api.Errorf(api.ENOENT, "", "no active pool %q", a.name)
+	case a.leaving:
 		return api.Errorf(api.EBUSY, "", "the pool is being deactivated")
 	}
 	a.opens++
@@ -67,12 +72,15 @@ func (a *activePool) closed() {
 	a.opens--
 }
 
-// begin lets one administrator change the pool. With alone nobody may have it
+// begin lets one administrator change the pool that was found under the name;
+// it may have been renamed or have left since. With alone nobody may have it
 // open.
-func (a *activePool) begin(alone bool) error {
+func (a *activePool) begin(name string, alone bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
+	case a.left, a.name != name:
+		return api.Errorf(api.ENOENT, "", "no active pool %q", name)
 	case a.busy:
 		return api.Errorf(api.EBUSY, "", "another administrator is changing the pool; try again")
 	case alone && a.opens > 0:
@@ -86,6 +94,13 @@ func (a *activePool) end() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.busy, a.leaving = false, false
+}
+
+// leave says that the pool is active no more.
+func (a *activePool) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.left = true
 }
 
 // poolTable has the active pools by name.
