@@ -14,6 +14,7 @@ import (
 	"github.com/mpool-go/mpool/mpool"
 	"github.com/mpool-go/mpool/mpool/check"
 	"github.com/mpool-go/mpool/mpool/omf"
+	"github.com/mpool-go/mpool/test/loopdev"
 )
 
 // told shows what a scan found on a few lines.
@@ -223,5 +224,39 @@ func TestHostDevices(t *testing.T) {
 	}
 	if _, err := check.BlockDevices(filepath.Join(dir, "none"), "/dev"); api.CodeOf(err) != api.EIO {
 		t.Error(err)
+	}
+}
+
+// A pool on a block device is found among the host's, checked and mended.
+//
+// proves S3 S4 S45
+func TestLoopDevice(t *testing.T) {
+	dev := loopdev.New(t, diskSize, loopdev.Options{})
+	o := mpool.Options{MetadataBytes: metaBytes}
+	name := fmt.Sprintf("check-%d", os.Getpid())
+	_, err := mpool.Create(bg, name, []string{dev.Path}, api.CreateOptions{}, o)
+	do(t, err)
+	p, err := mpool.Activate(bg, name, []string{dev.Path}, api.ActivateOptions{}, o)
+	do(t, err)
+	put(t, p, 100000)
+	do(t, p.Close())
+	all, err := check.HostDevices()
+	do(t, err)
+	devices, _, err := check.Find(bg, name, all, check.Options{})
+	if err != nil || !slices.Equal(devices, []string{dev.Path}) {
+		t.Fatal(devices, err)
+	}
+	file, err := os.OpenFile(dev.Path, os.O_WRONLY, 0)
+	do(t, err)
+	_, err = file.WriteAt(make([]byte, page), omf.SecondCopyOffset)
+	do(t, err)
+	do(t, file.Close())
+	r, err := check.Repair(bg, devices, check.Options{Data: true})
+	if err != nil || !r.OK || codes(r.Problems) != check.SuperblockMissing || !r.Problems[0].Repaired {
+		t.Fatal(r, err)
+	}
+	r, err = check.Run(bg, devices, check.Options{Data: true})
+	if err != nil || !r.OK || len(r.Notes) > 0 || r.VerifiedBytes != 100000 {
+		t.Fatal(r, err)
 	}
 }
