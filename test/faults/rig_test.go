@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -31,6 +32,7 @@ import (
 
 var (
 	seed = flag.Uint64("faults.seed", 0, "seed of contents and of power cuts; 0: from the clock")
+	race = flag.Bool("faults.race", false, "build the daemon with the race detector")
 	long = flag.Duration("faults.stall", time.Second, "how long a stall lasts that is not looked into further; the promise is made for 10 s. From 10s on: the long run")
 )
 
@@ -49,7 +51,11 @@ var mpoold = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	bin := filepath.Join(dir, "mpoold")
-	if msg, err := exec.Command("go", "build", "-o", bin, "../../cmd/mpoold").CombinedOutput(); err != nil {
+	args := []string{"build", "-o", bin}
+	if *race {
+		args = append(args, "-race")
+	}
+	if msg, err := exec.Command("go", append(args, "../../cmd/mpoold")...).CombinedOutput(); err != nil {
 		return bin, fmt.Errorf("build mpoold: %w\n%s", err, msg)
 	}
 	return bin, nil
@@ -251,6 +257,9 @@ func (r *rig) cleanUp() {
 	r.heal()
 	if r.daemon != nil {
 		r.daemon.kill()
+		if strings.Contains(r.daemon.log.String(), "DATA RACE") {
+			r.t.Error("the daemon has a data race")
+		}
 		if r.t.Failed() {
 			r.t.Logf("the last daemon's log:\n%s", r.daemon.log.String())
 		}
