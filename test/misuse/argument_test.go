@@ -265,9 +265,15 @@ func TestArguments(t *testing.T) {
 func calls(w *world, x *things) map[string]func(ctx context.Context) error {
 	rec := content(1, 100)
 	return map[string]func(ctx context.Context) error{
-		"info":          func(ctx context.Context) error { _, err := w.Info(ctx); return err },
-		"alloc":         func(ctx context.Context) error { _, err := w.AllocMblock(ctx, api.AllocOptions{Capacity: 1}); return err },
-		"realloc":       func(ctx context.Context) error { _, err := w.ReallocMblock(ctx, noSuchBlock, api.AllocOptions{}); return err },
+		"info": func(ctx context.Context) error { _, err := w.Info(ctx); return err },
+		"alloc": func(ctx context.Context) error {
+			_, err := w.AllocMblock(ctx, api.AllocOptions{Capacity: 1})
+			return err
+		},
+		"realloc": func(ctx context.Context) error {
+			_, err := w.ReallocMblock(ctx, noSuchBlock, api.AllocOptions{})
+			return err
+		},
 		"find":          func(ctx context.Context) error { _, err := w.Mblock(ctx, x.done.ID()); return err },
 		"alloc log":     func(ctx context.Context) error { _, err := w.AllocMlog(ctx, api.AllocOptions{Capacity: 1}); return err },
 		"find log":      func(ctx context.Context) error { _, err := w.Mlog(ctx, x.l.ID()); return err },

@@ -203,7 +203,7 @@ func TestHandles(t *testing.T) {
 	for _, u := range uses {
 		known = append(known, u.op)
 	}
-	for op := ioctl.Op(0); op < ioctl.NumOps; op++ {
+	for op := range ioctl.Op(ioctl.NumOps) {
 		if op.Valid() && !slices.Contains(known, op) {
 			t.Errorf("the table does not know the operation %v", op)
 		}

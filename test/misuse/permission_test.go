@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,7 +40,6 @@ const (
 // ids are the objects of the pool, by name.
 type ids map[string]layout.ObjectID
 
-
 // visitor is a client in a process of another user.
 type visitor struct {
 	ctx context.Context
@@ -67,7 +67,7 @@ func (v *visitor) find(name string) error {
 func (v *visitor) on(name string, f func(m api.Mblock) error) error {
 	m, err := v.p.Mblock(v.ctx, v.ids[name])
 	if err != nil {
-		return fmt.Errorf("not what was meant to fail: %v", err)
+		return fmt.Errorf("not what was meant to fail: %s", err.Error())
 	}
 	defer m.Put()
 	return f(m)
@@ -76,7 +76,7 @@ func (v *visitor) on(name string, f func(m api.Mblock) error) error {
 func (v *visitor) onLog(name string, f func(l api.Mlog) error) error {
 	l, err := v.p.Mlog(v.ctx, v.ids[name])
 	if err != nil {
-		return fmt.Errorf("not what was meant to fail: %v", err)
+		return fmt.Errorf("not what was meant to fail: %s", err.Error())
 	}
 	defer l.Put()
 	return f(l)
@@ -112,12 +112,15 @@ var visits = map[string]func(v *visitor) error{
 	"open":       func(v *visitor) error { _, err := v.c.OpenPool(v.ctx, "p"); return err },
 	"stat":       func(v *visitor) error { _, err := v.c.Stat(v.ctx, "p"); return err },
 
-	"alloc":           func(v *visitor) error { return v.alloc(api.AllocOptions{}) },
-	"alloc for root":  func(v *visitor) error { return v.alloc(api.AllocOptions{Owner: 2}) },
-	"use spare":       func(v *visitor) error { return v.alloc(api.AllocOptions{UseSpare: true}) },
-	"alloc log":       func(v *visitor) error { _, err := v.p.AllocMlog(v.ctx, api.AllocOptions{Capacity: 100}); return err },
-	"create mdc":      func(v *visitor) error { _, err := v.p.CreateMDC(v.ctx, api.AllocOptions{Capacity: 100}); return err },
-	"realloc":         func(v *visitor) error { _, err := v.p.ReallocMblock(v.ctx, noSuchBlock, api.AllocOptions{}); return err },
+	"alloc":          func(v *visitor) error { return v.alloc(api.AllocOptions{}) },
+	"alloc for root": func(v *visitor) error { return v.alloc(api.AllocOptions{Owner: 2}) },
+	"use spare":      func(v *visitor) error { return v.alloc(api.AllocOptions{UseSpare: true}) },
+	"alloc log":      func(v *visitor) error { _, err := v.p.AllocMlog(v.ctx, api.AllocOptions{Capacity: 100}); return err },
+	"create mdc":     func(v *visitor) error { _, err := v.p.CreateMDC(v.ctx, api.AllocOptions{Capacity: 100}); return err },
+	"realloc": func(v *visitor) error {
+		_, err := v.p.ReallocMblock(v.ctx, noSuchBlock, api.AllocOptions{})
+		return err
+	},
 	"add owner":       func(v *visitor) error { _, err := v.p.AddOwner(v.ctx, "mine", 0); return err },
 	"root on pool's":  func(v *visitor) error { return v.root("pool's") },
 	"root on other's": func(v *visitor) error { return v.root("other's") },
@@ -372,9 +375,7 @@ func TestPermissions(t *testing.T) {
 			before := w.snapshot()
 			rows := make(map[string]string)
 			for _, m := range u.want {
-				for name, want := range m {
-					rows[name] = want
-				}
+				maps.Copy(rows, m)
 			}
 			for name, want := range rows {
 				code, text, _ := strings.Cut(g.ask(name), " ")

@@ -68,8 +68,12 @@ func (x *table) parse(t *testing.T) []cell {
 	return cells
 }
 
+// harmless are the calls that leave the state what it is.
+var harmless = map[string]bool{"info": true, "find": true, "read": true, "sync": true, "seek": true, "next": true}
+
 // run makes a world for each state, in which all calls that are refused must
-// leave everything as it was, and one for each call that is not.
+// leave everything as it was, and then for each call that is not, unless it is
+// harmless.
 func (x *table) run(t *testing.T) {
 	t.Helper()
 	cells := x.parse(t)
@@ -77,7 +81,7 @@ func (x *table) run(t *testing.T) {
 		for _, state := range slices.Sorted(maps.Keys(x.states)) {
 			b.world(t, func(w *world) { x.refused(w, state, cells) })
 			for _, c := range cells {
-				if c.state == state && c.want == "ok" {
+				if c.state == state && c.want == "ok" && !harmless[c.call] {
 					b.world(t, func(w *world) { x.done(w, c) })
 				}
 			}
@@ -88,6 +92,11 @@ func (x *table) run(t *testing.T) {
 func (x *table) done(w *world, c cell) {
 	w.t.Helper()
 	x.states[c.state](w)
+	x.do(w, c)
+}
+
+func (x *table) do(w *world, c cell) {
+	w.t.Helper()
 	if err := x.calls[c.call](w); err != nil {
 		w.t.Errorf("%s: %s: %v; want no error", c.state, c.call, err)
 	}
@@ -111,6 +120,11 @@ func (x *table) refused(w *world, state string, cells []cell) {
 		}
 		if looks && !w.unchanged(before, what) {
 			before = w.snapshot()
+		}
+	}
+	for _, c := range cells {
+		if c.state == state && c.want == "ok" && harmless[c.call] {
+			x.do(w, c)
 		}
 	}
 }
