@@ -60,7 +60,7 @@ func (s *fakeSession) do(op ioctl.Op, m ioctl.Message, fd *int) (ioctl.Message, 
 	case *ioctl.ArenaAsk:
 		return s.arena(m, fd)
 	case *ioctl.PoolShow:
-		return &ioctl.PoolReply{Info: api.PoolInfo{Name: "data", UUID: f.uuid}}, nil
+		return &ioctl.PoolReply{Info: api.PoolInfo{Name: "data", UUID: f.uuid, State: f.state}}, nil
 	case *ioctl.PoolName:
 		return s.poolName(op, m)
 	case *ioctl.ListOpen:

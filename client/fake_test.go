@@ -39,6 +39,7 @@ type fake struct {
 	lingers  []uint64 // sessions that are listed although their connection is gone
 
 	uuid    string
+	state   string // of the pool
 	objects map[layout.ObjectID]*fakeObject
 	roots   map[string]layout.ObjectID
 	lastID  uint64

@@ -27,6 +27,7 @@ const courtesy = 10 * time.Second
 type link struct {
 	conn   *net.UnixConn
 	pid    int // of the process that made it
+	uid    int // that the process had
 	limits *ioctl.HelloReply
 	slots  chan struct{} // a token per request in flight
 	out    sender
@@ -74,7 +75,7 @@ func newLink(u *net.UnixConn, limits *ioctl.HelloReply, pid int, wg *sync.WaitGr
 		return nil, errors.Join(err, u.Close())
 	}
 	l := &link{
-		conn: u, pid: pid, limits: limits, wg: wg, calls: make(map[uint64]*call),
+		conn: u, pid: pid, uid: os.Geteuid(), limits: limits, wg: wg, calls: make(map[uint64]*call),
 		slots: make(chan struct{}, max(limits.MaxRequests, 1)),
 		// Who has the socket and is not this process cannot guess what is in
 		// flight, and so not bring about an answer to it.

@@ -30,19 +30,21 @@ func (o *object) findOn(ctx context.Context, l *link, pool ioctl.Handle) (*ioctl
 		return nil, errAbsent
 	case err != nil:
 		return nil, err
-	case o.created.IsZero() || !reply.Created.Equal(o.created):
-		// Not known to be the same: an id can be given again.
-		l.putBack(ctx, reply.Handle)
-		return nil, errAbsent
+	case !o.created.IsZero() && reply.Created.Equal(o.created):
+		return reply, nil
 	}
-	return reply, nil
+	l.putBack(ctx, reply.Handle)
+	if reply.Created.IsZero() || o.created.IsZero() {
+		return nil, errUnclear
+	}
+	return nil, errAbsent // the id was given again
 }
 
 // refind is findOn for a request that is made again: EBADF if the object is
 // absent.
 func (o *object) refind(ctx context.Context, op ioctl.Op, l *link, pool ioctl.Handle) (*ioctl.Opened, error) {
 	reply, err := o.findOn(ctx, l, pool)
-	if errors.Is(err, errAbsent) {
+	if errors.Is(err, errAbsent) || errors.Is(err, errUnclear) {
 		err = stale(op)
 	}
 	return reply, err
@@ -99,13 +101,26 @@ func (o *object) isThere(ctx context.Context, l *link, pool ioctl.Handle) (bool,
 	reply, err := o.findOn(ctx, l, pool)
 	switch {
 	case errors.Is(err, errAbsent):
-		return false, nil
+		return false, settled(ctx, l, pool)
 	case err != nil:
 		return false, err
 	}
 	l.putBack(ctx, reply.Handle)
 	return true, nil
 }
+
+// settled returns nil if what is not there now will not be there after the next
+// activation: of a pool whose metadata failed that is not known.
+func settled(ctx context.Context, l *link, pool ioctl.Handle) error {
+	info, err := l.show(ctx, ioctl.PoolShow{Pool: pool})
+	if err == nil && info.State == "read-only" {
+		err = errReadOnly
+	}
+	return err
+}
+
+// errReadOnly is why a look did not tell what became of a request.
+var errReadOnly = errors.New("the pool turned read-only: its next activation decides")
 
 // look finds out, on another connection, what became of a request that was lost
 // on old. f looks, and returns the request's outcome, or why that is not to be
@@ -134,8 +149,11 @@ const (
 	lastOutlive     = 100 * time.Millisecond
 )
 
-// errStillRuns is why a look did not tell what became of a request.
-var errStillRuns = errors.New("the daemon has not ended the old connection's session yet")
+// Why a look did not tell what became of a request.
+var (
+	errStillRuns = errors.New("the daemon has not ended the old connection's session yet")
+	errHidden    = errors.New("the old connection's session is another user's, which this process was")
+)
 
 // outlive returns when nothing of an older connection's session is under way
 // any more: at once if that was with a daemon that is gone.
@@ -144,8 +162,11 @@ func (l *link) outlive(ctx context.Context, old *link) error {
 		return nil
 	}
 	was := old.limits.Session
-	if was == 0 {
+	switch {
+	case was == 0:
 		return errStillRuns
+	case l.uid != old.uid:
+		return errHidden
 	}
 	patience, cancel := context.WithTimeout(ctx, outlivePatience)
 	defer cancel()

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"sync"
 	"sync/atomic"
@@ -103,11 +104,16 @@ func (p *pool) have(l *link) (ioctl.Handle, bool) {
 // openOn opens the pool on another connection.
 func (p *pool) openOn(ctx context.Context, op ioctl.Op, l *link) (ioctl.Handle, error) {
 	reply := &ioctl.Opened{}
-	if err := l.do(ctx, ioctl.OpPoolOpen, &ioctl.PoolName{Name: p.name}, reply); err != nil {
+	err := l.do(ctx, ioctl.OpPoolOpen, &ioctl.PoolName{Name: p.name}, reply)
+	if errors.Is(err, api.ENOENT) {
+		// To the caller ENOENT would mean what was asked for in the pool.
+		err = api.Errorf(api.EBADF, op.Name(), "the daemon has no active pool %q any more", p.name)
+	}
+	if err != nil {
 		return 0, err
 	}
 	show := &ioctl.PoolReply{}
-	err := l.do(ctx, ioctl.OpPoolShow, &ioctl.PoolShow{Pool: reply.Handle}, show)
+	err = l.do(ctx, ioctl.OpPoolShow, &ioctl.PoolShow{Pool: reply.Handle}, show)
 	if err == nil && show.Info.UUID != p.uuid {
 		err = api.Errorf(api.EBADF, op.Name(), "the pool that is called %q now is another one than when it was opened", p.name)
 	}
