@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -268,8 +269,15 @@ func (r *request) mustReach(a *activePool, ids ...layout.ObjectID) error {
 		return err
 	}
 	for _, id := range ids {
-		if info, err := a.pool.Describe(r.ctx, id); err != nil || !r.reaches(a, &x, info.Owner) {
+		info, err := a.pool.Describe(r.ctx, id)
+		if errors.Is(err, api.ENOENT) {
 			return noObject(id)
+		}
+		if err == nil {
+			err = r.mayReach(a, &x, &info)
+		}
+		if err != nil {
+			return err // not ENOENT: that says that the object is not there
 		}
 	}
 	return nil
@@ -278,19 +286,25 @@ func (r *request) mustReach(a *activePool, ids ...layout.ObjectID) error {
 // mustReachInfo is mustReach for an object that is described already.
 func (r *request) mustReachInfo(a *activePool, info *api.ObjectInfo) error {
 	x, err := r.access(a)
-	if err == nil && !r.reaches(a, &x, info.Owner) {
-		err = noObject(info.ID)
+	if err != nil {
+		return err
 	}
-	return err
+	return r.mayReach(a, &x, info)
 }
 
-// reaches is x.may, for an owner that may have come just now, too.
-func (r *request) reaches(a *activePool, x *access, owner uint32) bool {
-	if int(owner) >= len(x.view.parents) {
+// mayReach is mustReachInfo with what is known of the session's access, which
+// it looks at again for an owner that may have come just now.
+func (r *request) mayReach(a *activePool, x *access, info *api.ObjectInfo) error {
+	if int(info.Owner) >= len(x.view.parents) {
 		a.ownership.forget(false)
-		if again, err := r.access(a); err == nil {
-			*x = again
+		again, err := r.access(a)
+		if err != nil {
+			return err
 		}
+		*x = again
 	}
-	return x.may(owner)
+	if !x.may(info.Owner) {
+		return noObject(info.ID)
+	}
+	return nil
 }

@@ -340,8 +340,13 @@ func listNext(r *request, m *ioctl.Target) (ioctl.Message, error) {
 		if err != nil {
 			return nil, err
 		}
-		if (info.State == api.StateCommitted || a.adopter(info.ID) == r.s) && r.reaches(a, &x, info.Owner) {
-			reply.Objects = append(reply.Objects, info)
+		if info.State == api.StateCommitted || a.adopter(info.ID) == r.s {
+			switch err := r.mayReach(a, &x, &info); {
+			case err == nil:
+				reply.Objects = append(reply.Objects, info)
+			case !errors.Is(err, api.ENOENT):
+				return nil, err
+			}
 		}
 		if visited%1024 == 0 && r.ctx.Err() != nil {
 			break // what there is, and more when it is asked for
