@@ -157,5 +157,33 @@ func mutants() []mutant {
 			new:  "if err := error(nil); err != nil {",
 			pkg:  "./mpool", test: "TestLifecycleIsAtomic",
 		},
+		{
+			name: "mpool: a pool is made before all its drives are",
+			file: "mpool/creation.go",
+			old:  "\tif err := c.prepare(ctx); err != nil {\n",
+			new:  "\tif err := writeSuperblocks(ctx, c.drives[0].dev, *c.sb); err != nil {\n\t\treturn err\n\t}\n\tif err := c.prepare(ctx); err != nil {\n",
+			pkg:  "./mpool", test: "TestLifecycleOverDrivesIsAtomic",
+		},
+		{
+			name: "mpool: an activation raises the epoch elsewhere first",
+			file: "mpool/activate.go",
+			old:  "\tsb := p.sb.Load()\n\tif err := p.metaDrive().takeOver(",
+			new:  "\tsb := p.sb.Load()\n\tfor _, d := range p.drives[1:] {\n\t\tif err := d.takeOver(ctx, sb, m); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n\tif err := p.metaDrive().takeOver(",
+			pkg:  "./mpool", test: "TestLifecycleOverDrivesIsAtomic",
+		},
+		{
+			name: "mpool: a destruction wipes the metadata drive at once",
+			file: "mpool/lifecycle.go",
+			old:  "p.shut(true,",
+			new:  "p.shut(false,",
+			pkg:  "./mpool", test: "TestLifecycleOverDrivesIsAtomic",
+		},
+		{
+			name: "mpool: a commit holds up all others while its drive works",
+			file: "mpool/commit.go",
+			old:  "\tdescs, err := p.prepareAll(ctx, op, started)\n",
+			new:  "\tif err := p.admin.enter(ctx, op); err != nil {\n\t\tcancel()\n\t\treturn err\n\t}\n\tdescs, err := p.prepareAll(ctx, op, started)\n\tp.admin.leave()\n",
+			test: "TestStalledClass",
+		},
 	}
 }

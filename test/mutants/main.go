@@ -102,7 +102,10 @@ func try(m mutant, root, tmp string, limit time.Duration) (string, error) {
 	}
 	pkg, test, args := m.pkg, m.test, []string(nil)
 	if pkg == "" {
-		pkg, test, args = "./test/sim", crashTests, []string{"-sim.for", limit.String()}
+		pkg, args = "./test/sim", []string{"-sim.for", limit.String()}
+		if test == "" {
+			test = crashTests
+		}
 	}
 	bin := filepath.Join(tmp, "mutant.test")
 	build := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", bin, pkg)
