@@ -152,6 +152,7 @@ func TestOneDriveOfTwoStalls(t *testing.T) {
 			})
 			r.answers()
 		}
+		r.avoids(p)
 		select {
 		case err := <-hangs:
 			t.Errorf("a read from a stalled drive ended: %v", err)
@@ -162,6 +163,23 @@ func TestOneDriveOfTwoStalls(t *testing.T) {
 		r.goesOn(p, api.AllocOptions{})
 		r.settle()
 	})
+}
+
+// avoids checks that new objects go to a drive that answers, but for the few by
+// which it is found out that the other does not.
+func (r *rig) avoids(p *pool) {
+	r.t.Helper()
+	for range 5 {
+		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
+		_, err := p.book.put(ctx, p, 20_000, api.AllocOptions{})
+		cancel()
+		if err == nil {
+			r.goesOn(p, api.AllocOptions{})
+			return
+		}
+		r.want(err, api.ETIMEDOUT, api.EUNKNOWN)
+	}
+	r.t.Error("new objects go to a drive that does not answer")
 }
 
 // proves S42: a metadata drive that stalls stops commits, and reads elsewhere go
