@@ -346,3 +346,33 @@ func TestFleetContainerApart(t *testing.T) {
 	}
 	t.Fatal("there is no container")
 }
+
+// A pool of as many drives as there may be, of which many are behind.
+//
+// proves S3 S45
+func TestFleetOf64(t *testing.T) {
+	f := &fleet{}
+	for range omf.MaxDrives {
+		f.disks = append(f.disks, devsim.NewDisk(fleetDisk, devsim.DiskOptions{WriteThrough: true}))
+	}
+	all := names(omf.MaxDrives)
+	_, err := mpool.Create(bg, "pool", all[:40], api.CreateOptions{Staging: all[40:]}, rackOptions(f.disks...))
+	do(t, err)
+	f.keep()
+	f.use(t, func(p *mpool.Pool) {
+		for n := range 2 * omf.MaxDrives {
+			f.put(t, p, 1+n, api.Class(n%2))
+		}
+	})
+	if r := wantClean(t, f.disks...); len(r.Drives) != omf.MaxDrives || r.Superblocks != 3*omf.MaxDrives || r.Mblocks != 2*omf.MaxDrives {
+		t.Fatalf("%+v", r)
+	}
+	for i := 1; i < omf.MaxDrives; i += 2 {
+		f.lag(t, i, 0)
+	}
+	slices.Reverse(f.disks)
+	r, wrote := tryRepair(t, f.disks...)
+	if !wrote || !r.OK || codes(r.Notes) != times(3*omf.MaxDrives/2, check.SuperblockOlder) || len(left(r.Notes)) > 0 {
+		t.Errorf("%v %v", r.Problems, r.Notes)
+	}
+}

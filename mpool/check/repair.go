@@ -149,7 +149,7 @@ func merged(before, after []Problem, failed map[finding]error) []Problem {
 		switch err := failed[f]; {
 		case err != nil:
 			p.Text += fmt.Sprintf("; it could not be written anew: %v", err)
-		case !still[f]:
+		case !still[f] && p.Code != RepairRefused:
 			p.Repaired = true
 		}
 	}

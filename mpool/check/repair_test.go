@@ -103,6 +103,12 @@ func repairBreakages() []breakage {
 			flip(f.disk, f.at(t, f.log, f.newest(t, f.log))+90)
 			f.raw(t, []byte{7})
 		}, check.RecordMalformed, check.LogCopy + " " + check.RepairRefused},
+		{"log copy and superblock, but the metadata is not sound", func(t *testing.T, f *fixture) {
+			f.cutOff(t, f.log)
+			flip(f.disk, f.at(t, f.log, f.newest(t, f.log))+90)
+			f.raw(t, []byte{7})
+			flipped(f, 1)
+		}, check.RecordMalformed, check.LogCopy + " " + check.RepairRefused},
 		{"copy of the metadata's last page gone", func(t *testing.T, f *fixture) {
 			flip(f.disk, f.metaOffset(t, 0)+f.newestAt(t, f.metaOffset(t, 0), f.superblock(t).Logs[0].Birth)*page+90)
 		}, "", ""},
