@@ -51,7 +51,7 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
 		newStat(a), newDemo(a), newVersion(a), newCompletion(a), newMan(a),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(newHelp(a))
+	root.SetHelpCommand(newHelp())
 	complete(a, root)
 	return root
 }
@@ -69,7 +69,7 @@ func (a *app) help(show func(*cobra.Command, []string)) func(*cobra.Command, []s
 }
 
 // newHelp declares the verb help.
-func newHelp(a *app) *cobra.Command {
+func newHelp() *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [NOUN [VERB]]",
 		Short:   "Show the help of a command",

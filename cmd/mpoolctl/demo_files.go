@@ -48,7 +48,7 @@ func readDemoFiles(paths []string) ([]demoFile, error) {
 		var data bytes.Buffer
 		n, err := io.Copy(&data, io.LimitReader(f, left+1))
 		// It was only read.
-		_ = f.Close() //nolint:errcheck // see above
+		_ = f.Close()
 		if err != nil {
 			return nil, err
 		}

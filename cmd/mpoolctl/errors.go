@@ -123,8 +123,8 @@ func failureOf(verb string, err error) failureView {
 // sentence is the message with what people want to know beside it: who holds
 // what cannot be had.
 func (v failureView) sentence() string {
-	s := oneLine(v.Message)
-	for i, h := range byProcess(v.Holders) {
+	var held []string
+	for _, h := range byProcess(v.Holders) {
 		who := "a process that is not shown"
 		switch int(h.PID) {
 		case 0:
@@ -133,11 +133,11 @@ func (v failureView) sentence() string {
 		default:
 			who = fmt.Sprintf("process %d", h.PID)
 		}
-		sep := ", "
-		if i == 0 {
-			sep = "; held by "
-		}
-		s += fmt.Sprintf("%s%s (%s)", sep, who, plural(int(h.References), "reference"))
+		held = append(held, fmt.Sprintf("%s (%s)", who, plural(int(h.References), "reference")))
+	}
+	s := oneLine(v.Message)
+	if len(held) > 0 {
+		s += "; held by " + strings.Join(held, ", ")
 	}
 	return s
 }

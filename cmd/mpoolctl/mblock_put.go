@@ -123,12 +123,13 @@ func (o *mblockPutOptions) beginManifest(plan *putPlan) (*partialManifest, error
 func (o *mblockPutOptions) afterFailure(ctx context.Context, a *app, put *putter, partial *partialManifest) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeoutForCleanup)
 	defer cancel()
-	left := put.undo(ctx)
+	left, why := put.undo(ctx)
 	if left == 0 {
 		partial.remove()
 		return
 	}
-	a.warn("%s that had been or may have been stored could not be deleted again", plural(left, "mblock"))
+	a.warn("%s that had been or may have been stored could not be deleted again: %s",
+		plural(left, "mblock"), oneLine(why.Error()))
 	if partial != nil {
 		a.warn("the files they make up are listed in %s", partial.path())
 		partial.keep()

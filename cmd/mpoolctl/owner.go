@@ -20,12 +20,17 @@ func readOwners(ctx context.Context, p api.Pool) (owners, error) {
 	if err != nil {
 		return owners{}, err
 	}
+	parents := make(map[uint32]uint32, len(list))
 	o := owners{byIndex: make(map[uint32]string), byName: make(map[string]uint32)}
 	for _, e := range list {
 		o.byIndex[e.Index] = e.Name
-		if e.Parent == 0 {
+		// Siblings have different names, others may not: one at the top is meant
+		// before one below, and of those the oldest.
+		i, taken := o.byName[e.Name]
+		if !taken || e.Parent == 0 && parents[i] != 0 {
 			o.byName[e.Name] = e.Index
 		}
+		parents[e.Index] = e.Parent
 	}
 	return o, nil
 }

@@ -306,7 +306,7 @@ func (p *processes) answer(answer string, args ...string) (code int, shown strin
 		}
 	}
 	// How it ended is in its exit code.
-	_ = cmd.Wait() //nolint:errcheck // see above
+	_ = cmd.Wait()
 	return cmd.ProcessState.ExitCode(), out.String()
 }
 

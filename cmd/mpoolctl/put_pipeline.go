@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/layout"
@@ -41,8 +40,6 @@ type putter struct {
 	parts   [][]storedPart    // per file: its committed parts
 	missing []int             // per file: parts not committed yet; streams: 1 until their end is known
 	made    []layout.ObjectID // every object whose commit was tried
-
-	lost atomic.Int64 // objects that could be neither committed nor aborted
 }
 
 // writtenPart is a part that waits for its commit. mblock is nil where the end
@@ -151,8 +148,11 @@ func (p *putter) commitAll(ctx context.Context, fail context.CancelCauseFunc) {
 	}
 }
 
-// commit commits one batch and notes what is complete by it.
+// commit commits one batch and notes what is complete by it. A commit that has
+// begun is not cut off when the put fails: its outcome would be unknown.
 func (p *putter) commit(ctx context.Context, batch []writtenPart) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeoutForCleanup)
+	defer cancel()
 	objects := make([]api.Object, 0, len(batch))
 	for _, w := range batch {
 		objects = append(objects, w.mblock)
@@ -191,21 +191,22 @@ func (p *putter) abortAll(ctx context.Context, batch []writtenPart) {
 
 // abort gives an uncommitted object up, also when the put's context has ended.
 // The daemon would do it when this process ends, and what the caller reports is
-// why it was given up.
+// why it was given up. One that turns out to be committed, by a commit whose
+// outcome was unknown, is left to undo: it needs the reference.
 func (p *putter) abort(ctx context.Context, m api.Mblock) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeoutForCleanup)
 	defer cancel()
 	if err := m.Abort(ctx); err != nil {
-		p.lost.Add(1)
+		_ = m.Put() //nolint:errcheck // see above
 	}
 }
 
-// undo deletes what was committed and returns how many mblocks are left. It gives
-// up when the daemon cannot be reached.
-func (p *putter) undo(ctx context.Context) int {
+// undo deletes what was committed and returns how many mblocks are left, and the
+// first reason. It gives up when the daemon cannot be reached.
+func (p *putter) undo(ctx context.Context) (left int, why error) {
 	ctx, giveUp := context.WithCancel(ctx)
 	defer giveUp()
-	var left atomic.Int64
+	var mu sync.Mutex
 	ids := make(chan layout.ObjectID)
 	var workers sync.WaitGroup
 	for range putWorkers {
@@ -213,7 +214,12 @@ func (p *putter) undo(ctx context.Context) int {
 			for id := range ids {
 				err := p.delete(ctx, id)
 				if err != nil && !isGone(err) {
-					left.Add(1)
+					mu.Lock()
+					left++
+					if why == nil {
+						why = err
+					}
+					mu.Unlock()
 				}
 				if errors.Is(err, api.ECONNRESET) {
 					giveUp()
@@ -226,7 +232,7 @@ func (p *putter) undo(ctx context.Context) int {
 	}
 	close(ids)
 	workers.Wait()
-	return int(left.Load())
+	return left, why
 }
 
 // isGone says whether an object does not exist; that its pool is not active is
@@ -236,15 +242,25 @@ func isGone(err error) bool {
 	return ok && e.Code == api.ENOENT && e.Object != 0
 }
 
+// delete deletes a committed object. One whose commit had an unknown outcome may
+// be uncommitted, or become committed yet.
 func (p *putter) delete(ctx context.Context, id layout.ObjectID) error {
-	m, err := p.pool.Mblock(ctx, id)
-	if err != nil {
-		return err
+	for {
+		m, err := p.pool.Mblock(ctx, id)
+		if err != nil {
+			return err
+		}
+		err = m.Delete(ctx)
+		if errors.Is(err, api.ESTATE) {
+			err = m.Abort(ctx)
+		}
+		if err == nil {
+			return nil
+		}
+		if err := errors.Join(err, m.Put()); !errors.Is(err, api.ESTATE) || wait(ctx, releasePoll) != nil {
+			return err
+		}
 	}
-	if err := m.Delete(ctx); err != nil {
-		return errors.Join(err, m.Put())
-	}
-	return nil
 }
 
 // entry is a complete file's line of the manifest.

@@ -51,7 +51,7 @@ func interruptQuickstart(t *testing.T, phase string, delay time.Duration) {
 	}
 	group := -cmd.Process.Pid
 	// If the script hangs, or fails to clean up, nothing goes on for ever.
-	defer syscall.Kill(group, syscall.SIGKILL) //nolint:errcheck // usually there is nobody left
+	defer syscall.Kill(group, syscall.SIGKILL)
 	lines, found := bufio.NewScanner(out), false
 	for lines.Scan() {
 		if !found && strings.HasPrefix(lines.Text(), "-- "+phase) {

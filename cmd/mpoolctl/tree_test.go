@@ -65,7 +65,7 @@ func TestEveryVerbExplainsItself(t *testing.T) {
 // their arguments are as many as the verb takes.
 func TestExamplesParse(t *testing.T) {
 	root := newRootCommand(&app{})
-	walk(root, func(path string, c *cobra.Command) {
+	walk(root, func(_ string, c *cobra.Command) {
 		for line := range strings.Lines(c.Example) {
 			words := exampleWords(line)
 			found, rest, err := newRootCommand(&app{}).Find(words)
@@ -93,9 +93,8 @@ func exampleWords(line string) []string {
 		line, _, _ = strings.Cut(line, end)
 	}
 	var words []string
-	quoted := false
 	for i, piece := range strings.Split(line, "'") {
-		if quoted = i%2 == 1; quoted {
+		if i%2 == 1 { // quoted
 			words[len(words)-1] += piece
 			continue
 		}
