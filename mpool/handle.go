@@ -15,21 +15,34 @@ import (
 // handle is what Mblock and Mlog have in common: one reference on an object.
 type handle struct {
 	obj   *object
-	ended atomic.Bool
+	state atomic.Uint32 // handleLive, ...
 }
+
+// A handle's states.
+const (
+	handleLive   = iota
+	handleEnding // an Abort or a Delete is under way, which ends it if it succeeds
+	handlePut    // the same, and it was put meanwhile: it ends whatever comes
+	handleEnded
+)
 
 func (h *handle) base() *handle { return h }
 
 // live returns the object, or EBADF after the handle or the pool has ended, or
 // the context's error after that has.
 func (h *handle) live(ctx context.Context, op string) (*object, error) {
-	if h.ended.Load() {
-		return nil, &api.Error{Code: api.EBADF, Op: op, Object: h.obj.id, Detail: "the handle was put, aborted or deleted"}
+	if h.state.Load() != handleLive {
+		return nil, h.over(op)
 	}
 	if err := h.obj.pool.alive(op); err != nil {
 		return nil, err
 	}
 	return h.obj, timely(ctx, op)
+}
+
+// over is the error of who uses a handle that has ended, or is ending.
+func (h *handle) over(op string) error {
+	return &api.Error{Code: api.EBADF, Op: op, Object: h.obj.id, Detail: "the handle was put, aborted or deleted"}
 }
 
 // ID returns the object's id; it may be called on an ended handle.
@@ -46,11 +59,22 @@ func (h *handle) Info(ctx context.Context) (api.ObjectInfo, error) {
 
 // Put implements [api.Object].
 func (h *handle) Put() error {
-	if h.ended.Swap(true) {
-		return &api.Error{Code: api.EBADF, Op: "put", Object: h.obj.id, Detail: "the handle was put, aborted or deleted"}
+	for {
+		switch h.state.Load() {
+		case handleLive:
+			if h.state.CompareAndSwap(handleLive, handleEnded) {
+				h.obj.unref()
+				return nil
+			}
+		case handleEnding:
+			// The reference is given back by who is ending the handle.
+			if h.state.CompareAndSwap(handleEnding, handlePut) {
+				return nil
+			}
+		default:
+			return h.over("put")
+		}
 	}
-	h.obj.unref()
-	return nil
 }
 
 // Commit implements [api.Object].
@@ -83,17 +107,22 @@ func (h *handle) Delete(ctx context.Context) error {
 	})
 }
 
-// end ends the handle if f succeeds; while f runs nobody else can end it.
+// end ends the handle if f succeeds; while f runs nobody else can, but for a Put,
+// which counts when f fails.
 func (h *handle) end(ctx context.Context, op string, f func(*object) error) error {
 	if _, err := h.live(ctx, op); err != nil {
 		return err
 	}
-	if h.ended.Swap(true) {
-		return &api.Error{Code: api.EBADF, Op: op, Object: h.obj.id, Detail: "the handle was put, aborted or deleted"}
+	if !h.state.CompareAndSwap(handleLive, handleEnding) {
+		return h.over(op)
 	}
 	err := f(h.obj)
-	if err != nil {
-		h.ended.Store(false)
+	switch {
+	case err == nil:
+		h.state.Store(handleEnded)
+	case !h.state.CompareAndSwap(handleEnding, handleLive):
+		h.state.Store(handleEnded)
+		h.obj.unref()
 	}
 	return err
 }
