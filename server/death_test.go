@@ -295,6 +295,37 @@ func TestOrphanInUse(t *testing.T) {
 	r.eventually("it is gone", func(p *fakePool) bool { return len(p.objects) == 0 })
 }
 
+// An object that its session was just trying to abort when the session ended is
+// not forgotten if that fails: meanwhile it is not to be found.
+//
+// proves S33
+func TestOrphanBeingAborted(t *testing.T) {
+	r := newRig(t)
+	w := r.raw()
+	b := w.opened(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: w.openPool(), Options: api.AllocOptions{Capacity: 1}})
+	entered, hold := make(chan struct{}), make(chan struct{})
+	var began, aborting atomic.Bool
+	r.b.hook(func(_ context.Context, op string) error {
+		switch {
+		case op == "object abort" && !began.Swap(true):
+			aborting.Store(true)
+			close(entered)
+			<-hold
+			aborting.Store(false)
+			return api.Errorf(api.ESTATE, op, "a commit came between")
+		case op == "mblock find" && aborting.Load():
+			return api.Errorf(api.ENOENT, op, "being deleted")
+		}
+		return nil
+	})
+	w.send(ioctl.Header{Op: ioctl.OpObjectAbort, Tag: 99}, &ioctl.Target{Handle: b})
+	<-entered
+	w.conn.Close()
+	r.nextReaped(1) // by then it was looked for
+	close(hold)
+	r.eventually("it is gone", func(p *fakePool) bool { return len(p.objects) == 0 })
+}
+
 // sessionOf returns the session that has a handle.
 func (r *rig) sessionOf(t *testing.T, h ioctl.Handle) *session {
 	t.Helper()

@@ -228,8 +228,13 @@ func abortOrphan(ctx context.Context, p Pool, id layout.ObjectID) (orphanFate, e
 	} else {
 		obj, err = p.Mblock(ctx, id)
 	}
-	if errors.Is(err, api.ENOENT) || errors.Is(err, api.EBADF) {
-		return orphanSettled, nil // aborted by its session, or gone with its pool
+	if errors.Is(err, api.ENOENT) {
+		// A request of its session is aborting it. That may fail yet, if a
+		// commit came between; if not, the request settles it.
+		return orphanInUse, nil
+	}
+	if errors.Is(err, api.EBADF) {
+		return orphanSettled, nil // gone with its pool
 	}
 	if err != nil {
 		return orphanSettled, err
