@@ -21,11 +21,14 @@ const (
 	driveBytes = 4 << 30 // of a file with holes
 )
 
-// config gives every client little memory, so that many fit.
+// config gives every client little memory, so that many fit, and the pool a small
+// cache, so that it is full soon: what still grows then is a leak.
 const config = `
 log_level = "warn"
 [limits]
 arena_default = 2097152
+[engine]
+sum_cache_bytes = 1048576
 `
 
 // kill is a test of many deaths: the daemon, its pool, who lives on.

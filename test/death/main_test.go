@@ -22,6 +22,7 @@ var (
 	kills = flag.Int("death.kills", 200, "how many clients are made to die")
 	seed  = flag.Uint64("death.seed", 0, "seed of what clients do and when they die; 0: from the clock")
 	race  = flag.Bool("death.race", raceDetector, "build the daemon with the race detector")
+	heaps = flag.String("death.heaps", "", "a folder for heap profiles of the daemon, to see what grows")
 	most  = flag.Int("death.clients", 100, "how many clients live at one time at most")
 )
 

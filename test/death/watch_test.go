@@ -2,7 +2,10 @@ package death
 
 import (
 	"context"
+	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/mpool-go/mpool/api"
@@ -109,6 +112,12 @@ func (w *watch) compare(deaths int) {
 		return maps.Equal(now.goroutines, w.idle.goroutines)
 	})
 	now.heap = w.d.Heap()
+	if *heaps != "" {
+		name := filepath.Join(*heaps, fmt.Sprintf("heap-%06d", deaths))
+		if err := os.WriteFile(name, []byte(w.d.Profile("heap")), 0o600); err != nil {
+			w.t.Error(err)
+		}
+	}
 	daemon.Eventually(w.t, "the descriptors of the dead's sessions are closed", func() bool {
 		now.usage = w.d.Usage()
 		return maps.Equal(now.usage.Descriptors, w.idle.usage.Descriptors)
@@ -121,9 +130,9 @@ const (
 	// mostThreads is how many threads the daemon may have: those that were ever
 	// in a system call at the same time stay.
 	mostThreads = 120
-	// mostHeap is by how much the reachable memory may differ, in bytes: there
-	// are pools of buffers, tables that grew, and the last 4,096 events.
-	mostHeap = 4 << 20
+	// mostHeap is by how much the reachable memory may differ, in bytes: pools of
+	// buffers, tables that grew, and the last 4,096 events.
+	mostHeap = 2 << 20
 )
 
 // finish judges the trend of what has no exact value. Only the second half of

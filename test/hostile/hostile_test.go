@@ -90,7 +90,7 @@ func TestHostile(t *testing.T) {
 	}
 	m := newModest(t, s.d, owner)
 	time.Sleep(300 * time.Millisecond) // a warm-up of what is measured
-	s.remember()
+	m.pause(s.remember)
 	list := attacks
 	if *only != "" {
 		list = nil
@@ -117,9 +117,8 @@ func TestHostile(t *testing.T) {
 			return
 		}
 	}
-	m.end()
 	m.report(t)
-	s.recovered()
+	m.pause(s.recovered)
 }
 
 // remember takes what the daemon has before it is attacked.

@@ -33,6 +33,7 @@ type modest struct {
 
 	stop chan struct{}
 	done sync.WaitGroup
+	idle sync.Mutex // held during a round
 
 	mu     sync.Mutex
 	phase  string
@@ -111,21 +112,38 @@ func (m *modest) run() {
 			return
 		default:
 		}
-		for _, x := range []struct {
-			what string
-			do   func(context.Context, *rand.Rand) error
-		}{
-			{"read", m.readBlock}, {"append", m.append}, {"find", m.find}, {"commit", m.commit},
-		} {
-			began := time.Now()
-			err := x.do(ctx, rng)
-			m.note(x.what, time.Since(began), err)
-			if err != nil && !errors.Is(err, api.ENOSPC) {
-				return
-			}
+		if !m.round(ctx, rng) {
+			return
 		}
 		time.Sleep(2 * time.Millisecond) // it is modest
 	}
+}
+
+// pause does something while the client asks nothing.
+func (m *modest) pause(f func()) {
+	m.idle.Lock()
+	defer m.idle.Unlock()
+	f()
+}
+
+// round does everything once, and says whether to go on.
+func (m *modest) round(ctx context.Context, rng *rand.Rand) bool {
+	m.idle.Lock()
+	defer m.idle.Unlock()
+	for _, x := range []struct {
+		what string
+		do   func(context.Context, *rand.Rand) error
+	}{
+		{"read", m.readBlock}, {"append", m.append}, {"find", m.find}, {"commit", m.commit},
+	} {
+		began := time.Now()
+		err := x.do(ctx, rng)
+		m.note(x.what, time.Since(began), err)
+		if err != nil && !errors.Is(err, api.ENOSPC) {
+			return false
+		}
+	}
+	return true
 }
 
 func (m *modest) note(what string, took time.Duration, err error) {
