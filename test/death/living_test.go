@@ -184,7 +184,7 @@ func (l *living) round(ctx context.Context, rng *rand.Rand) error {
 	if err != nil || n != len(got) || !bytes.Equal(got, l.half[off:off+n]) {
 		return fmt.Errorf("own uncommitted mblock: %d of %d bytes at %d, not all of them as written, %w", n, len(got), off, err)
 	}
-	if l.records < 20_000 { // more would not fit
+	if l.records < 8_000 { // many more would not fit
 		if _, err := l.app.Append(ctx, logTag.record(l.records), rng.IntN(10) == 0); err != nil {
 			return fmt.Errorf("append: %w", err)
 		}
