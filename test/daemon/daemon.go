@@ -179,7 +179,7 @@ func (d *Daemon) wait() error {
 		return d.err
 	case <-time.After(Patience):
 		d.tb.Errorf("mpoold does not end:\n%s", d.Log())
-		_ = d.cmd.Process.Kill() // it may end just now
+		_ = d.cmd.Process.Kill() //nolint:errcheck // it may end just now
 		<-d.ended
 		return d.err
 	}
@@ -198,7 +198,7 @@ func (d *Daemon) Stop() {
 func (d *Daemon) Kill() {
 	d.tb.Helper()
 	d.Signal(syscall.SIGKILL)
-	_ = d.wait() // "signal: killed" is what is wanted
+	_ = d.wait() //nolint:errcheck // "signal: killed" is what is wanted
 }
 
 // Dial connects to the daemon for the life of the test.

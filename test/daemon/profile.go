@@ -67,7 +67,7 @@ func (d *Daemon) Goroutines() map[string]int {
 // goroutines counts those of a traceback, by creator.
 func goroutines(trace string) map[string]int {
 	count := map[string]int{}
-	for _, g := range strings.Split(trace, "\n\n") {
+	for g := range strings.SplitSeq(trace, "\n\n") {
 		if !strings.HasPrefix(g, "goroutine ") || strings.HasPrefix(g, "goroutine 0 ") {
 			continue
 		}

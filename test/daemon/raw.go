@@ -162,7 +162,7 @@ func (w *Raw) Arena(size uint64) (*ioctl.ArenaReply, int, error) {
 	}
 	if err != nil {
 		if fd >= 0 {
-			_ = unix.Close(fd) //nolint:errcheck // memory has nothing to write back
+			_ = unix.Close(fd) // memory has nothing to write back
 		}
 		return nil, -1, err
 	}
@@ -176,7 +176,7 @@ func (w *Raw) Mapped(size uint64) (id uint16, mem []byte, err error) {
 		return 0, nil, err
 	}
 	mem, err = unix.Mmap(fd, 0, int(reply.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	_ = unix.Close(fd) //nolint:errcheck // memory has nothing to write back
+	_ = unix.Close(fd) // memory has nothing to write back
 	if err != nil {
 		return 0, nil, err
 	}

@@ -208,16 +208,16 @@ func (v *victimPlan) run(socket string) (*ledger, error) {
 			}
 		}
 		time.Sleep(v.life)        // the moment of its death; any will do
-		_ = cmd.Process.Signal(s) //nolint:errcheck // its end says whether it was
+		_ = cmd.Process.Signal(s) // its end says whether it was
 	}
 	select {
 	case <-told:
 	case <-time.After(daemon.Patience):
-		_ = cmd.Process.Kill() //nolint:errcheck // it may end just now
+		_ = cmd.Process.Kill() // it may end just now
 		err = fmt.Errorf("by %v: it does not end", v.way)
 	}
 	<-told
-	_ = stdin.Close() //nolint:errcheck // the pipe of a dead process
+	_ = stdin.Close() // the pipe of a dead process
 	if werr := v.way.check(cmd.Wait(), l.pid != 0); err == nil && werr != nil {
 		err = fmt.Errorf("%w\n%s", werr, stderr.Bytes())
 	}

@@ -48,9 +48,9 @@ func (w way) signal() syscall.Signal {
 		return syscall.SIGABRT
 	case bySIGTERM:
 		return syscall.SIGTERM
-	default:
-		return 0
+	case byExit, byOwnSIGKILL, byExec, closeAll, shutWrite, shutRead, numWays:
 	}
+	return 0
 }
 
 // check says whether a victim ended as it was to, by what os/exec says. One that
@@ -74,7 +74,7 @@ func (w way) check(err error, atWork bool) error {
 	if ok && !atWork && signal != 0 && st.ExitStatus() == 2 {
 		return nil // the runtime's answer to a signal
 	}
-	return fmt.Errorf("by %v: it ended by %v", w, e)
+	return fmt.Errorf("by %v: it ended by %w", w, e)
 }
 
 // fate is how the process ends: by a signal, or with an exit code.
@@ -84,9 +84,9 @@ func (w way) fate() (syscall.Signal, int) {
 		return 0, exitCode
 	case byOwnSIGKILL:
 		return syscall.SIGKILL, 0
-	default:
-		return w.signal(), 0
+	case bySIGKILL, bySIGSEGV, bySIGABRT, bySIGTERM, byExec, closeAll, shutWrite, shutRead, numWays:
 	}
+	return w.signal(), 0
 }
 
 // exitCode is byExit's.
@@ -112,7 +112,7 @@ func (w way) end(after time.Duration) {
 		sockets(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
 	case shutRead:
 		sockets(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RD) })
-	default:
+	case bySIGKILL, bySIGSEGV, bySIGABRT, bySIGTERM, numWays:
 		panic("no way for a client to take")
 	}
 	time.Sleep(afterlife)

@@ -26,18 +26,18 @@ func arenas(a *attacker) {
 		}
 		a.spoil(fd, int64(arena.Size))
 		for range a.rng.IntN(4) {
-			_, _ = a.ask(w, ioctl.OpArenaMapped, &ioctl.ArenaMapped{Arena: arena.Arena}) //nolint:errcheck // it should fail
+			_, _ = a.ask(w, ioctl.OpArenaMapped, &ioctl.ArenaMapped{Arena: arena.Arena}) // it should fail
 			a.spoil(fd, int64(arena.Size))
 			window := ioctl.Window{Arena: arena.Arena, Offset: uint32(a.rng.IntN(512)) * 4096, Length: uint32(a.rng.IntN(2 << 20))}
 			if a.rng.IntN(4) == 0 {
 				window = ioctl.Window{Arena: uint16(1 + a.rng.IntN(9)), Offset: uint32(a.number()), Length: uint32(a.number())}
 			}
-			//nolint:errcheck // it may fail
+			// it may fail
 			_, _ = a.ask(w, ioctl.OpMblockWrite, &ioctl.MblockWrite{Mblock: b, Data: ioctl.Payload{Window: window}})
-			_, _ = a.ask(w, ioctl.OpMblockRead, &ioctl.MblockRead{Mblock: b, Into: window}) //nolint:errcheck // it may fail
+			_, _ = a.ask(w, ioctl.OpMblockRead, &ioctl.MblockRead{Mblock: b, Into: window}) // it may fail
 		}
 		check(unix.Close(fd))
-		_ = w.Conn.SetDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
+		_ = w.Conn.SetDeadline(time.Now().Add(soon)) // then the next call fails
 	}
 }
 
@@ -45,16 +45,16 @@ func arenas(a *attacker) {
 func (a *attacker) spoil(fd int, size int64) {
 	switch a.rng.IntN(6) {
 	case 0:
-		_ = unix.Ftruncate(fd, size/2) //nolint:errcheck // it should fail
+		_ = unix.Ftruncate(fd, size/2) // it should fail
 	case 1:
-		_ = unix.Ftruncate(fd, 2*size) //nolint:errcheck // it should fail
+		_ = unix.Ftruncate(fd, 2*size) // it should fail
 	case 2:
 		const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-		_ = unix.Fallocate(fd, punch, 0, size) //nolint:errcheck // it should fail
+		_ = unix.Fallocate(fd, punch, 0, size) // it should fail
 	case 3:
-		_, _ = unix.Pwrite(fd, a.bytes(100), 0) //nolint:errcheck // it should fail
+		_, _ = unix.Pwrite(fd, a.bytes(100), 0) // it should fail
 	case 4:
-		_, _ = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE) //nolint:errcheck // it should fail
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE) // it should fail
 	}
 }
 
@@ -90,10 +90,9 @@ func scribble(a *attacker) {
 	whole := ioctl.Window{Arena: arena, Length: 1 << 20}
 	record := ioctl.Window{Arena: arena, Length: 100_000}
 	for range 10 {
-		_ = w.Conn.SetDeadline(time.Now().Add(10 * soon)) //nolint:errcheck // then the next call fails
+		_ = w.Conn.SetDeadline(time.Now().Add(10 * soon)) // then the next call fails
 		alloc := &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 20}}
 		b, l := a.give(w, ioctl.OpMblockAlloc, alloc), a.give(w, ioctl.OpMlogAlloc, alloc)
-		app := ioctl.Handle(0)
 		for _, x := range []struct {
 			op ioctl.Op
 			m  ioctl.Message
@@ -104,18 +103,19 @@ func scribble(a *attacker) {
 			{ioctl.OpObjectDelete, &ioctl.Target{Handle: b}},
 			{ioctl.OpObjectCommit, &ioctl.Target{Handle: l}},
 		} {
-			_, _ = a.ask(w, x.op, x.m) //nolint:errcheck // it may fail
+			_, _ = a.ask(w, x.op, x.m) // it may fail
 		}
-		if app = a.give(w, ioctl.OpMlogOpenAppend, &ioctl.Target{Handle: l}); app == 0 {
+		app := a.give(w, ioctl.OpMlogOpenAppend, &ioctl.Target{Handle: l})
+		if app == 0 {
 			return
 		}
-		//nolint:errcheck // it may fail
+		// it may fail
 		_, _ = a.ask(w, ioctl.OpAppend, &ioctl.AppendRecord{To: app, Sync: true, Data: ioctl.Payload{Window: record}})
 		// Roots are read out of memory that changes.
-		//nolint:errcheck // it should fail
+		// it should fail
 		_, _ = a.ask(w, ioctl.OpRootsSet, &ioctl.RootsSet{Pool: pool, Roots: ioctl.Payload{Window: ioctl.Window{Arena: arena, Length: 4000}}})
-		_, _ = a.ask(w, ioctl.OpClose, &ioctl.Target{Handle: app})      //nolint:errcheck // it may fail
-		_, _ = a.ask(w, ioctl.OpObjectDelete, &ioctl.Target{Handle: l}) //nolint:errcheck // it may fail
+		_, _ = a.ask(w, ioctl.OpClose, &ioctl.Target{Handle: app})      // it may fail
+		_, _ = a.ask(w, ioctl.OpObjectDelete, &ioctl.Target{Handle: l}) // it may fail
 		if !a.on() {
 			return
 		}

@@ -73,7 +73,7 @@ func attackerMain() {
 		})
 	}
 	fmt.Println("begun")
-	_, _ = io.Copy(io.Discard, os.Stdin) //nolint:errcheck // it ends all the same
+	_, _ = io.Copy(io.Discard, os.Stdin) // it ends all the same
 	cancel()
 	done := make(chan struct{})
 	go func() { wg.Wait(); close(done) }()
@@ -106,7 +106,7 @@ func (a *attacker) dial() *daemon.Raw {
 		return nil
 	}
 	a.made.Add(1)
-	_ = w.Conn.SetDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
+	_ = w.Conn.SetDeadline(time.Now().Add(soon)) // then the next call fails
 	return w
 }
 
@@ -164,13 +164,13 @@ func (a *attacker) throw(w *daemon.Raw, b, oob []byte) bool {
 
 // drain reads answers as long as there are any at once.
 func (a *attacker) drain(w *daemon.Raw) {
-	_ = w.Conn.SetReadDeadline(time.Now().Add(time.Millisecond)) //nolint:errcheck // then Read fails
+	_ = w.Conn.SetReadDeadline(time.Now().Add(time.Millisecond)) // then Read fails
 	for {
 		if _, err := w.Conn.Read(a.buf); err != nil {
 			break
 		}
 	}
-	_ = w.Conn.SetDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
+	_ = w.Conn.SetDeadline(time.Now().Add(soon)) // then the next call fails
 }
 
 // message encodes a request of an operation, known or not.

@@ -2,9 +2,6 @@ package hostile
 
 import (
 	"math"
-	"os"
-	"os/exec"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,7 +9,6 @@ import (
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/layout"
-	"github.com/mpool-go/mpool/test/daemon"
 )
 
 // attacks are all kinds of hostility.
@@ -47,7 +43,7 @@ func lengths(a *attacker) {
 	}
 	defer w.Conn.Close()
 	op := a.op()
-	b := make([]byte, ioctl.HeaderSize)
+	b := a.message(ioctl.OpVersion, 1, &ioctl.Empty{})
 	if op.Valid() {
 		b = a.message(op, 1, op.NewRequest())
 	}
@@ -154,7 +150,7 @@ func halfMessages(a *attacker) {
 		a.throw(w, a.bytes(ioctl.MaxMessage+1+a.rng.IntN(ioctl.MaxMessage)), nil)
 	default: // and nothing more
 		a.throw(w, whole, nil)
-		_ = w.Conn.CloseWrite() //nolint:errcheck // the daemon may have been faster
+		_ = w.Conn.CloseWrite() // the daemon may have been faster
 	}
 	a.drain(w)
 }
@@ -185,7 +181,7 @@ func extremeValues(a *attacker) {
 	defer w.Conn.Close()
 	arena, mem, err := w.Mapped(1 << 16)
 	if err == nil {
-		defer unix.Munmap(mem) //nolint:errcheck // fails only for what is not mapped
+		defer unix.Munmap(mem) // fails only for what is not mapped
 	}
 	alloc := &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 16}}
 	handles := []ioctl.Handle{pool, a.give(w, ioctl.OpMblockAlloc, alloc), a.give(w, ioctl.OpMlogAlloc, alloc)}
@@ -232,7 +228,7 @@ func extremeValues(a *attacker) {
 		if g := a.give(w, x.op, x.m); g != 0 {
 			handles = append(handles, g)
 		}
-		_ = w.Conn.SetDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
+		_ = w.Conn.SetDeadline(time.Now().Add(soon)) // then the next call fails
 	}
 }
 
@@ -250,7 +246,7 @@ func flood(a *attacker) {
 				return
 			}
 		}
-		_ = w.Conn.SetDeadline(time.Now().Add(10 * soon)) //nolint:errcheck // then the next call fails
+		_ = w.Conn.SetDeadline(time.Now().Add(10 * soon)) // then the next call fails
 		for range 64 {
 			if _, err := w.Conn.Read(a.buf); err != nil || !a.on() {
 				return
@@ -273,7 +269,7 @@ func floodUnread(a *attacker) {
 	}
 	for tag := uint64(100); a.on(); tag++ {
 		m := a.message(ioctl.OpMblockRead, tag, &ioctl.MblockRead{Mblock: b, Into: ioctl.Window{Length: ioctl.MaxInline}})
-		_ = w.Conn.SetWriteDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
+		_ = w.Conn.SetWriteDeadline(time.Now().Add(soon)) // then the next call fails
 		if !a.throw(w, m, nil) {
 			return // the daemon has stopped reading
 		}
@@ -290,245 +286,21 @@ func hoardHandles(a *attacker) {
 	l := a.give(w, ioctl.OpMlogAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 16}})
 	a.give(w, ioctl.OpObjectCommit, &ioctl.Target{Handle: l})
 	for i := 0; a.on(); i++ {
-		_ = w.Conn.SetDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
+		_ = w.Conn.SetDeadline(time.Now().Add(soon)) // then the next call fails
 		var h ioctl.Handle
 		switch i % 4 {
 		case 0:
 			h = a.give(w, ioctl.OpListOpen, &ioctl.ListOpen{Pool: pool})
-			a.ask(w, ioctl.OpListNext, &ioctl.Target{Handle: h}) //nolint:errcheck // it may fail
+			a.ask(w, ioctl.OpListNext, &ioctl.Target{Handle: h}) // it may fail
 		case 1:
 			h = a.give(w, ioctl.OpMlogOpenRead, &ioctl.Target{Handle: l})
-			a.ask(w, ioctl.OpReadNext, &ioctl.ReadNext{Reader: h, Into: ioctl.Window{Length: 100}}) //nolint:errcheck // it may fail
+			a.ask(w, ioctl.OpReadNext, &ioctl.ReadNext{Reader: h, Into: ioctl.Window{Length: 100}}) // it may fail
 		case 2:
 			h = a.give(w, ioctl.OpObjectGet, &ioctl.Target{Handle: l})
 		default:
 			h = a.give(w, ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: pool})
 		}
 		if h == 0 && i > 20_000 {
-			return
-		}
-	}
-}
-
-// hoardWaits keeps all its requests waiting for events.
-func hoardWaits(a *attacker) {
-	w := a.greet()
-	if w == nil {
-		return
-	}
-	defer w.Conn.Close()
-	for tag := range uint64(100) {
-		_ = w.Conn.SetDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
-		if !a.throw(w, a.message(ioctl.OpEventNext, tag, &ioctl.EventNext{After: math.MaxUint32, Wait: ioctl.MaxEventWait}), nil) {
-			break
-		}
-	}
-	select {
-	case <-a.ctx.Done():
-	case <-time.After(soon):
-	}
-}
-
-// connects connects and leaves.
-func connects(a *attacker) {
-	if w := a.dial(); w != nil {
-		if a.rng.IntN(2) == 0 {
-			a.throw(w, a.message(ioctl.OpHello, 1, daemon.Hello()), nil)
-		}
-		w.Conn.Close()
-	}
-}
-
-// connectsSilent makes many connections and says nothing.
-func connectsSilent(a *attacker) {
-	var list []*daemon.Raw
-	for range 100 {
-		if w := a.dial(); w != nil {
-			list = append(list, w)
-		}
-	}
-	select {
-	case <-a.ctx.Done():
-	case <-time.After(soon):
-	}
-	for _, w := range list {
-		w.Conn.Close()
-	}
-}
-
-// helloAndTags greets again, uses tags twice and cancels everything.
-func helloAndTags(a *attacker) {
-	w, pool := a.open()
-	if w == nil {
-		return
-	}
-	defer w.Conn.Close()
-	for range 50 {
-		for tag := range uint64(10) {
-			if !a.throw(w, a.message(ioctl.OpPoolShow, 1000+tag, &ioctl.PoolShow{Pool: pool}), nil) ||
-				!a.throw(w, a.message(ioctl.OpCancel, 0, &ioctl.Cancel{Tag: 1000 + a.rng.Uint64N(10)}), nil) {
-				return
-			}
-		}
-		a.drain(w)
-	}
-	if a.rng.IntN(2) == 0 {
-		a.throw(w, a.message(ioctl.OpHello, 1, daemon.Hello()), nil)
-	} else {
-		for range 10 {
-			a.throw(w, a.message(ioctl.OpEventNext, 7, &ioctl.EventNext{After: math.MaxUint32, Wait: 1000}), nil)
-		}
-	}
-	a.drain(w)
-}
-
-// descriptors attaches some to its messages.
-func descriptors(a *attacker) {
-	w := a.greet()
-	if w == nil {
-		return
-	}
-	defer w.Conn.Close()
-	fd, err := unix.MemfdCreate("hostile", unix.MFD_CLOEXEC)
-	check(err)
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	check(err)
-	var fds []int
-	for range 1 + a.rng.IntN(200) {
-		fds = append(fds, slices.Concat(pair[:], []int{fd})[a.rng.IntN(3)])
-	}
-	m := a.message(ioctl.OpVersion, 1, &ioctl.Empty{})
-	if a.rng.IntN(3) == 0 {
-		m = a.bytes(1 + a.rng.IntN(30))
-	}
-	a.throw(w, m, unix.UnixRights(fds...))
-	for _, fd := range []int{fd, pair[0], pair[1]} {
-		check(unix.Close(fd))
-	}
-	a.drain(w)
-}
-
-// handlesOfOthers guesses handles: those of another session, those near them,
-// and any.
-func handlesOfOthers(a *attacker) {
-	w, pool := a.open()
-	other, othersPool := a.open()
-	if w == nil || other == nil {
-		for _, x := range []*daemon.Raw{w, other} {
-			if x != nil {
-				x.Conn.Close()
-			}
-		}
-		return
-	}
-	defer w.Conn.Close()
-	defer other.Conn.Close()
-	h := a.give(other, ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: othersPool, Options: api.AllocOptions{Capacity: 4096}})
-	for tag := range uint64(500) {
-		guess := h
-		switch a.rng.IntN(4) {
-		case 0:
-			guess = pool + ioctl.Handle(a.rng.IntN(64))<<(8*a.rng.IntN(8))
-		case 1:
-			guess = ioctl.Handle(a.rng.Uint64())
-		case 2:
-			guess += ioctl.Handle(a.rng.IntN(16))
-		}
-		op := []ioctl.Op{ioctl.OpObjectInfo, ioctl.OpObjectAbort, ioctl.OpObjectDelete, ioctl.OpClose, ioctl.OpObjectGet}[a.rng.IntN(5)]
-		if guess == pool && op == ioctl.OpClose {
-			continue
-		}
-		if !a.throw(w, a.message(op, 1000+tag, &ioctl.Target{Handle: guess}), nil) {
-			return
-		}
-		if tag%32 == 31 {
-			a.drain(w)
-		}
-	}
-}
-
-// handlesInUse closes, aborts and deletes what other requests of the same
-// session are using.
-func handlesInUse(a *attacker) {
-	w, pool := a.open()
-	if w == nil {
-		return
-	}
-	defer w.Conn.Close()
-	b := a.give(w, ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 20}})
-	data := ioctl.InlinePayload(make([]byte, 8192))
-	for tag := range uint64(40) {
-		var m []byte
-		switch a.rng.IntN(5) {
-		case 0:
-			m = a.message(ioctl.OpMblockWrite, tag+100, &ioctl.MblockWrite{Mblock: b, Total: 8192, Data: data})
-		case 1, 2:
-			m = a.message(ioctl.OpMblockRead, tag+100, &ioctl.MblockRead{Mblock: b, Into: ioctl.Window{Length: 8192}})
-		case 3:
-			m = a.message(ioctl.OpObjectInfo, tag+100, &ioctl.Target{Handle: b})
-		default:
-			op := []ioctl.Op{ioctl.OpClose, ioctl.OpObjectAbort, ioctl.OpObjectCommit, ioctl.OpObjectDelete}[a.rng.IntN(4)]
-			m = a.message(op, tag+100, &ioctl.Target{Handle: b})
-		}
-		if !a.throw(w, m, nil) {
-			return
-		}
-	}
-	a.drain(w)
-}
-
-// strangers lets another process talk on its socket.
-func strangers(a *attacker) {
-	w, _ := a.open()
-	if w == nil {
-		return
-	}
-	defer w.Conn.Close()
-	file, err := w.Conn.File()
-	check(err)
-	defer file.Close()
-	cmd := exec.CommandContext(a.ctx, "/proc/self/exe")
-	cmd.Env = append(os.Environ(), envRole+"=")
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(s string) bool {
-		return len(s) > len(envRole) && s[:len(envRole)] == envRole
-	}), envRole+"=stranger")
-	cmd.ExtraFiles = []*os.File{file}
-	if err := cmd.Start(); err != nil {
-		time.Sleep(soon) // it may not run this binary
-		return
-	}
-	for range 2000 {
-		_ = w.Conn.SetDeadline(time.Now().Add(soon)) //nolint:errcheck // then the next call fails
-		a.sent.Add(1)
-		if _, err := w.Conn.Read(a.buf); err != nil {
-			break
-		}
-	}
-	_ = cmd.Process.Kill() // it may have ended
-	_ = cmd.Wait()         // "signal: killed" is what is wanted
-}
-
-// forged sends messages with the credentials of other processes, as root may.
-func forged(a *attacker) {
-	w, pool := a.open()
-	if w == nil {
-		return
-	}
-	defer w.Conn.Close()
-	for tag := range uint64(64) {
-		cred := &unix.Ucred{Pid: int32(os.Getppid())}
-		if a.rng.IntN(2) == 0 {
-			cred = &unix.Ucred{Pid: 1, Uid: a.rng.Uint32(), Gid: a.rng.Uint32()}
-		}
-		if !a.throw(w, a.message(ioctl.OpPoolShow, 1000+tag, &ioctl.PoolShow{Pool: pool}), unix.UnixCredentials(cred)) {
-			break
-		}
-	}
-	for range 64 {
-		if h, _, err := w.Receive(); err != nil || h.Flags&ioctl.FlagError == 0 {
-			if err == nil {
-				panic("a message in another process's name was answered")
-			}
 			return
 		}
 	}

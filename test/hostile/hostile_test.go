@@ -201,8 +201,7 @@ func (s *siege) sweep(modest uint32) {
 		}
 		var o api.Object
 		if info.Partner != 0 {
-			err = s.p.DeleteMDC(ctx, info.ID)
-			continue
+			continue // no attack makes a container
 		}
 		if o, err = find(ctx, s.p, &info); err == nil {
 			err = o.Delete(ctx)
