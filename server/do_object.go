@@ -187,7 +187,7 @@ func objectCommit(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err := o.obj.Commit(r.ctx); err != nil {
 		return nil, err
 	}
-	o.ref.pool.settled(o.obj.ID())
+	o.ref.pool.settled(r.s, o.obj.ID())
 	return &ioctl.Empty{}, nil
 }
 
@@ -200,7 +200,7 @@ func objectAbort(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err := o.obj.Abort(r.ctx); err != nil {
 		return nil, r.withHolders(o.ref.pool, o.obj.ID(), err)
 	}
-	o.ref.pool.settled(id)
+	o.ref.pool.settled(r.s, id)
 	r.gone(o)
 	return &ioctl.Empty{}, nil
 }
@@ -293,7 +293,7 @@ func commitMany(r *request, m *ioctl.CommitMany) (ioctl.Message, error) {
 		return nil, err
 	}
 	for _, o := range objects {
-		p.pool.settled(o.ID())
+		p.pool.settled(r.s, o.ID())
 	}
 	return &ioctl.Empty{}, nil
 }

@@ -137,14 +137,16 @@ func (a *activePool) adopter(id layout.ObjectID) *session {
 	return a.adopters[id]
 }
 
-// settled says that an object is committed or aborted: it is nobody's any more.
-func (a *activePool) settled(id layout.ObjectID) {
+// settled says that a session's object is committed or aborted: it is nobody's
+// any more. By now its id may have been given again, to another session.
+func (a *activePool) settled(s *session, id layout.ObjectID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := a.adopters[id]
-	delete(a.adopters, id)
 	a.dropOwn(s, id)
-	if _, ok := a.orphaned[id]; ok {
+	if a.adopters[id] == s {
+		delete(a.adopters, id)
+	}
+	if a.orphaned[id] == s {
 		delete(a.orphaned, id)
 		a.orphans.Add(-1)
 	}
@@ -162,12 +164,9 @@ func (a *activePool) dropOwn(s *session, id layout.ObjectID) {
 // is using. The others are swept later.
 func (a *activePool) disown(s *session) {
 	a.mu.Lock()
-	n := len(a.own[s])
 	for id := range a.own[s] {
-		a.orphaned[id] = s
+		a.orphanLocked(s, id)
 	}
-	a.orphans.Add(int64(n))
-	delete(a.own, s)
 	a.mu.Unlock()
 	a.sweep(s.srv)
 }
@@ -175,13 +174,18 @@ func (a *activePool) disown(s *session) {
 // orphan disowns one object.
 func (a *activePool) orphan(s *session, id layout.ObjectID) {
 	a.mu.Lock()
-	a.dropOwn(s, id)
-	if _, ok := a.orphaned[id]; !ok {
-		a.orphaned[id] = s
-		a.orphans.Add(1)
-	}
+	a.orphanLocked(s, id)
 	a.mu.Unlock()
 	a.sweep(s.srv)
+}
+
+// +checklocks:a.mu
+func (a *activePool) orphanLocked(s *session, id layout.ObjectID) {
+	a.dropOwn(s, id)
+	if a.orphaned[id] == nil {
+		a.orphans.Add(1)
+	}
+	a.orphaned[id] = s // the last to whom the id was given
 }
 
 // sweep aborts the orphans that nobody is using, each counted for its session.
@@ -205,7 +209,7 @@ func (a *activePool) sweep(srv *Server) {
 			s.aborted.Add(1)
 		}
 		if fate != orphanInUse {
-			a.settled(id)
+			a.settled(s, id)
 		}
 	}
 }
