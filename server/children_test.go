@@ -38,6 +38,7 @@ var children = map[string]func(){
 	"actor":      actor,
 	"execer":     execer,
 	"executed":   executed,
+	"brief":      brief,
 }
 
 // offspring is a process of the test's binary.

@@ -146,7 +146,7 @@ func (s *session) run() {
 // watch ends the session when its process dies, as soon as it is known which
 // that is. Only the reader calls it.
 func (s *session) watch() {
-	if s.vigil != nil || !s.peer.challenged {
+	if s.vigil != nil || s.peer.proc == nil {
 		return
 	}
 	v, err := uhandle.Watch(s.peer.proc, s.srv.sources, func(by string) { s.end(noticed(by)) })
