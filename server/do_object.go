@@ -116,7 +116,10 @@ func (r *request) find(m *ioctl.Find, kind layout.Kind, get func(context.Context
 	}
 	a := p.pool
 	if by := a.adopter(m.ID); by != nil && by != r.s {
-		return nil, noObject(m.ID)
+		// Whose commit may have come through after its request had given up.
+		if info, err := a.pool.Describe(r.ctx, m.ID); err == nil && info.State != api.StateCommitted {
+			return nil, noObject(m.ID)
+		}
 	}
 	if m.ID.Kind() == kind { // else the pool says what is wrong
 		// Looked at first, so that a stranger's look is in nobody's way.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
 )
 
 // An id may be given again, to another session, between the end of its object
@@ -32,4 +33,27 @@ func TestIDGivenAgainAtOnce(t *testing.T) {
 	second.ok(ioctl.OpMblockFind, &ioctl.Find{Pool: pool, ID: id})
 	second.conn.Close()
 	r.eventually("it is gone", func(p *fakePool) bool { return len(p.objects) == 0 })
+}
+
+// An object whose commit came through after its request had given up is found
+// by others, as any committed one.
+//
+// proves S12 S46
+func TestCommitThatComesThroughLate(t *testing.T) {
+	r := newRig(t)
+	first, second := r.raw(), r.raw()
+	first.opened(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: first.openPool(), Options: api.AllocOptions{Capacity: 1}})
+	pool := second.openPool()
+	p := r.pool()
+	p.mu.Lock()
+	var id layout.ObjectID
+	for id = range p.objects {
+	}
+	p.mu.Unlock()
+	_, err := second.ask(ioctl.OpMblockFind, &ioctl.Find{Pool: pool, ID: id})
+	want(t, api.ENOENT, err)
+	p.mu.Lock()
+	p.objects[id].state = api.StateCommitted
+	p.mu.Unlock()
+	second.ok(ioctl.OpMblockFind, &ioctl.Find{Pool: pool, ID: id})
 }
