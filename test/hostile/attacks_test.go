@@ -20,6 +20,7 @@ var attacks = []attack{
 	{name: "extreme-values", run: extremeValues, clients: 6},
 	{name: "flood", run: flood, clients: 4},
 	{name: "flood-unread", run: floodUnread, clients: 12},
+	{name: "reads-at-once", run: readsAtOnce, clients: 100},
 	{name: "hoard-handles", run: hoardHandles, clients: 2},
 	{name: "hoard-waits", run: hoardWaits, clients: 6},
 	{name: "connects", run: connects, clients: 4},
@@ -272,6 +273,37 @@ func floodUnread(a *attacker) {
 		_ = w.Conn.SetWriteDeadline(time.Now().Add(soon)) // then the next call fails
 		if !a.throw(w, m, nil) {
 			return // the daemon has stopped reading
+		}
+	}
+}
+
+// readsAtOnce keeps as many reads of the drive under way as it may.
+func readsAtOnce(a *attacker) {
+	w, pool := a.open()
+	if w == nil {
+		return
+	}
+	defer w.Conn.Close()
+	b := a.give(w, ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 16}})
+	data := ioctl.InlinePayload(make([]byte, ioctl.MaxInline))
+	if _, err := a.ask(w, ioctl.OpMblockWrite, &ioctl.MblockWrite{Mblock: b, Total: ioctl.MaxInline, Data: data}); err != nil {
+		return
+	}
+	for tag := range uint64(requests) {
+		m := a.message(ioctl.OpMblockRead, tag+100, &ioctl.MblockRead{Mblock: b, Into: ioctl.Window{Length: 4096}})
+		if !a.throw(w, m, nil) {
+			return
+		}
+	}
+	for tag := uint64(0); a.on(); tag++ {
+		_ = w.Conn.SetDeadline(time.Now().Add(20 * soon)) // then the next call fails
+		if _, err := w.Conn.Read(a.buf); err != nil {
+			return
+		}
+		m := a.message(ioctl.OpMblockRead, tag%requests+100, &ioctl.MblockRead{Mblock: b, Into: ioctl.Window{Length: 4096}})
+		m[8], m[9] = a.buf[8], a.buf[9] // the tag that is free now
+		if !a.throw(w, m, nil) {
+			return
 		}
 	}
 }

@@ -158,17 +158,18 @@ func (s *siege) attack(m *modest, phase string, slot time.Duration, seed uint64,
 		p.expect("begun")
 	}
 	m.enter(phase)
-	descriptors := 0
+	descriptors, threads := 0, 0
 	for end := time.Now().Add(slot); time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // samples
-		descriptors = max(descriptors, s.d.Usage().Count())
+		u := s.d.Usage()
+		descriptors, threads = max(descriptors, u.Count()), max(threads, u.Threads)
 	}
 	m.enter("")
 	for _, p := range running {
 		p.stop()
 	}
 	u := s.d.Usage()
-	s.t.Logf("%-18s peak %d MiB, now %d MiB (shared %d), %d threads, at most %d descriptors; %s", phase, u.Peak>>20,
-		u.Resident>>20, u.Shared>>20, u.Threads, descriptors, told(running))
+	s.t.Logf("%-18s peak %d MiB, now %d MiB (shared %d); at most %d threads, %d descriptors; %s", phase, u.Peak>>20,
+		u.Resident>>20, u.Shared>>20, threads, descriptors, told(running))
 	// Each attacker may have one session ending while the next begins, and the
 	// collector lets garbage be as much as what is in use.
 	bound := s.before.Resident + arenaTotal + 2*int64(min(2*clients, sessions))*requests*messageBytes + 64<<20
@@ -182,10 +183,16 @@ func (s *siege) attack(m *modest, phase string, slot time.Duration, seed uint64,
 	if most := s.before.Count() + sessions*6 + 64; descriptors > most {
 		s.t.Errorf("in phase %s the daemon had %d descriptors; at most %d are right", phase, descriptors, most)
 	}
+	if threads > mostThreads {
+		s.t.Errorf("in phase %s the daemon had %d threads", phase, threads)
+	}
 	if !s.d.Running() {
 		s.t.Fatalf("the daemon has died in phase %s:\n%s", phase, s.d.Log())
 	}
 }
+
+// mostThreads bounds the daemon's threads: Go gives up at 10,000.
+const mostThreads = 2000
 
 // sweep deletes what attackers have committed.
 func (s *siege) sweep(modest uint32) {
