@@ -70,10 +70,16 @@ func targets(o devsim.OpenOptions, list *[]written, disks ...*devsim.Disk) func(
 // repair repairs disks and returns the report and what was written.
 func repair(t *testing.T, disks ...*devsim.Disk) (check.Report, []written) {
 	t.Helper()
+	return repairWith(t, true, disks...)
+}
+
+// repairWith is repair with or without a look at all data.
+func repairWith(t *testing.T, data bool, disks ...*devsim.Disk) (check.Report, []written) {
+	t.Helper()
 	var list []written
 	var asked []check.Problem
 	r, err := check.Repair(bg, names(len(disks)), check.Options{
-		Data: true, Reads: 1, OpenTarget: targets(devsim.OpenOptions{}, &list, disks...),
+		Data: data, Reads: 1, OpenTarget: targets(devsim.OpenOptions{}, &list, disks...),
 		Confirm: func(mended []check.Problem) error {
 			if len(list) > 0 || len(mended) == 0 {
 				t.Errorf("asked for %d after %d writes", len(mended), len(list))
