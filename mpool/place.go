@@ -54,8 +54,8 @@ func (p *Pool) choices(c api.Class) []choice {
 }
 
 // place takes n runs for so many blocks each, on one drive. While zones of a
-// good drive are on their way to being free it waits for them rather than
-// saying that there are none.
+// drive that has not failed are on their way to being free it waits for them
+// rather than saying that there are none, also if that drive hangs just now.
 func (p *Pool) place(ctx context.Context, op string, o api.AllocOptions, blocks uint32, n int) (*drive, []space.Run, error) {
 	for {
 		was := p.freed.count()

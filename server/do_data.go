@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"io"
 
@@ -254,6 +255,17 @@ func useMDC(r *request, h ioctl.Handle) (api.MDC, error) {
 	return m.mdc, nil
 }
 
+// ofMDC makes a handler's function of a container's method that takes nothing.
+func ofMDC(f func(api.MDC, context.Context) error) func(*request, *ioctl.Target) (ioctl.Message, error) {
+	return func(r *request, m *ioctl.Target) (ioctl.Message, error) {
+		mdc, err := useMDC(r, m.Handle)
+		if err != nil {
+			return nil, err
+		}
+		return &ioctl.Empty{}, f(mdc, r.ctx)
+	}
+}
+
 func mdcAppend(r *request, m *ioctl.AppendRecord) (ioctl.Message, error) {
 	mdc, err := useMDC(r, m.To)
 	if err != nil {
@@ -265,14 +277,6 @@ func mdcAppend(r *request, m *ioctl.AppendRecord) (ioctl.Message, error) {
 	}
 	r.bytes = uint64(len(data))
 	return &ioctl.Empty{}, mdc.Append(r.ctx, data, m.Sync)
-}
-
-func mdcSync(r *request, m *ioctl.Target) (ioctl.Message, error) {
-	mdc, err := useMDC(r, m.Handle)
-	if err != nil {
-		return nil, err
-	}
-	return &ioctl.Empty{}, mdc.Sync(r.ctx)
 }
 
 func mdcOpenRead(r *request, m *ioctl.Target) (ioctl.Message, error) {
@@ -291,14 +295,6 @@ func mdcOpenRead(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	return &ioctl.Opened{Handle: h}, nil
 }
 
-func mdcCompactStart(r *request, m *ioctl.Target) (ioctl.Message, error) {
-	mdc, err := useMDC(r, m.Handle)
-	if err != nil {
-		return nil, err
-	}
-	return &ioctl.Empty{}, mdc.CompactStart(r.ctx)
-}
-
 func mdcCompactAppend(r *request, m *ioctl.AppendRecord) (ioctl.Message, error) {
 	mdc, err := useMDC(r, m.To)
 	if err != nil {
@@ -310,22 +306,6 @@ func mdcCompactAppend(r *request, m *ioctl.AppendRecord) (ioctl.Message, error) 
 	}
 	r.bytes = uint64(len(data))
 	return &ioctl.Empty{}, mdc.CompactAppend(r.ctx, data)
-}
-
-func mdcCompactEnd(r *request, m *ioctl.Target) (ioctl.Message, error) {
-	mdc, err := useMDC(r, m.Handle)
-	if err != nil {
-		return nil, err
-	}
-	return &ioctl.Empty{}, mdc.CompactEnd(r.ctx)
-}
-
-func mdcCompactAbort(r *request, m *ioctl.Target) (ioctl.Message, error) {
-	mdc, err := useMDC(r, m.Handle)
-	if err != nil {
-		return nil, err
-	}
-	return &ioctl.Empty{}, mdc.CompactAbort(r.ctx)
 }
 
 func mdcUsage(r *request, m *ioctl.Target) (ioctl.Message, error) {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
 )
 
@@ -85,11 +86,11 @@ var handlers = [ioctl.NumOps]handler{
 	ioctl.OpMDCOpen:          on(mdcOpen),
 	ioctl.OpMDCDelete:        onToTheEnd(mdcDelete),
 	ioctl.OpMDCAppend:        on(mdcAppend),
-	ioctl.OpMDCSync:          on(mdcSync),
+	ioctl.OpMDCSync:          on(ofMDC(api.MDC.Sync)),
 	ioctl.OpMDCOpenRead:      on(mdcOpenRead),
-	ioctl.OpMDCCompactStart:  on(mdcCompactStart),
+	ioctl.OpMDCCompactStart:  on(ofMDC(api.MDC.CompactStart)),
 	ioctl.OpMDCCompactAppend: on(mdcCompactAppend),
-	ioctl.OpMDCCompactEnd:    onToTheEnd(mdcCompactEnd),
-	ioctl.OpMDCCompactAbort:  onToTheEnd(mdcCompactAbort),
+	ioctl.OpMDCCompactEnd:    onToTheEnd(ofMDC(api.MDC.CompactEnd)),
+	ioctl.OpMDCCompactAbort:  onToTheEnd(ofMDC(api.MDC.CompactAbort)),
 	ioctl.OpMDCUsage:         on(mdcUsage),
 }

@@ -27,6 +27,7 @@ func (a asked) Err() error {
 // proves S5
 func TestChangeOfAPoolThatHasLeft(t *testing.T) {
 	r := newRig(t)
+	r.dial() // it serves
 	bg := context.Background()
 	ok := func(err error) {
 		t.Helper()

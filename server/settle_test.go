@@ -5,7 +5,6 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
-	"github.com/mpool-go/mpool/layout"
 )
 
 // An id may be given again, to another session, between the end of its object
@@ -45,11 +44,7 @@ func TestCommitThatComesThroughLate(t *testing.T) {
 	first.opened(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: first.openPool(), Options: api.AllocOptions{Capacity: 1}})
 	pool := second.openPool()
 	p := r.pool()
-	p.mu.Lock()
-	var id layout.ObjectID
-	for id = range p.objects {
-	}
-	p.mu.Unlock()
+	id := mblockID(1)
 	_, err := second.ask(ioctl.OpMblockFind, &ioctl.Find{Pool: pool, ID: id})
 	want(t, api.ENOENT, err)
 	p.mu.Lock()
