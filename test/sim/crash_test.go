@@ -50,7 +50,11 @@ type world struct {
 func newWorld(seed uint64) *world {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := &world{seed: seed, rng: rng, m: newModel()}
-	drives := 1 + rng.IntN(maxDrives)
+	// What needs many operations on one drive to show is found with one.
+	drives := 1
+	if rng.IntN(2) == 0 {
+		drives = 2 + rng.IntN(maxDrives-1)
+	}
 	if *driveFlag > 0 {
 		drives = *driveFlag
 	}
