@@ -13,6 +13,7 @@ import (
 
 // attacks are all kinds of hostility.
 var attacks = []attack{
+	{name: "busy-machine", run: busyMachine, clients: 6}, // to compare the others with
 	{name: "lengths", run: lengths, clients: 6},
 	{name: "random-bodies", run: randomBodies, clients: 6},
 	{name: "mutations", run: mutations, clients: 6},
@@ -33,6 +34,16 @@ var attacks = []attack{
 	{name: "handles-in-use", run: handlesInUse, clients: 4},
 	{name: "strangers", run: strangers, clients: 2},
 	{name: "forged", run: forged, clients: 4, asRoot: true},
+}
+
+// busyMachine asks the daemon for next to nothing, and keeps the processors busy.
+func busyMachine(a *attacker) {
+	if w := a.greet(); w != nil {
+		w.Conn.Close()
+	}
+	for end := time.Now().Add(20 * time.Millisecond); time.Now().Before(end); {
+		a.bytes(1000)
+	}
 }
 
 // lengths sends messages that are longer or shorter than they say, or than

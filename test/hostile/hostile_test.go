@@ -9,6 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,7 +98,7 @@ func TestHostile(t *testing.T) {
 	if *only != "" {
 		list = nil
 		for _, x := range attacks {
-			if x.name == *only {
+			if slices.Contains(strings.Split(*only, ","), x.name) {
 				list = append(list, x)
 			}
 		}
@@ -294,7 +297,7 @@ type process struct {
 
 func (s *siege) start(name string, seed uint64) *process {
 	s.t.Helper()
-	p := &process{t: s.t, cmd: exec.Command(os.Args[0])}
+	p := &process{t: s.t, cmd: exec.Command("nice", "-n", strconv.Itoa(*nice), os.Args[0])}
 	p.cmd.Env = append(os.Environ(), envRole+"=attacker", envSocket+"="+s.d.Socket, envArgs+"="+fmt.Sprint(name, " ", seed))
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()

@@ -17,7 +17,8 @@ var (
 	lasting = flag.Duration("hostile.time", 10*time.Second, "how long all attacks take together")
 	seed    = flag.Uint64("hostile.seed", 0, "seed of what is sent; 0: from the clock")
 	race    = flag.Bool("hostile.race", raceDetector, "build the daemon with the race detector")
-	only    = flag.String("hostile.only", "", "the one attack to make")
+	only    = flag.String("hostile.only", "", "the attacks to make, with commas between; all if empty")
+	nice    = flag.Int("hostile.nice", 0, "by how much attackers yield the processors to others, up to 19")
 )
 
 // The environment of a child, which is another process of this binary.
