@@ -79,7 +79,7 @@ func attackerMain() {
 	go func() { wg.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(5 * time.Second): // a sender that the daemon does not hear
+	case <-time.After(soon): // a sender that the daemon does not hear
 	}
 	fmt.Println(sent.Load(), made.Load())
 }
