@@ -26,7 +26,7 @@ type CreateResult struct {
 
 // ActivateOptions are the options of activating a pool.
 type ActivateOptions struct {
-	Force  bool // read-only, without drives that are missing
+	Force  bool // without drives that are missing, then read-only; with drives that are old copies
 	Resize bool // use a device that has grown
 }
 

@@ -115,6 +115,9 @@ func (m *members) activate(ctx context.Context, s *survey, o api.ActivateOptions
 // This also flushes what a process that died left in the drives' caches: what
 // is read from now on stays.
 func (p *Pool) takeOver(ctx context.Context, m *members) error {
+	if err := p.catchUp(ctx, m); err != nil {
+		return err
+	}
 	sb := p.sb.Load()
 	if err := p.metaDrive().takeOver(ctx, sb, m); err != nil {
 		return ioError(opActivate, p.metaDrive().dev, err)
@@ -124,6 +127,22 @@ func (p *Pool) takeOver(ctx context.Context, m *members) error {
 			continue
 		}
 		if err := d.takeOver(ctx, sb, m); err != nil && (ctx.Err() != nil || !d.failed()) {
+			return ioError(opActivate, d.dev, err)
+		}
+	}
+	return nil
+}
+
+// catchUp brings drives that lag to where the metadata drive is before that goes
+// on. So a drive that was there each time, and did not fail, lags by one epoch at
+// most, however many activations were cut off: see members.complete.
+func (p *Pool) catchUp(ctx context.Context, m *members) error {
+	sb := m.meta().sb
+	for _, d := range p.drives {
+		if m.drive(d.entry.Slot).sb.Generation == sb.Generation {
+			continue
+		}
+		if err := writeSuperblocks(ctx, d.dev, d.superblock(sb)); err != nil && (ctx.Err() != nil || !d.failed()) {
 			return ioError(opActivate, d.dev, err)
 		}
 	}

@@ -100,8 +100,15 @@ func (m *members) close(opt Options) error {
 	return errors.Join(errs...)
 }
 
+// maxLag is by how many epochs a drive may lag behind the metadata drive: an
+// activation that was cut off leaves one. A drive that lags by more was not there,
+// or failed, when others were written: records of its logs may be gone without
+// leaving a trace.
+const maxLag = 1
+
 // complete says why the pool cannot be activated from the drives that are
-// there. With force only the metadata drive must be.
+// there. With force only the metadata drive must be, and old copies of the others
+// are taken.
 func (m *members) complete(force bool, clues string) error {
 	meta := m.meta()
 	for _, e := range m.absent {
@@ -124,6 +131,13 @@ func (m *members) complete(force bool, clues string) error {
 				Detail: fmt.Sprintf("drive %d is of generation %d, epoch %d, but the metadata drive %s of generation %d, epoch %d only: "+
 					"that is an old copy of the metadata drive; give the right one",
 					x.sb.Slot, x.sb.Generation, x.sb.Epoch, meta.dev.Path(), meta.sb.Generation, meta.sb.Epoch),
+			}
+		}
+		if lag := meta.sb.Epoch - x.sb.Epoch; lag > maxLag && !force {
+			return &api.Error{
+				Code: api.ESTATE, Op: opActivate, Device: x.dev.Path(),
+				Detail: fmt.Sprintf("drive %d missed %d activations: it is an old copy, or failed them; give the right one, "+
+					"or take it as it is with --force: its logs may lack records", x.sb.Slot, lag),
 			}
 		}
 	}

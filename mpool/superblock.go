@@ -58,8 +58,10 @@ type superblocks struct {
 	err     error           // why there is no newest
 }
 
-// readSuperblocks reads a drive's copies. The third lies where the others say,
-// and is looked for at the device's end when neither is valid.
+// readSuperblocks reads a drive's copies. The third, which is written last and so
+// is never newer, is looked at only when neither of the others is valid: a drive
+// that lags does not know that what was its end may hold an object's bytes now,
+// which are whatever a client wanted them to be.
 func readSuperblocks(ctx context.Context, d *bdev.Drive) (superblocks, error) {
 	var s superblocks
 	size := d.Geometry().Size &^ (omf.SuperblockSize - 1)
@@ -67,10 +69,12 @@ func readSuperblocks(ctx context.Context, d *bdev.Drive) (superblocks, error) {
 		s.err = omf.ErrNoSuperblock
 		return s, nil
 	}
-	offsets := []int64{0, omf.SecondCopyOffset, size - omf.SuperblockSize}
-	for i := 0; i < len(offsets); i++ {
+	for i, off := range [omf.Copies]int64{0, omf.SecondCopyOffset, size - omf.SuperblockSize} {
+		if i == 2 && s.newest != nil {
+			break
+		}
 		b := make([]byte, omf.SuperblockSize)
-		if err := readAt(ctx, d, b, offsets[i]); err != nil {
+		if err := readAt(ctx, d, b, off); err != nil {
 			if ctx.Err() != nil {
 				return s, err
 			}
@@ -84,10 +88,6 @@ func readSuperblocks(ctx context.Context, d *bdev.Drive) (superblocks, error) {
 		}
 		if s.newest == nil || sb.Generation > s.newest.Generation {
 			s.newest = sb
-		}
-		// A device that grew since has its third copy where the others say.
-		if end := ownDrive(sb).EndCopy; i < 2 && end != offsets[2] && end+omf.SuperblockSize <= size {
-			offsets = append(offsets[:3:3], end)
 		}
 	}
 	if s.newest == nil && s.damaged == 1 && !errors.Is(s.err, omf.ErrVersion) {
