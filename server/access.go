@@ -94,7 +94,7 @@ type ownership struct {
 // ownerView is never written once it is made.
 type ownerView struct {
 	parents []uint32            // by index; each is lower than its child
-	byUID   map[uint32][]uint32 // whom a user acts for, in the order of the rules
+	byUID   map[uint32][]uint32 // whom a user with rules acts for, in their order
 	wanting bool                // a rule names no owner
 }
 
@@ -156,6 +156,7 @@ func (s *Server) owners(ctx context.Context, a *activePool) (*ownerView, error) 
 	}
 	name := a.title()
 	for uid, owners := range (*s.rules.Load())[name] {
+		view.byUID[uid] = nil
 		for _, owner := range owners {
 			index, why := findOwner(table, owner)
 			if why == "" {
@@ -209,7 +210,8 @@ func ownerPath(table []api.Owner, index uint32) string {
 type access struct {
 	everything bool     // the pool is shared, or it is an administrator's or the pool's own user's
 	names      bool     // it may name any owner
-	own        []uint32 // whom it acts for
+	ruled      bool     // rules say whom it acts for, else it acts for the pool's own owner, 0
+	own        []uint32 // whom it acts for by them
 	view       *ownerView
 	uid        uint32
 }
@@ -223,15 +225,15 @@ func (r *request) access(a *activePool) (access, error) {
 	uid, _, _ := a.pool.Access()
 	x := access{names: r.s.peer.admin || r.s.peer.uid == uid, view: view, uid: r.s.peer.uid}
 	x.everything = x.names || a.pool.Shared()
-	x.own = view.byUID[x.uid]
+	x.own, x.ruled = view.byUID[x.uid]
 	return x, nil
 }
 
 // may says whether an owner's objects may be used: those of whom it acts for
-// and of all below them; by who acts for nobody, the pool's own. Of an owner
-// that the view does not know nothing may be used.
+// and of all below them; without rules, the pool's own. Of an owner that the
+// view does not know nothing may be used.
 func (x *access) may(owner uint32) bool {
-	if x.everything || len(x.own) == 0 {
+	if x.everything || !x.ruled {
 		return x.everything || owner == 0
 	}
 	for int(owner) < len(x.view.parents) {
@@ -251,8 +253,10 @@ func (x *access) owner(named uint32) (uint32, error) {
 	switch {
 	case named == 0 && len(x.own) > 0:
 		return x.own[0], nil
-	case named == 0, x.names, slices.Contains(x.own, named):
+	case named == 0 && !x.ruled, x.names, slices.Contains(x.own, named):
 		return named, nil
+	case named == 0:
+		return 0, api.Errorf(api.EPERM, "", "the daemon's rules have user %d act for an owner that the pool does not have", x.uid)
 	}
 	return 0, api.Errorf(api.EPERM, "", "user %d may not allocate for owner %d: no rule of the daemon's says so", x.uid, named)
 }

@@ -287,7 +287,6 @@ func TestOwners(t *testing.T) {
 				{2001, "23", "02", "2"},
 				{2002, "123", "01", "1"},
 				{2003, "234", "024", "4"},
-				{2004, "0", "0", "0"}, // by a rule that names nobody
 				{2005, "0", "0", "0"}, // by another pool's rule
 				{2006, "0", "0", "0"}, // by none
 			} {
@@ -316,6 +315,19 @@ func TestOwners(t *testing.T) {
 					t.Errorf("%s adds an owner: %s, want %s", who, got, want)
 				}
 				k.kill()
+			}
+			// A rule that names nobody.
+			k := x.r.actor(2004)
+			for owner := range owners {
+				if got := k.says("alloc", owner); got != "EPERM" {
+					t.Errorf("user 2004 allocates for owner %d: %s", owner, got)
+				}
+				if got := k.says("mblock", x.mblock[owner]); got != "ENOENT" {
+					t.Errorf("user 2004 finds an object of owner %d: %s", owner, got)
+				}
+			}
+			if got := k.says("list"); got != "ok" { // without one
+				t.Errorf("user 2004 lists objects of %q", got)
 			}
 			if n := strings.Count(x.r.log.String(), "owner=nobody"); n != 1 {
 				t.Errorf("the log says %d times that an owner is not there", n)
@@ -358,8 +370,11 @@ func TestOwnersChange(t *testing.T) {
 		t.Errorf("a handle it has: %s", got)
 	}
 	// The owner that a rule names comes to be.
-	if got := nobody.says("alloc", 0); got != "as 0" {
+	if got := nobody.says("alloc", 0); got != "EPERM" {
 		t.Error(got)
+	}
+	if got := nobody.says("mblock", x.mblock[ofPool]); got != "ENOENT" {
+		t.Errorf("a rule that grants nothing: %s", got)
 	}
 	index := must[uint32](t)(x.admin.AddOwner(ctx, "nobody", ofTable))
 	if got := nobody.says("alloc", 0); got != fmt.Sprint("as ", index) {
@@ -398,7 +413,7 @@ func TestOwnerComesLate(t *testing.T) {
 	ctx := context.Background()
 	x := newTenants(t, newRig(t))
 	db, nobody := x.r.actor(2001), x.r.actor(2004)
-	if got := nobody.says("alloc", 0); got != "as 0" {
+	if got := nobody.says("alloc", 0); got != "EPERM" {
 		t.Error(got)
 	}
 	p := x.r.pool()
