@@ -68,10 +68,15 @@ func (c *checker) data(ctx context.Context, st *state, list []extent) error {
 	v.mu.Unlock()
 	everyObject(st.table, func(o *layout.Object) { v.total += int64(o.Written) })
 	found := len(c.report.Problems)
-	for range tasks - 1 {
-		(*sched.Sched)(nil).Go("check data", func() { v.work(ctx, func() {}) })
+	if tasks == 1 {
+		v.work(ctx, v.progress)
+	} else {
+		// The caller only tells how far it is: a drive that hangs must not keep it
+		// from that.
+		for range tasks {
+			(*sched.Sched)(nil).Go("check data", func() { v.work(ctx, func() {}) })
+		}
 	}
-	v.work(ctx, v.progress)
 	v.mu.Lock()
 	for v.running > 0 {
 		if err := v.changed.Wait(context.WithoutCancel(ctx)); err != nil {
