@@ -146,7 +146,7 @@ func (a *app) interactive() bool {
 }
 
 // defaultPatience is how long a verb waits for a daemon that has gone to come
-// back: a restart does not end a long read, and nobody waits long for a daemon
+// back: a restart does not end what holds no object, and nobody waits long for a daemon
 // that is dead.
 const defaultPatience = 3 * time.Second
 

@@ -28,7 +28,7 @@ own user.`,
 				if err != nil {
 					return err
 				}
-				out := newRowWriter(a, "%8v  %6v  %-16s  %-20s  %7v  %11v  %10s  %9v  %9v",
+				out := newRowWriter(a, "%8v  %6v  %-16s  %-30s  %7v  %11v  %10s  %9v  %9v",
 					"PID", "UID", "COMMAND", "CONNECTED", "HANDLES", "UNCOMMITTED", "MEMORY", "IN FLIGHT", "REQUESTS")
 				for i := range clients {
 					v := newClientView(clients[i])

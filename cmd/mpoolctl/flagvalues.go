@@ -62,6 +62,27 @@ func (v *tagValue) Set(s string) error {
 
 func (v *tagValue) Type() string { return "N" }
 
+// countValue is a flag that holds a number from 0; 0 is shown as no default.
+type countValue uint64
+
+func (v *countValue) String() string {
+	if *v == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(*v), 10)
+}
+
+func (v *countValue) Set(s string) error {
+	n, err := strconv.ParseUint(s, 0, 64)
+	if err != nil {
+		return fmt.Errorf("%q: want a number from 0", s)
+	}
+	*v = countValue(n)
+	return nil
+}
+
+func (v *countValue) Type() string { return "N" }
+
 // idValue is a flag that holds a user's or group's number, given as a number
 // or as a name.
 type idValue struct {

@@ -20,7 +20,9 @@ func newObjectList(a *app, kind layout.Kind) *cobra.Command {
 		Short: "List the " + kind.String() + "s of a pool, in no order; with --json one per line",
 		Long: "List the " + kind.String() + `s of a pool that the caller may use, in no order, as they are read: those
 that come or go meanwhile may be missed or not. Without --state: the committed
-ones. --owner takes a name or a number; with --json there is one object per line.`,
+ones. --owner takes a name or a number; with --json there is one object per line.
+An object that is not committed is in its own session's list only; handle list
+shows which there are.`,
 		Example: examples("mpoolctl "+kind.String()+" list data --owner web --tag 7",
 			"mpoolctl --json "+kind.String()+" list data | jq -r 'select(.refs > 0).id'"),
 		Args: cobra.ExactArgs(1),

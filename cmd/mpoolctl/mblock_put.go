@@ -31,7 +31,7 @@ A put stores everything or nothing: when it fails or is interrupted, or can
 neither print the ids nor write them to the manifest, it deletes what it had
 stored. While it runs, what is stored already is listed in the manifest's name
 with .partial; that file stays only when the daemon could no longer be reached to
-delete it.
+delete it, or the put was killed.
 
 A manifest is text: the line "mpool-manifest 1", then a line per file with its
 path in quotes, permission bits, length and the ids of its mblocks. mblock get

@@ -25,7 +25,7 @@ func (o *mblockGetOptions) runRestore(ctx context.Context, a *app, pool string, 
 	}
 	entries, err := o.readManifest(ctx, a)
 	if err != nil {
-		return api.Errorf(api.EINVAL, "", "%s: %v", o.manifest, err)
+		return err
 	}
 	if err := os.MkdirAll(o.output, 0o755); err != nil {
 		return err
@@ -51,14 +51,23 @@ func (o *mblockGetOptions) runRestore(ctx context.Context, a *app, pool string, 
 
 func (o *mblockGetOptions) readManifest(ctx context.Context, a *app) ([]manifestEntry, error) {
 	if o.manifest == "-" {
-		return readManifest(interruptible(ctx, a.stdin))
+		entries, err := readManifest(interruptible(ctx, a.stdin))
+		return entries, o.badManifest(err)
 	}
 	f, err := os.Open(o.manifest)
 	if err != nil {
 		return nil, err
 	}
 	entries, err := readManifest(f)
-	return entries, errors.Join(err, f.Close())
+	return entries, errors.Join(o.badManifest(err), f.Close())
+}
+
+// badManifest is the error of a manifest that cannot be read as one.
+func (o *mblockGetOptions) badManifest(err error) error {
+	if err == nil {
+		return nil
+	}
+	return api.Errorf(api.EINVAL, "", "%s: %v", o.manifest, err)
 }
 
 // restorer writes files below a directory, which it never leaves.

@@ -10,7 +10,7 @@ import (
 )
 
 func newMlogErase(a *app) *cobra.Command {
-	var generation uint64
+	var generation countValue
 	c := &cobra.Command{
 		Use:     "erase POOL ID",
 		Short:   "Drop all records of an mlog",
@@ -29,7 +29,7 @@ func newMlogErase(a *app) *cobra.Command {
 					return err
 				}
 				info := api.ObjectInfo{}
-				err = log.Erase(ctx, generation)
+				err = log.Erase(ctx, uint64(generation))
 				if err == nil {
 					info, err = log.Info(ctx)
 				}
@@ -40,6 +40,6 @@ func newMlogErase(a *app) *cobra.Command {
 			})
 		}),
 	}
-	c.Flags().Uint64Var(&generation, "min-generation", 0, "raise the generation to `N` at least (default by one)")
+	c.Flags().Var(&generation, "min-generation", "raise the generation to `N` at least (default by one)")
 	return c
 }

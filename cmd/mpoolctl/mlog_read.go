@@ -19,8 +19,8 @@ import (
 const followInterval = 50 * time.Millisecond
 
 type mlogReadOptions struct {
-	from   uint64
-	count  uint64
+	from   countValue
+	count  countValue
 	follow bool
 	raw    bool
 	all    bool // --count was not given
@@ -39,8 +39,8 @@ characters are shown as dots. With --json, one object per record and line:
 		Args: cobra.ExactArgs(2),
 	}
 	f := c.Flags()
-	f.Uint64Var(&o.from, "from", 0, "begin with record `N`; the first is 0")
-	f.Uint64Var(&o.count, "count", 0, "print `N` records at most (default all)")
+	f.Var(&o.from, "from", "begin with record `N`; the first is 0")
+	f.Var(&o.count, "count", "print `N` records at most (default all)")
 	f.BoolVarP(&o.follow, "follow", "f", false, "wait for more records until interrupted")
 	f.BoolVar(&o.raw, "raw", false, "print the records' bytes only, with nothing between them")
 	c.RunE = a.verb(func(ctx context.Context, args []string) error {
@@ -81,7 +81,7 @@ func (o *mlogReadOptions) copy(ctx context.Context, a *app, r api.LogReader, out
 		return err
 	}
 	buf := make([]byte, 64<<10)
-	for printed := uint64(0); o.all || printed < o.count; {
+	for printed := uint64(0); o.all || printed < uint64(o.count); {
 		number := r.Record()
 		n, err := r.Next(ctx, buf)
 		switch {
@@ -118,7 +118,7 @@ func (o *mlogReadOptions) seek(ctx context.Context, r api.LogReader) error {
 		return nil
 	}
 	for {
-		err := r.Seek(ctx, o.from)
+		err := r.Seek(ctx, uint64(o.from))
 		if !o.follow || !errors.Is(err, api.ENOENT) {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -108,7 +109,7 @@ func (v objectView) show(w io.Writer, quiet bool) error {
 	pairs := []string{
 		"id", v.ID, "kind", v.Kind, "state", v.State, "length", showBytes(v.Length),
 		"capacity", showBytes(v.Capacity), "used", showBytes(v.UsedBytes), "class", v.Class,
-		"owner", fmt.Sprintf("%s (%d)", v.Owner, v.OwnerIndex), "tag", strconv.FormatUint(v.Tag, 10),
+		"owner", fmt.Sprintf("%s (%d)", cmp.Or(v.Owner, "-"), v.OwnerIndex), "tag", strconv.FormatUint(v.Tag, 10),
 		"references", strconv.FormatUint(uint64(v.Refs), 10), "created", v.Created,
 	}
 	if v.Generation != nil {

@@ -53,6 +53,9 @@ command can name drives of both classes; capacity is the class of those before a
 
 func (o *poolCreateOptions) run(ctx context.Context, a *app, args []string) error {
 	capacity, staging := o.classes.split(args[1:], 1)
+	if len(capacity) == 0 {
+		return usagef("no device of class capacity, which a pool needs: --class applies to the devices after it")
+	}
 	create := api.CreateOptions{
 		ZoneSize: int64(o.zone), Staging: absolutePaths(staging), Label: o.label,
 		UID: o.uid.id, GID: o.gid.id, Mode: o.mode.mode,

@@ -82,11 +82,11 @@ func setPoolProperty(s *api.PoolSettings, key, value string) error {
 		s.Label = &value
 		return nil
 	case "read_verify":
-		b, err := strconv.ParseBool(value)
+		b, err := parseBool(value)
 		s.ReadVerify = &b
 		return err
 	case "shared":
-		b, err := strconv.ParseBool(value)
+		b, err := parseBool(value)
 		s.Shared = &b
 		return err
 	case "spare_percent":
@@ -99,4 +99,13 @@ func setPoolProperty(s *api.PoolSettings, key, value string) error {
 		return nil
 	}
 	return usagef("no such property: want one of %s", strings.Join(poolProperties, ", "))
+}
+
+// parseBool reads true or false.
+func parseBool(s string) (bool, error) {
+	b, err := strconv.ParseBool(s)
+	if err != nil {
+		return false, usagef("%q: want true or false", s)
+	}
+	return b, nil
 }
