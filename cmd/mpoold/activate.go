@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,10 +42,23 @@ func startActivation(srv *server.Server, list []activation) *activating {
 			a.required++
 		}
 		a.all.Go(func() {
-			a.results <- activated{pool, srv.Activate(ctx, pool.Pool, pool.Devices)}
+			a.results <- activated{pool, srv.Activate(ctx, pool.Pool, absolute(pool.Devices))}
 		})
 	}
 	return a
+}
+
+// absolute returns paths that mean the same in any directory: clients are shown
+// them, and pool check is told them.
+func absolute(paths []string) []string {
+	list := make([]string, len(paths))
+	for i, p := range paths {
+		list[i] = p
+		if abs, err := filepath.Abs(p); err == nil {
+			list[i] = abs
+		}
+	}
+	return list
 }
 
 // take counts a result in and logs a failure. It returns whether a pool has
