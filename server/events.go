@@ -190,7 +190,7 @@ func (s *Server) logEvents(stop <-chan struct{}) {
 		for i := range reply.Events {
 			e := &reply.Events[i]
 			s.log.Error("pool in trouble", slog.String("event", e.Type.String()), slog.String("pool", e.Pool),
-				slog.Uint64("object", uint64(e.Object)), slog.String("device", e.Device), slog.Int64("offset", e.Offset),
+				slog.String("object", e.Object.String()), slog.String("device", e.Device), slog.Int64("offset", e.Offset),
 				slog.String("seen", e.Text))
 		}
 		if reply.Last > after {
