@@ -17,6 +17,9 @@ import (
 // proves S5: over three drives, create, activate, rename and destroy have
 // happened or not, whatever write a crash cuts off.
 func TestLifecycleOverDrivesIsAtomic(t *testing.T) {
+	if raced {
+		t.Skip("one task at a time: there is nothing to race, and it takes minutes")
+	}
 	steps := []struct {
 		name  string
 		do    func(r *rackRig)

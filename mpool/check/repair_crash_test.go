@@ -51,6 +51,9 @@ func volatile(t *testing.T, d *devsim.Disk, physical int) *devsim.Disk {
 //
 // proves S2 S45
 func TestRepairCut(t *testing.T) {
+	if raced {
+		t.Skip("one task at a time: there is nothing to race, and it takes minutes")
+	}
 	plain := newFixture(t)
 	moments := 0
 	for _, b := range slices.Concat(superblockBreakages(), logBreakages(), repairBreakages()) {

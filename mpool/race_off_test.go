@@ -1,0 +1,5 @@
+//go:build !race
+
+package mpool
+
+const raced = false
