@@ -14,18 +14,21 @@ import (
 
 // shown returns the sessions that the asker may know of, in the order of their
 // numbers: an administrator all, others those of their own user. pid chooses a
-// process; 0: any. One that has ended is not there, even if a stalled drive
-// still holds up what it left.
+// process; 0: any. One that is over is not there, even if a stalled drive still
+// holds up what it left.
 func (r *request) shown(pid int32) []*session {
 	return slices.DeleteFunc(r.s.srv.greeted(), func(s *session) bool {
-		return !r.s.peer.admin && s.peer.uid != r.s.peer.uid || pid != 0 && s.peer.pid != pid || s.hasEnded()
+		return !r.s.peer.admin && s.peer.uid != r.s.peer.uid || pid != 0 && s.peer.pid != pid || s.over()
 	})
 }
 
-func (s *session) hasEnded() bool {
+// over says whether the session has ended and no request of it can change
+// anything any more: clients that lost a connection wait for that before they
+// look what became of their requests.
+func (s *session) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ended
+	return s.deaf && s.ended && len(s.tags) == 0
 }
 
 // greeted returns the sessions that have said hello, in the order of their

@@ -58,6 +58,8 @@ type session struct {
 	// +checklocks:mu
 	ended bool
 	// +checklocks:mu
+	deaf bool // the reader has ended: no request begins any more
+	// +checklocks:mu
 	by ioctl.Source // what ended it, or 0
 	// +checklocks:mu
 	endedAt time.Time
@@ -222,6 +224,7 @@ func (s *session) greet(h ioctl.Header, m *ioctl.Hello) {
 func (s *session) finish() {
 	s.mu.Lock()
 	draining := s.draining && !s.ended
+	s.deaf = true
 	s.mu.Unlock()
 	if draining {
 		s.waitIdle()

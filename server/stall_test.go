@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/uhandle"
 )
@@ -288,5 +289,40 @@ func TestChoresGoOn(t *testing.T) {
 			t.Fatal("no list")
 		}
 		names = list.Names
+	}
+}
+
+// A session that has lost its client is listed until its last request has ended: a
+// client that comes back looks only then what became of its commit.
+//
+// proves S36
+func TestListedUntilItsCommitIsOver(t *testing.T) {
+	ctx := context.Background()
+	r := newRig(t)
+	c := r.dial()
+	w := r.raw()
+	b := w.opened(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: w.openPool(), Options: api.AllocOptions{Capacity: 1}})
+	began := make(chan struct{}, 1)
+	hold := make(chan struct{})
+	r.b.hook(func(_ context.Context, op string) error {
+		if strings.HasSuffix(op, "commit") {
+			began <- struct{}{}
+			<-hold
+		}
+		return nil
+	})
+	w.send(ioctl.Header{Op: ioctl.OpObjectCommit, Tag: 77}, &ioctl.Target{Handle: b})
+	<-began
+	w.conn.Close()
+	r.nextReaped(1)
+	listed := func() bool {
+		return len(must[[]client.ClientInfo](t)(c.Clients(ctx, 0))) == 2
+	}
+	if !listed() {
+		t.Error("its commit is under way, and it is not listed")
+	}
+	close(hold)
+	for listed() {
+		time.Sleep(time.Millisecond)
 	}
 }
