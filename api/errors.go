@@ -71,7 +71,7 @@ type Error struct {
 	Op      string          // what was tried, such as "mblock commit"
 	Object  layout.ObjectID // on what, or 0
 	Device  string          // the drive's path, or ""
-	Offset  int64           // on the drive, in bytes; only with Device
+	Offset  int64           // on the drive, in bytes; 0 also if no place is meant
 	Want    int64           // EOVERFLOW: the size needed; ENOSPC: bytes asked
 	Have    int64           // ENOSPC: bytes free
 	Longest int64           // ENOSPC: the longest free run, in bytes
@@ -102,7 +102,10 @@ func (e *Error) Error() string {
 		b.WriteString("failed")
 	}
 	if e.Device != "" {
-		fmt.Fprintf(&b, " at %s+%d", e.Device, e.Offset)
+		fmt.Fprintf(&b, " at %s", e.Device)
+		if e.Offset != 0 {
+			fmt.Fprintf(&b, "+%d", e.Offset)
+		}
 	}
 	if e.Detail != "" && e.Err != nil {
 		fmt.Fprintf(&b, ": %v", e.Err)

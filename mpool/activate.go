@@ -99,7 +99,7 @@ func (m *members) activate(ctx context.Context, s *survey, o api.ActivateOptions
 			return nil, err
 		}
 	} else {
-		err := fmt.Errorf("%w, without %s", errIncomplete, m.absentText())
+		err := fmt.Errorf("%w: %s", errIncomplete, m.absentText())
 		p.meta.failed.Store(&err)
 	}
 	if err := p.recover(ctx); err != nil {

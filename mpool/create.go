@@ -16,13 +16,14 @@ import (
 
 const opCreate = "pool create"
 
-// CheckName says what is wrong with a pool's name: it is 1 to 63 of the
-// characters A-Z a-z 0-9 . _ - and does not begin with '-' or '.'.
-func CheckName(name string) error {
+// CheckName says what is wrong with a pool's name, as an error of the operation
+// op: it is 1 to 63 of the characters A-Z a-z 0-9 . _ - and does not begin with
+// '-' or '.'.
+func CheckName(op, name string) error {
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 	if name == "" || len(name) > api.MaxPoolName || name[0] == '-' || name[0] == '.' ||
 		strings.Trim(name, letters) != "" {
-		return api.Errorf(api.EINVAL, opCreate,
+		return api.Errorf(api.EINVAL, op,
 			"pool name %q: want 1 to %d of A-Z a-z 0-9 . _ - and no '-' or '.' first", name, api.MaxPoolName)
 	}
 	return nil
@@ -53,7 +54,7 @@ func Create(ctx context.Context, name string, devices []string, o api.CreateOpti
 }
 
 func checkCreate(name string, devices []string, o api.CreateOptions) error {
-	if err := CheckName(name); err != nil {
+	if err := CheckName(opCreate, name); err != nil {
 		return err
 	}
 	switch n := len(devices) + len(o.Staging); {

@@ -187,7 +187,11 @@ func (s *survey) choose() (*omf.Superblock, error) {
 		return chosen, nil
 	}
 	if s.reason == nil || s.looked+len(s.blind) > 1 && api.CodeOf(s.reason) == api.ENOENT {
-		return nil, api.Errorf(api.ENOENT, opActivate, "no pool %q on the %d devices that were looked at%s", s.name, s.looked, s.unseenText())
+		where := "among the devices named"
+		if s.all {
+			where = "among the host's block devices; if it lies in regular files, name them"
+		}
+		return nil, api.Errorf(api.ENOENT, opActivate, "no pool %q %s%s", s.name, where, s.unseenText())
 	}
 	return nil, s.reason
 }

@@ -11,7 +11,7 @@ import (
 
 // errIncomplete is wrapped by the reason why a pool is read-only that was
 // activated without some of its drives.
-var errIncomplete = errors.New("activated read-only")
+var errIncomplete = errors.New("it lacks drives")
 
 // ioError turns a device's error into an api error with the device's name.
 // Errors that are api errors already stay.

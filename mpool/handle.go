@@ -160,7 +160,7 @@ func (p *Pool) AllocMblock(ctx context.Context, o api.AllocOptions) (api.Mblock,
 func (p *Pool) ReallocMblock(ctx context.Context, id layout.ObjectID, o api.AllocOptions) (api.Mblock, error) {
 	const op = "mblock realloc"
 	if id.Kind() != layout.KindMblock || !id.Valid() {
-		return nil, &api.Error{Code: api.EINVAL, Op: op, Object: id, Detail: "not an mblock's id"}
+		return nil, api.Errorf(api.EINVAL, op, "%v is not an mblock's id", id)
 	}
 	if id.Counter() > layout.MaxCounter-2*counterStep {
 		return nil, &api.Error{Code: api.EINVAL, Op: op, Object: id, Detail: "the id is too high: no ids would be left above it"}
@@ -186,7 +186,7 @@ func (p *Pool) Mblock(ctx context.Context, id layout.ObjectID) (api.Mblock, erro
 		return nil, err
 	}
 	if id.Kind() != layout.KindMblock || !id.Valid() {
-		return nil, &api.Error{Code: api.EINVAL, Op: op, Object: id, Detail: "not an mblock's id"}
+		return nil, api.Errorf(api.EINVAL, op, "%v is not an mblock's id", id)
 	}
 	o, err := p.find(ctx, op, id)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 // durable on the metadata drive. Errors: EINVAL, EROFS, EUNKNOWN.
 func (p *Pool) Rename(ctx context.Context, name string) error {
 	const op = "pool rename"
-	if err := CheckName(name); err != nil {
+	if err := CheckName(op, name); err != nil {
 		return err
 	}
 	return p.change(ctx, op, func() error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -76,6 +77,29 @@ func (s *Server) CreatePool(ctx context.Context, name string, devices []string, 
 	return chore(ctx, s, func() (api.CreateResult, error) { return s.create(ctx, name, devices, o) })
 }
 
+// mustNotServe refuses devices that are drives of an active pool. The engine
+// would, too, but it cannot say whose they are.
+func (s *Server) mustNotServe(ctx context.Context, devices []string) error {
+	for _, a := range s.pools.list() {
+		info, err := a.pool.Info(ctx)
+		if err != nil {
+			continue // it is being deactivated
+		}
+		for _, d := range info.Drives {
+			there, err := os.Stat(d.Path)
+			if err != nil {
+				continue
+			}
+			for _, path := range devices {
+				if st, err := os.Stat(path); err == nil && os.SameFile(st, there) {
+					return api.Errorf(api.EBUSY, "", "%s is a drive of the active pool %q; destroy that first, or take another device", path, info.Name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 func (s *Server) create(ctx context.Context, name string, devices []string, o api.CreateOptions) (api.CreateResult, error) {
 	if err := s.pools.reserve(name, api.EEXIST); err != nil {
 		return api.CreateResult{}, err
@@ -86,6 +110,10 @@ func (s *Server) create(ctx context.Context, name string, devices []string, o ap
 			s.pools.drop(name)
 		}
 	}()
+	all := append(slices.Clone(devices), o.Staging...)
+	if err := s.mustNotServe(ctx, all); err != nil {
+		return api.CreateResult{}, err
+	}
 	result, err := s.opt.Backend.Create(ctx, name, devices, o)
 	if err != nil || o.DryRun {
 		return result, err
@@ -94,7 +122,6 @@ func (s *Server) create(ctx context.Context, name string, devices []string, o ap
 	if o.NoActivate {
 		return result, nil
 	}
-	all := append(slices.Clone(devices), o.Staging...)
 	f := s.newFeed(name)
 	p, err := s.opt.Backend.Activate(ctx, name, all, api.ActivateOptions{}, f.watch())
 	if err != nil {
