@@ -142,7 +142,7 @@ func (m *members) complete(force bool, clues string) error {
 		}
 	}
 	if len(m.absent) > 0 && !force {
-		return api.Errorf(api.ESTATE, opActivate, "missing: %s; --force activates the pool read-only without%s", m.absentText(), clues)
+		return api.Errorf(api.ESTATE, opActivate, "missing: %s; --force activates it without, read-only%s", m.absentText(), clues)
 	}
 	return nil
 }

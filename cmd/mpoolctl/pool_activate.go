@@ -18,7 +18,10 @@ host's block devices that belong to it. A pool in regular files needs them named
 
 A pool of which a drive is missing is not activated, unless --force is given: then
 it is read-only and degraded, and what is on the missing drive cannot be read. The
-first drive of the class capacity, which has the metadata, must be there.`,
+first drive of the class capacity, which has the metadata, must be there.
+
+A drive that missed activations is an old copy, or failed them. It is not taken for
+the drive, unless --force is given: its logs may lack records that were synced.`,
 		Example: `  mpoolctl pool activate data
   mpoolctl pool activate data /dev/nvme1n1 /dev/nvme2n1
   mpoolctl pool activate data --force /dev/nvme1n1`,
@@ -33,7 +36,7 @@ first drive of the class capacity, which has the metadata, must be there.`,
 			})
 		}),
 	}
-	c.Flags().BoolVar(&o.Force, "force", false, "activate read-only without the drives that are missing")
+	c.Flags().BoolVar(&o.Force, "force", false, "activate without missing drives, read-only; take old copies of drives")
 	c.Flags().BoolVar(&o.Resize, "resize", false, "use devices that have grown")
 	return c
 }
