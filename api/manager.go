@@ -50,8 +50,8 @@ type Manager interface {
 	CreatePool(ctx context.Context, name string, devices []string, o CreateOptions) (CreateResult, error)
 	// ActivatePool activates a pool by name or UUID, from the devices given or
 	// from all block devices of the host. Errors: ENOENT, EBUSY, ECORRUPT,
-	// ENOTSUP (a newer format), ESTATE (a drive is missing, twice there, or
-	// has shrunk).
+	// ENOTSUP (a newer format), ESTATE (a drive is missing, twice there, an
+	// old copy, or has shrunk).
 	ActivatePool(ctx context.Context, nameOrUUID string, devices []string, o ActivateOptions) (PoolInfo, error)
 	// DeactivatePool closes a pool cleanly. EBUSY while handles are in use.
 	DeactivatePool(ctx context.Context, name string) error

@@ -77,3 +77,23 @@ func TestActivationsCutOff(t *testing.T) {
 		}
 	})
 }
+
+// proves S43: bytes of an object that lie where a drive's last superblock copy was
+// before it grew, and look like one, are not taken for one.
+func TestForgedLastCopy(t *testing.T) {
+	r := newRackRig(t, 1, 16*mib, 2, 0)
+	r.run(func() {
+		r.create(api.CreateOptions{})
+		r.ok(r.activate().Close())
+		b := make([]byte, omf.SuperblockSize)
+		_, err := r.disks[1].ReadAt(b, 0)
+		r.ok(err)
+		sb, err := omf.Decode(b)
+		r.ok(err)
+		sb.Copy, sb.Generation, sb.Epoch = 2, sb.Generation+100, sb.Epoch+100
+		r.ok(sb.Encode(b))
+		_, err = r.disks[1].WriteAt(b, 16*mib-omf.SuperblockSize)
+		r.ok(err)
+		r.ok(r.activate().Close())
+	})
+}

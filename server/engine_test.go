@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -343,5 +344,25 @@ func TestCorruptionIsTold(t *testing.T) {
 	if len(told) != 1 || told[0].Pool != "renamed" || told[0].Object != b.ID() || told[0].Device != path ||
 		told[0].Offset != int64(at+4096) || told[0].Text == "" {
 		t.Errorf("%+v; want one of %v at %d of %s", told, b.ID(), at+4096, path)
+	}
+}
+
+// proves S1: a drive of an active pool is refused at once, and the error says whose
+// it is, by whatever path the drive is named.
+func TestCreateOverAnActivePool(t *testing.T) {
+	r := newEngineRig(t)
+	ctx := context.Background()
+	p := r.srv.pools.list()[0]
+	info := must[api.PoolInfo](t)(p.pool.Info(ctx))
+	link := filepath.Join(t.TempDir(), "link")
+	path := must[string](t)(filepath.Abs(info.Drives[0].Path))
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []api.CreateOptions{{}, {Force: true}, {DryRun: true}} {
+		_, err := r.srv.CreatePool(ctx, "second", []string{link}, o)
+		if !errors.Is(err, api.EBUSY) || !strings.Contains(err.Error(), `active pool "data"`) {
+			t.Errorf("%+v: %v", o, err)
+		}
 	}
 }

@@ -322,7 +322,9 @@ func TestListedUntilItsCommitIsOver(t *testing.T) {
 		t.Error("its commit is under way, and it is not listed")
 	}
 	close(hold)
-	for listed() {
-		time.Sleep(time.Millisecond)
+	for end := time.Now().Add(20 * time.Second); listed(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("its commit is over, and it is listed")
+		}
 	}
 }
