@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +18,7 @@ import (
 	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/test/daemon"
 )
 
 func TestMain(m *testing.M) {
@@ -65,25 +64,8 @@ type rig struct {
 	srv    *Server
 	socket string
 	served chan error
-	log    logBuffer
+	log    daemon.Buffer
 	meter  *meter // unless the test has another Reserver
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func newRig(t *testing.T, change ...func(*Options)) *rig {

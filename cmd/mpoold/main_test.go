@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/client"
+	testdaemon "github.com/mpool-go/mpool/test/daemon"
 )
 
 func TestMain(m *testing.M) {
@@ -28,28 +28,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// output is a buffer that two goroutines use.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // running is a daemon in this process.
 type running struct {
 	signals chan os.Signal
-	stderr  output
+	stderr  testdaemon.Buffer
 	code    chan int
 	socket  string
 }
@@ -57,7 +39,7 @@ type running struct {
 func start(t *testing.T, socket string, args ...string) *running {
 	t.Helper()
 	r := &running{signals: make(chan os.Signal, 8), code: make(chan int, 1), socket: socket}
-	d := &daemon{stdout: &output{}, stderr: &r.stderr, signals: r.signals, getenv: func(string) string { return "" }}
+	d := &daemon{stdout: &testdaemon.Buffer{}, stderr: &r.stderr, signals: r.signals, getenv: func(string) string { return "" }}
 	go func() { r.code <- d.run(append([]string{"--socket", socket}, args...)) }()
 	return r
 }
@@ -303,7 +285,7 @@ func TestCommandLine(t *testing.T) {
 		{"environment before file", []string{"--config", good, "--print-config"}, "/env", exitClean, []string{"socket = '/env'"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var stdout, stderr output
+			var stdout, stderr testdaemon.Buffer
 			d := &daemon{stdout: &stdout, stderr: &stderr, getenv: func(k string) string {
 				if k == "MPOOL_SOCKET" {
 					return c.env

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mpool-go/mpool/client"
+	testdaemon "github.com/mpool-go/mpool/test/daemon"
 )
 
 // roleVariable says what a process of the test binary plays.
@@ -47,8 +48,8 @@ func play(role string) {
 // has.
 type process struct {
 	cmd    *exec.Cmd
-	stderr output
-	stdout output
+	stderr testdaemon.Buffer
+	stdout testdaemon.Buffer
 	ended  chan struct{} // closed when it has ended, whatever holds its output
 	state  *os.ProcessState
 }

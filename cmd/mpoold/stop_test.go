@@ -11,6 +11,7 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/server"
+	testdaemon "github.com/mpool-go/mpool/test/daemon"
 )
 
 // stuck is a backend whose one pool does not close before it is let.
@@ -49,7 +50,7 @@ func stopping(t *testing.T) (*daemon, chan os.Signal, *stuck, *server.Server) {
 	}
 	signals := make(chan os.Signal, 1)
 	t.Cleanup(func() { close(s.let) })
-	return &daemon{stderr: &output{}, signals: signals, log: slog.New(slog.DiscardHandler), shutdown: time.Hour}, signals, s, srv
+	return &daemon{stderr: &testdaemon.Buffer{}, signals: signals, log: slog.New(slog.DiscardHandler), shutdown: time.Hour}, signals, s, srv
 }
 
 // A second signal ends the daemon although a pool does not close.

@@ -4,7 +4,6 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -58,26 +56,9 @@ type Daemon struct {
 	tb      testing.TB
 	metrics string // socket of the profiles
 	cmd     *exec.Cmd
-	log     logBuffer
+	log     Buffer
 	ended   chan struct{} // closed when the process was waited for
 	err     error         // of Wait; valid when ended is closed
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // Start runs bin and waits until it accepts. It is killed when its test ends,

@@ -2,7 +2,6 @@ package death
 
 import (
 	"bufio"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -12,8 +11,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"github.com/mpool-go/mpool/test/daemon"
 )
@@ -48,24 +45,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "death")
-	if err == nil {
-		mpoold, err = daemon.Build(dir, *race)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	if err := errors.Join(goleak.Find(), os.RemoveAll(dir)); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	os.Exit(daemon.Main(m, *race, &mpoold))
 }
 
 // child is a process of this binary. It ends when its standard input does,

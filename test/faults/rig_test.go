@@ -5,7 +5,6 @@
 package faults
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -26,6 +25,7 @@ import (
 	"github.com/mpool-go/mpool/bdev/sim"
 	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/mpool/check"
+	testdaemon "github.com/mpool-go/mpool/test/daemon"
 	"github.com/mpool-go/mpool/test/faultfs"
 	"github.com/mpool-go/mpool/test/loopdev"
 )
@@ -269,27 +269,9 @@ func (r *rig) cleanUp() {
 // daemon is a running mpoold.
 type daemon struct {
 	cmd  *exec.Cmd
-	log  buffer
+	log  testdaemon.Buffer
 	done chan struct{} // closed when it has ended
 	err  error         // how; valid then
-}
-
-// buffer is a buffer that two goroutines use.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func startDaemon(t *testing.T, args ...string) *daemon {

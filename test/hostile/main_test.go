@@ -1,14 +1,10 @@
 package hostile
 
 import (
-	"errors"
 	"flag"
-	"fmt"
 	"os"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"github.com/mpool-go/mpool/test/daemon"
 )
@@ -40,22 +36,5 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "hostile")
-	if err == nil {
-		mpoold, err = daemon.Build(dir, *race)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	if err := errors.Join(goleak.Find(), os.RemoveAll(dir)); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	os.Exit(daemon.Main(m, *race, &mpoold))
 }
