@@ -243,8 +243,15 @@ func (w *worker) put(n int) {
 			api.ECONNRESET, api.EBADF, api.EUNKNOWN)
 	}
 	done := err == nil
-	if errors.Is(err, api.EUNKNOWN) {
+	switch {
+	case errors.Is(err, api.EUNKNOWN):
 		done = w.there(all[0].ID())
+	case errors.Is(err, api.EBADF):
+		// Some may be of the connection that there is now: uncommitted, and to
+		// be found by this process.
+		for _, m := range all {
+			_ = w.call("abort", func() error { return m.Abort(w.ctx) }, api.ECONNRESET, api.EBADF, api.EUNKNOWN)
+		}
 	}
 	for i, m := range all {
 		if w.there(m.ID()) != done {
