@@ -66,6 +66,9 @@
 //	                       errors, bytes, total ns u64, 28 buckets u64}, list of drives
 //	                       {reads, writes, flushes, discards, read bytes, write bytes,
 //	                       errors, failed flushes u64, path}
+//	 8 ring create         version u16, arena u16, offset u32, entries u32, zero 4
+//	                    →  ring u16, zero 6
+//	 9 ring close          ring u16, zero 6
 //
 //	10 pool create         zone size i64, uid, gid, mode u32, flags (force, dry run, no
 //	                       activation), zero 3, name, label: strings, devices, staging: lists

@@ -74,6 +74,8 @@ func samples() map[Op][2]Message {
 				}},
 			},
 		},
+		OpRing:      {&RingAsk{Version: 1, Arena: 2, Offset: 8192, Entries: 256}, &RingReply{Ring: 3}},
+		OpRingClose: {&RingClose{Ring: 3}, &Empty{}},
 		OpPoolCreate: {
 			&PoolCreate{Name: "data", Devices: []string{"/a", "/b"}, Options: api.CreateOptions{
 				ZoneSize: 1 << 16, Staging: []string{"/c"}, UID: 1, GID: 2, Mode: 0o600, Label: "l",

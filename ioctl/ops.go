@@ -14,6 +14,8 @@ const (
 	OpClose       Op = 5
 	OpVersion     Op = 6
 	OpStat        Op = 7
+	OpRing        Op = 8
+	OpRingClose   Op = 9
 
 	OpPoolCreate     Op = 10
 	OpPoolActivate   Op = 11
@@ -103,6 +105,8 @@ var opTable = [NumOps]opInfo{
 	OpClose:       {"close", of[Target], of[Empty], asks},
 	OpVersion:     {"version", of[Empty], of[VersionReply], asks},
 	OpStat:        {"stat", of[StatAsk], of[StatReply], asks},
+	OpRing:        {"ring create", of[RingAsk], of[RingReply], asks},
+	OpRingClose:   {"ring close", of[RingClose], of[Empty], asks},
 
 	OpPoolCreate:     {"pool create", of[PoolCreate], of[PoolCreateReply], mutates},
 	OpPoolActivate:   {"pool activate", of[PoolActivate], of[PoolReply], mutates},

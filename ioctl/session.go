@@ -126,6 +126,63 @@ func (m *ArenaMapped) decode(r *reader) {
 	r.reserved(b[2:8])
 }
 
+// MaxRings is how many rings a session may have at one time.
+const MaxRings = 8
+
+// RingAsk makes a piece of an arena a ring, in the form of package ring: version
+// 1. The client has filled the piece with zeros, and uses it for nothing else
+// until RingClose is answered. The operations that may go through it are
+// OpMblockRead, OpMblockWrite, OpAppend, OpSync, OpMDCAppend and OpMDCSync. A
+// daemon that has no rings says ENOTSUP.
+type RingAsk struct {
+	Version uint16 // of the form
+	Arena   uint16
+	Offset  uint32 // into the arena, a multiple of ArenaAlign
+	Entries uint32
+}
+
+func (m *RingAsk) encode(w *writer) {
+	b := w.block(16)
+	le.PutUint16(b[0:], m.Version)
+	le.PutUint16(b[2:], m.Arena)
+	le.PutUint32(b[4:], m.Offset)
+	le.PutUint32(b[8:], m.Entries)
+}
+
+func (m *RingAsk) decode(r *reader) {
+	b := r.block(16)
+	m.Version = le.Uint16(b[0:])
+	m.Arena = le.Uint16(b[2:])
+	m.Offset = le.Uint32(b[4:])
+	m.Entries = le.Uint32(b[8:])
+	r.reserved(b[12:16])
+}
+
+// RingReply says which ring it is. The daemon looks at the ring from then on.
+type RingReply struct {
+	Ring uint16 // its number in the session, from 1
+}
+
+func (m *RingReply) encode(w *writer) { le.PutUint16(w.block(8), m.Ring) }
+
+func (m *RingReply) decode(r *reader) {
+	b := r.block(8)
+	m.Ring = le.Uint16(b[0:])
+	r.reserved(b[2:8])
+}
+
+// RingClose ends a ring. It is answered when the daemon looks at the ring no
+// more and every descriptor that it has taken is answered.
+type RingClose struct{ Ring uint16 }
+
+func (m *RingClose) encode(w *writer) { le.PutUint16(w.block(8), m.Ring) }
+
+func (m *RingClose) decode(r *reader) {
+	b := r.block(8)
+	m.Ring = le.Uint16(b[0:])
+	r.reserved(b[2:8])
+}
+
 // VersionReply says what the daemon is.
 type VersionReply struct {
 	Daemon   string // its version

@@ -38,6 +38,8 @@ var handlers = [ioctl.NumOps]handler{
 	ioctl.OpClose:       on(closeHandle),
 	ioctl.OpVersion:     on(version),
 	ioctl.OpStat:        on(stat),
+	ioctl.OpRing:        on(ringAsk),
+	ioctl.OpRingClose:   on(ringClose),
 
 	ioctl.OpPoolCreate:     onToTheEnd(poolCreate),
 	ioctl.OpPoolActivate:   onToTheEnd(poolActivate),

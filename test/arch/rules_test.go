@@ -22,8 +22,9 @@ var rules = map[string]rule{
 	"bdev":       {[]string{"sched", "bdev/uring"}, "a device knows nothing of what lies on it"},
 	"bdev/sim":   {[]string{"sched", "bdev"}, "a device knows nothing of what lies on it"},
 
-	"ioctl":   {[]string{"layout", "api"}, "both ends of the socket use it, so it knows neither"},
-	"uhandle": {[]string{"layout", "sched"}, "handles and processes; it knows no storage"},
+	"ioctl":      {[]string{"layout", "api"}, "both ends of the socket use it, so it knows neither"},
+	"ioctl/ring": {nil, "both ends use it; it knows memory, not what is asked"},
+	"uhandle":    {[]string{"layout", "sched"}, "handles and processes; it knows no storage"},
 
 	"space":     {[]string{"layout", "sched"}, "zones only; it does no I/O"},
 	"mpool/omf": {[]string{"layout", "api"}, "a form on media, shared by the engine and its checker; it does no I/O"},
@@ -46,12 +47,12 @@ var rules = map[string]rule{
 
 	"server": {
 		[]string{
-			"sched", "layout", "api", "scope", "quota", "credit", "bdev", "ioctl", "uhandle", "space",
+			"sched", "layout", "api", "scope", "quota", "credit", "bdev", "ioctl", "ioctl/ring", "uhandle", "space",
 			"mblock", "mlog", "mpool", "mpool/omf", "mpool/check",
 		},
 		"the one place where pool, handles, scopes, quotas and credits meet; not the simulated device, not its own client",
 	},
-	"client":       {[]string{"ioctl", "api", "layout"}, "a client process must not carry an engine"},
+	"client":       {[]string{"ioctl", "ioctl/ring", "api", "layout"}, "a client process must not carry an engine"},
 	"cmd/mpoold":   {[]string{"server"}, "flags and wiring only"},
 	"cmd/mpoolctl": {[]string{"client", "mpool/check", "api", "layout"}, "the client's interface and the offline checker"},
 }
@@ -59,7 +60,7 @@ var rules = map[string]rule{
 // closures says what may stand below a package, however far.
 var closures = map[string]rule{
 	"client": {
-		[]string{"client", "ioctl", "api", "layout", "sched"},
+		[]string{"client", "ioctl", "ioctl/ring", "api", "layout", "sched"},
 		"a client process must not carry an engine, not even by way of others",
 	},
 	"ioctl": {

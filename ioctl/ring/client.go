@@ -1,0 +1,83 @@
+package ring
+
+import (
+	"math"
+	"time"
+)
+
+// Client is the client's end of a ring. Put and Bell are for one goroutine at a
+// time, Take, Ready and Wait for one at a time, which may be another one.
+type Client struct {
+	m         memory
+	submitted uint32
+	seen      uint32
+}
+
+// NewClient makes the client's end over a ring's memory, Size(entries) bytes.
+// They are zero; the daemon has not been told of them yet.
+func NewClient(mem []byte, entries int) (*Client, error) {
+	m, err := newMemory(mem, entries)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{m: m}, nil
+}
+
+// Put fills the next descriptor. It returns false if the ring is full: the
+// daemon has to take some first. A client that never has more requests
+// unanswered than the ring has entries does not meet that.
+func (c *Client) Put(d *Descriptor) bool {
+	if c.submitted-c.m.word(takenAt).Load() >= c.m.entries {
+		return false
+	}
+	d.put(c.m.descriptor(c.submitted))
+	c.submitted++
+	c.m.word(submittedAt).Store(c.submitted)
+	return true
+}
+
+// Bell wakes the daemon if it sleeps, and says whether it did. It must follow
+// Put, once for any number of descriptors.
+func (c *Client) Bell() bool {
+	w := c.m.word(bellAt)
+	if w.Load() == 0 || !w.CompareAndSwap(1, 0) {
+		return false
+	}
+	wake(w, 1)
+	return true
+}
+
+// Ready says whether there is a completion.
+func (c *Client) Ready() bool { return c.m.word(endedAt).Load() != c.seen }
+
+// Take takes the next completion, if there is one.
+func (c *Client) Take(x *Completion) bool {
+	if !c.Ready() {
+		return false
+	}
+	x.get(c.m.completion(c.seen))
+	c.seen++
+	c.m.word(seenAt).Store(c.seen)
+	return true
+}
+
+// Wait sleeps until there is a completion, Wake is called, or the time is up
+// (negative: never). It may return for no reason.
+func (c *Client) Wait(d time.Duration) {
+	w := c.m.word(waiterAt)
+	w.Store(1)
+	if !c.Ready() {
+		wait(w, 1, d)
+	}
+	w.Store(0)
+}
+
+// Wake ends a Wait that is under way. Any goroutine may call it while the
+// memory is mapped. A Wait that begins later is not ended: who calls it looks
+// first whether there is still something to wait for, after it has announced
+// itself by a lock or word that the caller of Wake has taken before.
+func (c *Client) Wake() {
+	w := c.m.word(waiterAt)
+	w.Store(0)
+	wake(w, math.MaxInt32)
+}
