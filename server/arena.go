@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"sync"
 
@@ -26,6 +27,8 @@ type arena struct {
 	// +checklocks:mu
 	sealed bool
 	// +checklocks:mu
+	huge int64 // bytes on huge pages, once it is sealed
+	// +checklocks:mu
 	users int // the session and requests; at 0 it is unmapped
 }
 
@@ -46,12 +49,10 @@ func newArena(size int64, release func(Resource, int64)) (*arena, error) {
 		a.unuse()
 		return nil, fmt.Errorf("size memory file: %w", err)
 	}
-	mem, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
+	if a.mem, err = mapArena(fd, size); err != nil {
 		a.unuse()
-		return nil, fmt.Errorf("map memory file: %w", err)
+		return nil, err
 	}
-	a.mem = mem
 	return a, nil
 }
 
@@ -89,6 +90,7 @@ func (a *arena) trySeal() error {
 	if st.Size != a.size {
 		return fmt.Errorf("seal arena: %d bytes became %d: %w", a.size, st.Size, unix.EINVAL)
 	}
+	a.huge = onHugePages(a.mem)
 	// Pages that are there now stay there.
 	if err := unix.Fallocate(a.fd, 0, 0, a.size); err != nil {
 		return fmt.Errorf("fill arena: %w", err)
@@ -139,7 +141,7 @@ func (a *arena) tryEnd() (ended, open bool) {
 		return false, false
 	}
 	if a.mem != nil {
-		_ = unix.Munmap(a.mem) //nolint:errcheck // fails only for what is not mapped
+		unmapArena(a.mem)
 		a.mem = nil
 	}
 	if open = a.fd >= 0; open {
@@ -211,6 +213,7 @@ func arenaMapped(r *request, m *ioctl.ArenaMapped) (ioctl.Message, error) {
 	if err := a.seal(); err != nil {
 		return nil, &api.Error{Code: api.ENOMEM, Detail: "the arena cannot be used", Err: err}
 	}
+	r.s.srv.log.Debug("arena mapped", r.s.who(), slog.Int64("bytes", a.size), slog.Int64("huge_bytes", a.hugeBytes()))
 	return &ioctl.Empty{}, nil
 }
 
