@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Client is the client's end of a ring. Put and Bell are for one goroutine at a
-// time, Take, Ready and Wait for one at a time, which may be another one.
+// Client is the client's end of a ring. Put is for one goroutine at a time; Take,
+// Ready, Doze, Sleep and Wait are for one at a time, which may be another one. Bell
+// and Wake are for any.
 type Client struct {
 	m         memory
 	submitted uint32
@@ -61,21 +62,32 @@ func (c *Client) Take(x *Completion) bool {
 	return true
 }
 
-// Wait sleeps until there is a completion, Wake is called, or the time is up
-// (negative: never). It may return for no reason.
-func (c *Client) Wait(d time.Duration) {
+// Doze announces a Sleep. Between the two the caller looks once more whether
+// there is something to sleep for: a Wake that comes after Doze ends the Sleep.
+func (c *Client) Doze() { c.m.word(waiterAt).Store(1) }
+
+// Sleep sleeps, after Doze, until there is a completion, Wake has been called
+// since, or the time is up (negative: never). It may return for no reason.
+func (c *Client) Sleep(d time.Duration) {
 	w := c.m.word(waiterAt)
-	w.Store(1)
 	if !c.Ready() {
 		wait(w, 1, d)
 	}
 	w.Store(0)
 }
 
-// Wake ends a Wait that is under way. Any goroutine may call it while the
-// memory is mapped. A Wait that begins later is not ended: who calls it looks
-// first whether there is still something to wait for, after it has announced
-// itself by a lock or word that the caller of Wake has taken before.
+// Stay takes Doze back: there is no Sleep after all.
+func (c *Client) Stay() { c.m.word(waiterAt).Store(0) }
+
+// Wait is Doze and Sleep, for who has nothing to look at between them.
+func (c *Client) Wait(d time.Duration) {
+	c.Doze()
+	c.Sleep(d)
+}
+
+// Wake ends a Sleep that is under way or announced. Any goroutine may call it
+// while the memory is mapped. It is of use only to who sets something first that
+// the sleeper looks at after Doze.
 func (c *Client) Wake() {
 	w := c.m.word(waiterAt)
 	w.Store(0)
