@@ -3,6 +3,8 @@ package ring
 import (
 	"fmt"
 	"math"
+	"sync/atomic"
+	"unsafe"
 )
 
 // Daemon is the daemon's end of a ring. For one goroutine at a time.
@@ -101,11 +103,18 @@ func (d *Daemon) Doze() *uint32 {
 	return raw(w)
 }
 
-// Rise says that the daemon is awake. It is called after the wait for Doze's
-// word has ended.
+// Rise says that the daemon is awake: nobody needs to ring. A wait for Doze's
+// word may go on; it ends by the next bell after the next Doze.
 func (d *Daemon) Rise() { d.m.word(bellAt).Store(0) }
 
-// EndWait ends a wait for Doze's word that is under way, whoever waits.
+// Listen waits for Doze's word as long as it holds 1. It is for a kernel whose
+// io_uring cannot, and may run beside the daemon's other calls. It may return
+// for no reason.
+func Listen(word *uint32) { wait((*atomic.Uint32)(unsafe.Pointer(word)), 1, -1) }
+
+// EndWait ends a wait for Doze's word that is under way, whoever waits. A wait
+// that the kernel has not seen yet may begin after it, if a hostile client sets
+// the word again: it is repeated until the wait has ended.
 func (d *Daemon) EndWait() {
 	w := d.m.word(bellAt)
 	w.Store(0)

@@ -13,6 +13,15 @@ const (
 	MaxEntries = 4096
 )
 
+// Version is the form's version.
+const Version = 1
+
+// FlagSync, of an append's descriptor: answered when the record is durable.
+const FlagSync uint8 = 1 << 0
+
+// FlagEOF, of a read's completion: the read met the object's end.
+const FlagEOF uint16 = 1 << 0
+
 // Sizes and places, in bytes.
 const (
 	DescriptorSize = 64
