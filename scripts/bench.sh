@@ -2,39 +2,53 @@
 # Measures mpool against what else one could use on the same devices:
 #
 #   ./scripts/bench.sh [ROW...] [--quick] [--turns N] [--wait SECONDS]
-#                      [--json FILE] [--profile DIR]
+#                      [--json FILE] [--profile DIR] [--large]
+#   ./scripts/bench.sh --tables FILE [PAGE]
 #
-# ROW is one of engine-read, mblock-durable, commit-rate, mlog-sync, churn,
-# activate, memory; all of them when none is named. docs/performance.md says
-# what they measure.
-#   --quick    short runs, two alternations: under two minutes, for a look only
+# ROW is one of engine-read, client-read, client-read-qd1, client-seq,
+# mblock-durable, commit-rate, mlog-sync, mlog-client, churn, activate, memory,
+# idle; all of them when none is named. docs/performance.md says what they
+# measure.
+#   --quick    short runs, one alternation: under two minutes, for a look only
 #   --turns    how often the sides alternate (5)
 #   --wait     wait so long before each turn until others are quiet, and take
 #              turns again that they disturbed
-#   --json     write every run's figures
-#   --profile  write CPU, mutex, block and allocation profiles of our side
+#   --json     write every run's figures; row by row, as they come
+#   --profile  write CPU, mutex, block and allocation profiles of our processes
+#   --large    activate also with ten million objects: a quarter of an hour, and
+#              45 GB of disk
+#   --tables   write the figures of a --json FILE as Markdown, to standard output
+#              or into PAGE (docs/performance.md)
 #
 # Needs root, for loop devices and mounts. Missing anchors (fio, mkfs) are
-# installed by apt, others built from the module proxy. Whatever happens, no
-# process, loop device, mount or file is left behind. Nothing else should run
-# meanwhile: each comparison alternates A B A B, so that ratios bear some noise,
-# but absolute figures do not.
+# installed by apt, others built from the module proxy; what cannot be had is
+# left out, and the table says so. Whatever happens, no process, loop device,
+# mount or file is left behind. Nothing else should run meanwhile: each
+# comparison alternates A B A B, so that ratios bear some noise, but absolute
+# figures do not.
 
 set -euo pipefail
 
-readonly all_rows="engine-read mblock-durable commit-rate mlog-sync churn activate memory"
+readonly all_rows="engine-read client-read client-read-qd1 client-seq mblock-durable commit-rate mlog-sync mlog-client churn activate memory idle"
 
 usage() {
-	sed -n '2,22s/^# \{0,1\}//p' "$0" >&2
+	sed -n '2,28s/^# \{0,1\}//p' "$0" >&2
 	exit 2
 }
 
 rows=()
-args=()
-quick=false
+args=(-command "./scripts/bench.sh $*")
+quick=false large=false
 while [ $# -gt 0 ]; do
 	case "$1" in
 	--quick) quick=true ;;
+	--large) large=true ;;
+	--tables)
+		[ $# -gt 1 ] || usage
+		shift
+		cd "$(dirname "$0")/.."
+		exec go run ./test/bench tables "$@"
+		;;
 	--turns)
 		[ $# -gt 1 ] || usage
 		args+=(-turns "$2")
@@ -63,6 +77,7 @@ while [ $# -gt 0 ]; do
 done
 [ ${#rows[@]} -gt 0 ] || read -ra rows <<<"$all_rows"
 $quick && args+=(-quick)
+$large && args+=(-large)
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -73,32 +88,46 @@ command -v go >/dev/null || { echo "bench.sh: Go is missing" >&2; exit 1; }
 # they are used, because a file system below them is slower on new blocks.
 fast_size=4096 disk_size=5120 sparse_size=$((80 * 1024))
 $quick && fast_size=2048 disk_size=1536 sparse_size=$((8 * 1024))
+$large && sparse_size=$((800 * 1024))
 
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/mpool-bench.XXXXXX")
 memory=$(mktemp -d /dev/shm/mpool-bench.XXXXXX)
 loops=()
 mounts=()
 huge_before=
+bench=
 
 cleanup() {
 	local code=$? m l
-	trap - EXIT INT TERM
+	trap '' INT TERM HUP
+	trap - EXIT
 	set +e
+	if [ -n "$bench" ]; then
+		kill -TERM "$bench" 2>/dev/null # it ends its daemons and clients
+		wait "$bench"
+	fi
 	for m in "${mounts[@]}"; do umount "$m"; done
 	for l in "${loops[@]}"; do losetup --detach "$l"; done
 	[ -z "$huge_before" ] || echo "$huge_before" >/proc/sys/vm/nr_hugepages
 	rm -rf "$work" "$memory"
-	exit $code
+	exit "$code"
 }
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+trap 'exit 129' HUP
 
 # install makes sure of a program, by its package.
 install() {
 	command -v "$1" >/dev/null && return
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$2" >/dev/null ||
-		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$2" >/dev/null; }
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$2" >/dev/null 2>&1 ||
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$2" >/dev/null; } 2>"$work/apt.log"
+}
+
+# missing says that an anchor cannot be had, here and beside the figures.
+missing() {
+	echo "bench.sh: no $1: $2" >&2
+	args+=("-no-$1" "$2")
 }
 
 # attach makes a loop device over a file and sets the variable named first.
@@ -130,6 +159,7 @@ disk_device() {
 # file_system makes a file system over a device like disk and mounts it.
 file_system() {
 	local kind=$1
+	install "mkfs.$kind" "$2" || { missing "$kind" "mkfs.$kind is not here, and apt cannot install it"; return 0; }
 	disk_device "$kind"
 	local -n dev=$kind
 	case $kind in
@@ -137,9 +167,12 @@ file_system() {
 	xfs) mkfs.xfs -q -K "$dev" ;;
 	esac
 	mkdir "$work/$kind"
-	mount -o noatime "$dev" "$work/$kind"
-	mounts+=("$work/$kind")
-	args+=("-$kind" "$work/$kind")
+	if mount -t "$kind" -o noatime "$dev" "$work/$kind" 2>"$work/mount.log"; then
+		mounts+=("$work/$kind")
+		args+=("-$kind" "$work/$kind")
+	else
+		missing "$kind" "it cannot be mounted: $(head -1 "$work/mount.log")"
+	fi
 }
 
 needs() {
@@ -150,16 +183,23 @@ needs() {
 	return 1
 }
 
-install fio fio
-install mkfs.ext4 e2fsprogs
-needs commit-rate && install mkfs.xfs xfsprogs
+readonly reading="engine-read client-read client-read-qd1"
+readonly writing="client-seq mblock-durable"
+
+install fio fio || missing fio "it is not here, and apt cannot install it"
 go build -o "$work/bench" ./test/bench
+CGO_ENABLED=0 go build -o "$work/mpoold" ./cmd/mpoold
+args+=(-mpoold "$work/mpoold")
 if needs mlog-sync; then
-	(cd test/bench/anchors && go build -o "$work/anchors" .)
-	args+=(-anchors "$work/anchors")
+	if (cd test/bench/anchors && go build -o "$work/anchors" .) 2>"$work/build.log"; then
+		args+=(-anchors "$work/anchors")
+	else
+		missing anchors "the module proxy does not give what they need: $(head -1 "$work/build.log")"
+	fi
 fi
 
-if needs engine-read mblock-durable churn; then
+# shellcheck disable=SC2086 # lists of rows
+if needs $reading $writing churn idle; then
 	fast_device fast
 	args+=(-fast "$fast")
 fi
@@ -167,21 +207,29 @@ if needs churn; then
 	fast_device fast2
 	args+=(-fast2 "$fast2")
 fi
-if needs engine-read mblock-durable commit-rate mlog-sync; then
+# shellcheck disable=SC2086 # lists of rows
+if needs $reading $writing commit-rate mlog-sync mlog-client; then
 	disk_device disk
 	args+=(-disk "$disk")
 fi
-if needs commit-rate mlog-sync; then file_system ext4; fi
-if needs commit-rate; then file_system xfs; fi
+if needs commit-rate mlog-sync; then file_system ext4 e2fsprogs; fi
+if needs commit-rate; then file_system xfs xfsprogs; fi
 if needs activate; then
 	truncate --size "${sparse_size}M" "$work/sparse.img"
 	attach sparse "$work/sparse.img" --direct-io=on
 	args+=(-sparse "$sparse")
 fi
-if needs mblock-durable; then
+# shellcheck disable=SC2086 # a list of rows
+if needs $writing; then
+	# For fio; the daemon needs none: what it shares is on transparent huge pages.
 	huge_before=$(cat /proc/sys/vm/nr_hugepages)
 	echo $((huge_before + 16)) >/proc/sys/vm/nr_hugepages
 	if [ "$(cat /proc/sys/vm/nr_hugepages)" = $((huge_before + 16)) ]; then args+=(-huge-pages); fi
 fi
 
-"$work/bench" run "${args[@]}" "${rows[@]}"
+# In the background, so that a signal does not wait for it.
+"$work/bench" run "${args[@]}" "${rows[@]}" &
+bench=$!
+wait "$bench" && code=0 || code=$?
+bench=
+exit "$code"

@@ -22,6 +22,9 @@ func (b *bench) activate(ctx context.Context) error {
 	if b.quick {
 		counts = []int64{20_000}
 	}
+	if b.large {
+		counts = append(counts, 10_000_000)
+	}
 	for _, n := range counts {
 		if _, err := b.work(ctx, "activate-fill", "-dev", b.sparse, "-objects", strconv.FormatInt(n, 10), "-flight", "8"); err != nil {
 			return err
@@ -118,7 +121,7 @@ func activateWork(ctx context.Context, o *options) (*measure.Result, error) {
 		return nil, err
 	}
 	clock := measure.Start()
-	p, err := o.activate(ctx)
+	p, err := o.activateOnly(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +136,7 @@ func activateWork(ctx context.Context, o *options) (*measure.Result, error) {
 	if info.Mblocks != o.objects {
 		return nil, fmt.Errorf("%d objects after activation, not %d", info.Mblocks, o.objects)
 	}
-	r.Ops, r.Bytes = o.objects, int64(p.DriveStats()[o.dev].ReadBytes)
+	r.Zone, r.Ops, r.Bytes = info.ZoneSize, o.objects, int64(p.DriveStats()[o.dev].ReadBytes)
 	r.Extra = map[string]float64{"resident": resident()}
 	return r, die(r)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev"
+	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/test/bench/measure"
 )
 
@@ -29,17 +30,70 @@ func (b *bench) commitRate(ctx context.Context) error {
 		plan := []string{"-ops", strconv.FormatInt(c.ops, 10), "-flight", strconv.Itoa(c.flight)}
 		all, err := b.alternate(ctx,
 			b.worker("engine", "commit", append(plan, "-dev", b.disk)...),
-			b.worker("ext4", "files", append(plan, "-dir", b.ext4)...),
-			b.worker("XFS", "files", append(plan, "-dir", b.xfs)...),
+			b.client("client", "client-commit", append(plan, "-dev", b.disk)...),
+			b.files("ext4", b.noExt4, append(plan, "-dir", b.ext4)...),
+			b.files("XFS", b.noXFS, append(plan, "-dir", b.xfs)...),
 		)
 		if err != nil {
 			return err
 		}
-		for _, anchor := range all[1:] {
-			b.report(fmt.Sprintf("disk, %d in flight", c.flight), opsPerSecond, all[0], anchor, ratioAtLeast, c.must, c.aim)
+		for _, ours := range all[:2] {
+			for _, anchor := range all[2:] {
+				b.report(fmt.Sprintf("disk, %d in flight", c.flight), opsPerSecond, ours, anchor, ratioAtLeast, c.must, c.aim)
+			}
 		}
 	}
 	return nil
+}
+
+// files returns a side that makes durable small files on a file system.
+func (b *bench) files(label, missing string, args ...string) side {
+	if missing != "" {
+		return without(label, missing)
+	}
+	return b.worker(label, "files", args...)
+}
+
+// clientCommit is commit through the daemon.
+func clientCommit(ctx context.Context, o *options) (*measure.Result, error) {
+	c, err := o.freshThrough(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bufs := make([][]byte, o.plan.Workers)
+	for i := range bufs {
+		bufs[i] = noise(smallSize)
+		if err := storeMblock(ctx, c.pool, bufs[i]); err != nil {
+			return nil, err
+		}
+	}
+	if err := o.measured(); err != nil {
+		return nil, err
+	}
+	before, err := c.drive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := measure.Run(o.plan, func(w int) error { return storeMblock(ctx, c.pool, bufs[w]) })
+	if err != nil {
+		return nil, err
+	}
+	after, err := c.drive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Extra = perOperationThrough(before, after, r.Ops)
+	return r, c.finish(r)
+}
+
+// perOperationThrough is perOperation of what the daemon says.
+func perOperationThrough(before, after client.DriveCounters, ops int64) map[string]float64 {
+	n := float64(max(ops, 1))
+	return map[string]float64{
+		"flushes":    float64(after.Flushes-before.Flushes) / n,
+		"writes":     float64(after.Writes-before.Writes) / n,
+		"writeBytes": float64(after.WriteBytes-before.WriteBytes) / n,
+	}
 }
 
 // commit makes a pool and stores small mblocks in it.

@@ -32,24 +32,48 @@ func (b *bench) mblockDurable(ctx context.Context) error {
 		if d.name == "disk" && b.hugePages {
 			sides = append(sides, b.fio("fio, huge pages", append(fio, "--mem=mmaphuge", "--hugepage-size=2M")...))
 		}
+		anchors := len(sides)
 		for _, n := range flights {
-			sides = append(sides, b.worker(fmt.Sprintf("%d in flight", n), "durable", "-dev", d.path,
-				"-ops", strconv.FormatInt(count, 10), "-flight", strconv.Itoa(n)))
+			args := []string{"-dev", d.path, "-ops", strconv.FormatInt(count, 10), "-flight", strconv.Itoa(n)}
+			sides = append(sides, b.client("client", "client-durable", args...), b.worker("engine", "durable", args...))
 		}
 		all, err := b.alternate(ctx, sides...)
 		if err != nil {
 			return err
 		}
-		ours := all[len(all)-len(flights):]
 		for i, n := range flights {
 			name := fmt.Sprintf("%s, %d in flight", d.name, n)
-			b.report(name, mbPerSecond, ours[i], all[0], ratioAtLeast, 0.95, 1)
-			if len(all) > len(flights)+1 {
-				b.report(name, mbPerSecond, ours[i], all[1], ratioAtLeast, 0, 0.95)
+			ours := all[anchors+2*i:][:2]
+			b.report(name, mbPerSecond, ours[0], all[0], ratioAtLeast, 0.95, 1)
+			b.report(name, mbPerSecond, ours[1], all[0], ratioAtLeast, 0, 1)
+			if anchors > 1 {
+				b.report(name, mbPerSecond, ours[0], all[1], ratioAtLeast, 0, 0.95)
+				b.report(name, mbPerSecond, ours[1], all[1], ratioAtLeast, 0, 0.95)
 			}
 		}
 	}
 	return nil
+}
+
+// clientDurable is durable through the daemon.
+func clientDurable(ctx context.Context, o *options) (*measure.Result, error) {
+	c, err := o.freshThrough(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bufs := make([][]byte, o.plan.Workers)
+	for i := range bufs {
+		bufs[i] = noise(mblockSize)
+	}
+	if err := o.measured(); err != nil {
+		return nil, err
+	}
+	r, err := measure.Run(o.plan, func(w int) error { return storeMblock(ctx, c.pool, bufs[w]) })
+	if err != nil {
+		return nil, err
+	}
+	r.Bytes = r.Ops * mblockSize
+	return r, c.finish(r)
 }
 
 // durable makes a pool and stores o.plan.Ops mblocks of 32 MiB in it.

@@ -13,6 +13,9 @@ import (
 
 // fio returns a side that is fio with the given options.
 func (b *bench) fio(label string, options ...string) side {
+	if b.noFio != "" {
+		return without(label, b.noFio)
+	}
 	return side{name: label, run: func(ctx context.Context, _ int) (*measure.Result, error) {
 		return fio(ctx, options...)
 	}}

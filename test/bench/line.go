@@ -2,10 +2,7 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"slices"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/mpool-go/mpool/test/bench/measure"
 )
@@ -13,6 +10,9 @@ import (
 // line is one figure beside its anchor.
 type line struct {
 	Row, Case    string
+	Where        string // "in-process" or "daemon"
+	Zone         int64  // of the pool in bytes; 0: no pool
+	Note         string // what else is to be said, or why there is no anchor
 	Unit         string
 	Mine, Anchor figure
 	Compared     spread // the two figures compared as How says, turn by turn
@@ -26,7 +26,8 @@ type line struct {
 type figure struct {
 	Name              string
 	Value             spread
-	CPU               spread // µs per operation
+	CPU               spread // µs per operation, all processes
+	DaemonCPU         spread // of this the daemon's
 	P50, P99, P999    float64
 	Runs              []*measure.Result
 	HasCPU, HasLatent bool
@@ -115,6 +116,17 @@ func (h how) String() string {
 // MarshalText puts the name into JSON.
 func (h how) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
+// UnmarshalText reads it back.
+func (h *how) UnmarshalText(b []byte) error {
+	for k := ratioAtLeast; k <= valueAtMost; k++ {
+		if k.String() == string(b) {
+			*h = k
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown comparison %q", b)
+}
+
 // meets says whether a compared value keeps a limit.
 func (h how) meets(v, limit float64) bool {
 	if h == ratioAtLeast {
@@ -138,85 +150,70 @@ func (h how) limit(v float64) string {
 
 // report adds a line that compares a metric of two series. anchor is nil when
 // there is none.
-func (b *bench) report(name string, m metric, mine, anchor *series, h how, must, aim float64) {
-	l := line{Case: name, Unit: m.unit, Mine: figureOf(mine, m), How: h, Must: must, Aim: aim}
+func (b *bench) report(name string, m metric, mine, anchor *series, h how, must, aim float64) *line {
+	l := &line{Case: name, Unit: m.unit, Where: "in-process", Mine: figureOf(mine, m), How: h, Must: must, Aim: aim}
+	if mine.Daemon {
+		l.Where = "daemon"
+	}
+	for _, r := range mine.Runs {
+		l.Zone = max(l.Zone, r.Zone)
+	}
+	b.lines = append(b.lines, l)
+	switch {
+	case anchor == nil:
+	case anchor.Missing != "":
+		l.Note = "no " + anchor.Name + ": " + anchor.Missing
+	default:
+		l.Anchor = figureOf(anchor, m)
+	}
+	if h == valueAtMost || l.Anchor.Name != "" {
+		l.compare(m, mine, anchor)
+	}
+	against := ""
+	if l.Anchor.Name != "" {
+		against = fmt.Sprintf(" against %s of %s", l.Anchor.Value, anchor.Name)
+	}
+	fmt.Fprintf(b.log, "  %s (%s): %s %s%s: %s %s %s%s\n", name, l.Where, l.Mine.Value, m.unit, against, l.How, l.Compared, l.Verdict, l.Note)
+	return l
+}
+
+// compare compares the two sides turn by turn, and says which limits are kept.
+func (l *line) compare(m metric, mine, anchor *series) {
 	var compared []float64
 	for i, r := range mine.Runs {
 		var other float64
 		if anchor != nil && i < len(anchor.Runs) {
 			other = m.of(anchor.Runs[i])
 		}
-		compared = append(compared, h.compare(m.of(r), other))
-	}
-	if anchor != nil {
-		l.Anchor = figureOf(anchor, m)
+		compared = append(compared, l.How.compare(m.of(r), other))
 	}
 	l.Compared = spreadOf(compared)
 	switch {
-	case must != 0 && !h.meets(l.Compared.Median, must):
+	case l.Must != 0 && !l.How.meets(l.Compared.Median, l.Must):
 		l.Verdict = "MISSED"
-	case aim != 0 && h.meets(l.Compared.Median, aim):
+	case l.Aim != 0 && l.How.meets(l.Compared.Median, l.Aim):
 		l.Verdict = "aim"
-	case must != 0:
+	case l.Must != 0:
 		l.Verdict = "ok"
-	case aim != 0:
+	case l.Aim != 0:
 		l.Verdict = "below aim"
 	}
-	b.lines = append(b.lines, l)
-	against := ""
-	if anchor != nil {
-		against = fmt.Sprintf(" against %s of %s", l.Anchor.Value, anchor.Name)
-	}
-	fmt.Fprintf(b.log, "  %s: %s %s%s: %s %s %s\n", name, l.Mine.Value, m.unit, against, l.How, l.Compared, l.Verdict)
 }
 
 func figureOf(s *series, m metric) figure {
 	f := figure{Name: s.Name, Runs: s.Runs}
-	var value, cpu, p50, p99, p999 []float64
+	var value, cpu, daemon, p50, p99, p999 []float64
 	for _, r := range s.Runs {
 		value = append(value, m.of(r))
 		if r.Ops > 0 && r.CPUUS > 0 {
-			cpu = append(cpu, r.CPU())
+			cpu, daemon = append(cpu, r.CPU()), append(daemon, r.DaemonCPU())
 		}
 		if r.P50US > 0 {
 			p50, p99, p999 = append(p50, r.P50US), append(p99, r.P99US), append(p999, r.P999US)
 		}
 	}
-	f.Value, f.CPU = spreadOf(value), spreadOf(cpu)
+	f.Value, f.CPU, f.DaemonCPU = spreadOf(value), spreadOf(cpu), spreadOf(daemon)
 	f.P50, f.P99, f.P999 = spreadOf(p50).Median, spreadOf(p99).Median, spreadOf(p999).Median
 	f.HasCPU, f.HasLatent = len(cpu) > 0, len(p50) > 0
 	return f
-}
-
-// printTable prints the lines as a table.
-func printTable(w io.Writer, lines []line) error {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "ROW\tCASE\tUNIT\tOURS [MIN-MAX]\tANCHOR\tITS [MIN-MAX]\tRATIO/DIFF [MIN-MAX]\tMUST\tAIM\tVERDICT\tCPU µs/op\tp50/p99/p99.9 µs\tANCHOR'S\tOTHERS' CORES")
-	for i := range lines {
-		l := &lines[i]
-		h := l.How
-		cpu := "-"
-		if l.Mine.HasCPU {
-			cpu = number(l.Mine.CPU.Median)
-			if l.Anchor.HasCPU {
-				cpu += " : " + number(l.Anchor.CPU.Median)
-			}
-		}
-		its := "-"
-		if l.Anchor.Name != "" {
-			its = l.Anchor.Value.String()
-		}
-		fmt.Fprintln(t, strings.Join([]string{
-			l.Row, l.Case, l.Unit, l.Mine.Value.String(), l.Anchor.Name, its, l.Compared.String(),
-			h.limit(l.Must), h.limit(l.Aim), l.Verdict, cpu, latencies(&l.Mine), latencies(&l.Anchor), l.Others.String(),
-		}, "\t"))
-	}
-	return t.Flush()
-}
-
-func latencies(f *figure) string {
-	if !f.HasLatent {
-		return "-"
-	}
-	return number(f.P50) + "/" + number(f.P99) + "/" + number(f.P999)
 }

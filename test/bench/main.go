@@ -4,6 +4,7 @@
 //
 //	bench run [flags] [ROW...]    runs rows and prints a table
 //	bench work NAME [flags]       is one measured process, started by run
+//	bench tables FIGURES [PAGE]   writes a run's figures as Markdown, into a page
 //
 // Both sides of a comparison are processes of their own, run in turn (A B A B
 // ...) on the same device or on an equal one.
@@ -34,7 +35,9 @@ func dispatch(args []string) error {
 		// A context that cannot end: the engine then works on the caller's
 		// memory, where it would else have to copy.
 		return work(context.Background(), args[1], args[2:])
+	case len(args) > 0 && args[0] == "tables":
+		return tables(args[1:])
 	default:
-		return fmt.Errorf("usage: bench run [flags] [ROW...] | bench work NAME [flags]")
+		return fmt.Errorf("usage: bench run [flags] [ROW...] | bench work NAME [flags] | bench tables FIGURES [PAGE]")
 	}
 }

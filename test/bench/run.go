@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -17,16 +16,20 @@ type bench struct {
 	fast, fast2, disk, sparse string // devices; "" where a row does not need one
 	ext4, xfs                 string // mount points
 	anchors                   string // the program with the anchors that are libraries
+	mpoold                    string // the daemon's program
 	profile                   string // folder for profiles of the engine's processes, or ""
 	quick                     bool
-	hugePages                 bool          // the system has some reserved
+	large                     bool          // also what takes very long
+	hugePages                 bool          // the system has some reserved for the anchors
+	noFio, noAnchors          string        // why there is none; "": there is
+	noExt4, noXFS             string        // the same
 	turns                     int           // alternations
 	time                      time.Duration // of a run that is limited by time
 
 	patience time.Duration // how long a turn waits until others are quiet
 
 	log       io.Writer // progress
-	lines     []line
+	lines     []*line
 	disturbed []float64 // cores that others used, by turn of the row
 }
 
@@ -43,6 +46,11 @@ func rows() []row {
 		{"mblock-durable", (*bench).mblockDurable},
 		{"commit-rate", (*bench).commitRate},
 		{"mlog-sync", (*bench).mlogSync},
+		{"client-read", (*bench).clientRead},
+		{"client-read-qd1", (*bench).clientReadOne},
+		{"client-seq", (*bench).clientSeq},
+		{"mlog-client", (*bench).mlogClient},
+		{"idle", (*bench).idle},
 		{"churn", (*bench).churn},
 		{"activate", (*bench).activate},
 		{"memory", (*bench).memory},
@@ -60,11 +68,19 @@ func run(ctx context.Context, args []string) error {
 	f.StringVar(&b.ext4, "ext4", "", "folder on ext4 over a device like disk")
 	f.StringVar(&b.xfs, "xfs", "", "folder on XFS over a device like disk")
 	f.StringVar(&b.anchors, "anchors", "", "program with the anchors that are libraries")
+	f.StringVar(&b.mpoold, "mpoold", "", "the daemon's program")
+	f.StringVar(&b.noFio, "no-fio", "", "why there is no fio")
+	f.StringVar(&b.noAnchors, "no-anchors", "", "why there is no program with the anchors that are libraries")
+	f.StringVar(&b.noExt4, "no-ext4", "", "why there is no ext4")
+	f.StringVar(&b.noXFS, "no-xfs", "", "why there is no XFS")
+	f.BoolVar(&b.large, "large", false, "also what takes very long")
 	f.StringVar(&b.profile, "profile", "", "folder to write profiles to")
 	f.BoolVar(&b.hugePages, "huge-pages", false, "the system has huge pages reserved")
 	f.BoolVar(&b.quick, "quick", false, "short runs, two alternations")
 	f.DurationVar(&b.patience, "wait", 0, "how long to wait before each turn until others are quiet")
 	turns := f.Int("turns", 0, "alternations; 0: five, or two with -quick")
+	command := "bench"
+	f.StringVar(&command, "command", command, "the command line to be written beside the figures")
 	jsonFile := f.String("json", "", "file to write all figures to")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -80,27 +96,38 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	m := machine()
-	fmt.Println(m)
+	all := &report{Machine: machine(), Command: command}
+	fmt.Println(all.Machine)
 	for _, r := range chosen {
-		from := len(b.lines)
-		b.disturbed = nil
-		fmt.Fprintf(b.log, "%s (load %s)\n", r.name, loadavg())
-		if err := r.run(b, ctx); err != nil {
+		if err := b.runRow(ctx, r); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
-		for i := range b.lines[from:] {
-			b.lines[from+i].Row, b.lines[from+i].Others = r.name, spreadOf(b.disturbed)
+		// What is measured is kept, whatever becomes of the rest.
+		if all.Lines = b.lines; *jsonFile != "" {
+			if err := all.write(*jsonFile); err != nil {
+				return err
+			}
 		}
-		fmt.Fprintf(b.log, "  others used %s\n", disturbance(b.disturbed))
 	}
 	if err := printTable(os.Stdout, b.lines); err != nil {
 		return err
 	}
 	fmt.Printf("load at the end: %s\n", loadavg())
-	if *jsonFile != "" {
-		return writeJSON(*jsonFile, m, b.lines)
+	return nil
+}
+
+// runRow runs one row.
+func (b *bench) runRow(ctx context.Context, r row) error {
+	from, at := len(b.lines), time.Now()
+	b.disturbed = nil
+	fmt.Fprintf(b.log, "%s (load %s)\n", r.name, loadavg())
+	if err := r.run(b, ctx); err != nil {
+		return err
 	}
+	for _, l := range b.lines[from:] {
+		l.Row, l.Others = r.name, spreadOf(b.disturbed)
+	}
+	fmt.Fprintf(b.log, "  %.0f s; others used %s\n", time.Since(at).Seconds(), disturbance(b.disturbed))
 	return nil
 }
 
@@ -147,15 +174,4 @@ func loadavg() string {
 	}
 	f := strings.Fields(string(b))
 	return strings.Join(f[:min(3, len(f))], " ")
-}
-
-func writeJSON(path, machine string, lines []line) error {
-	b, err := json.MarshalIndent(map[string]any{"machine": machine, "lines": lines}, "", "\t")
-	if err != nil {
-		return fmt.Errorf("encode figures: %w", err)
-	}
-	if err := os.WriteFile(path, append(b, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write figures: %w", err)
-	}
-	return nil
 }

@@ -17,15 +17,22 @@ import (
 
 // side is one side of a comparison.
 type side struct {
-	name string
-	run  func(ctx context.Context, turn int) (*measure.Result, error)
+	name    string
+	daemon  bool   // our side, through a daemon
+	missing string // why it cannot be run; "": it can
+	run     func(ctx context.Context, turn int) (*measure.Result, error)
 }
 
 // series is what a side measured, turn by turn.
 type series struct {
-	Name string
-	Runs []*measure.Result
+	Name    string
+	Daemon  bool
+	Missing string // why there are no runs; "": there are
+	Runs    []*measure.Result
 }
+
+// without returns a side that there is not, and says why.
+func without(label, why string) side { return side{name: label, missing: why} }
 
 // retries is how often a turn is tried for one that others leave alone.
 const retries = 4
@@ -36,7 +43,7 @@ const retries = 4
 func (b *bench) alternate(ctx context.Context, sides ...side) ([]*series, error) {
 	all := make([]*series, len(sides))
 	for i, s := range sides {
-		all[i] = &series{Name: s.name}
+		all[i] = &series{Name: s.name, Daemon: s.daemon, Missing: s.missing}
 	}
 	for turn := range b.turns {
 		var best []*measure.Result
@@ -55,7 +62,9 @@ func (b *bench) alternate(ctx context.Context, sides ...side) ([]*series, error)
 		}
 		b.disturbed = append(b.disturbed, least)
 		for i, r := range best {
-			all[i].Runs = append(all[i].Runs, r)
+			if r != nil {
+				all[i].Runs = append(all[i].Runs, r)
+			}
 		}
 	}
 	return all, nil
@@ -70,6 +79,9 @@ func (b *bench) turn(ctx context.Context, sides []side, turn int) ([]*measure.Re
 	results := make([]*measure.Result, len(sides))
 	most := 0.0
 	for i, s := range sides {
+		if s.missing != "" {
+			continue
+		}
 		cores, err := others(func() (err error) {
 			results[i], err = s.run(ctx, turn)
 			return err
@@ -95,6 +107,11 @@ func (b *bench) worker(label, name string, args ...string) side {
 
 // work runs a process of this program.
 func (b *bench) work(ctx context.Context, name string, args ...string) (*measure.Result, error) {
+	return b.workWith(ctx, nil, name, args...)
+}
+
+// workWith is work with further arguments that do not tell runs apart.
+func (b *bench) workWith(ctx context.Context, further []string, name string, args ...string) (*measure.Result, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find own program: %w", err)
@@ -104,11 +121,14 @@ func (b *bench) work(ctx context.Context, name string, args ...string) (*measure
 		file := strings.NewReplacer("/", "_", " ", "").Replace(strings.Join(args[1:], " "))
 		args = append(args, "-profile", filepath.Join(b.profile, file))
 	}
-	return process(ctx, self, args...)
+	return process(ctx, self, append(args, further...)...)
 }
 
 // anchor returns a side that is a process of the anchors' program.
 func (b *bench) anchor(label string, args ...string) side {
+	if b.noAnchors != "" {
+		return without(label, b.noAnchors)
+	}
 	return side{name: label, run: func(ctx context.Context, _ int) (*measure.Result, error) {
 		return process(ctx, b.anchors, args...)
 	}}
@@ -117,6 +137,7 @@ func (b *bench) anchor(label string, args ...string) side {
 // process runs a program that prints a result.
 func process(ctx context.Context, program string, args ...string) (*measure.Result, error) {
 	c := exec.CommandContext(ctx, program, args...)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no longer than this process
 	var out, msg bytes.Buffer
 	c.Stdout, c.Stderr = &out, &msg
 	err := c.Run()

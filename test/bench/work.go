@@ -4,9 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"os"
-	"runtime"
-	"runtime/pprof"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/mpool"
@@ -30,6 +27,10 @@ type options struct {
 	noDiscard bool
 	profile   string
 	stop      func() error // ends the profiles
+
+	socket  string // the daemon's, for clients
+	metrics string // the socket of the daemon's profiles, or ""
+	zone    int64  // of the pool that the task has made or activated, in bytes
 }
 
 func tasks() map[string]task {
@@ -46,6 +47,17 @@ func tasks() map[string]task {
 		"activate-place": activatePlace,
 		"activate":       activateWork,
 		"memory":         memoryWork,
+
+		"client-read":    clientReadWork,
+		"client-write":   clientWriteWork,
+		"client-scan":    clientScanWork,
+		"client-durable": clientDurable,
+		"client-commit":  clientCommit,
+		"client-mlog":    clientMlogWork,
+		"client-logs":    clientLogsWork,
+		"client-log":     clientLogWork,
+		"logs":           logsWork,
+		"client-idle":    clientIdleWork,
 	}
 }
 
@@ -69,6 +81,9 @@ func work(ctx context.Context, name string, args []string) error {
 	f.StringVar(&o.dir, "dir", "", "folder")
 	f.BoolVar(&o.noDiscard, "no-discard", false, "leave freed zones as they are")
 	f.StringVar(&o.profile, "profile", "", "beginning of the names of profiles to write")
+	f.StringVar(&o.socket, "socket", "", "the daemon's socket")
+	f.IntVar(&o.plan.Daemon, "daemon", 0, "the daemon's process")
+	f.StringVar(&o.metrics, "metrics", "", "socket of the daemon's profiles")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -80,41 +95,8 @@ func work(ctx context.Context, name string, args []string) error {
 	if err := o.stop(); err != nil {
 		return err
 	}
+	r.Zone = o.zone
 	return r.Print()
-}
-
-// measured starts the profiles, if there are to be any: what comes before is
-// not in them.
-func (o *options) measured() error {
-	if o.profile == "" {
-		return nil
-	}
-	runtime.SetMutexProfileFraction(5)
-	runtime.SetBlockProfileRate(10_000)
-	cpu, err := os.Create(o.profile + ".cpu")
-	if err != nil {
-		return fmt.Errorf("write profile: %w", err)
-	}
-	if err := pprof.StartCPUProfile(cpu); err != nil {
-		return fmt.Errorf("start profile: %w", err)
-	}
-	o.stop = func() error {
-		pprof.StopCPUProfile()
-		for _, name := range []string{"mutex", "block", "allocs"} {
-			f, err := os.Create(o.profile + "." + name)
-			if err != nil {
-				return fmt.Errorf("write profile: %w", err)
-			}
-			if err := pprof.Lookup(name).WriteTo(f, 0); err != nil {
-				return fmt.Errorf("write profile: %w", err)
-			}
-			if err := f.Close(); err != nil {
-				return fmt.Errorf("write profile: %w", err)
-			}
-		}
-		return cpu.Close()
-	}
-	return nil
 }
 
 // poolName is the name of every pool that is made here.
@@ -134,5 +116,16 @@ func (o *options) fresh(ctx context.Context, c api.CreateOptions) (*mpool.Pool, 
 
 // activate activates the pool that is on the device.
 func (o *options) activate(ctx context.Context) (*mpool.Pool, error) {
+	p, err := o.activateOnly(ctx)
+	if err != nil {
+		return nil, err
+	}
+	info, err := p.Info(ctx)
+	o.zone = info.ZoneSize
+	return p, err
+}
+
+// activateOnly is activate without a look at the pool.
+func (o *options) activateOnly(ctx context.Context) (*mpool.Pool, error) {
 	return mpool.Activate(ctx, poolName, []string{o.dev}, api.ActivateOptions{}, o.poolOptions())
 }

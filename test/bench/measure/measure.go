@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // Result is what one run measured. Times are in seconds or, where a name ends
@@ -24,9 +25,13 @@ type Result struct {
 	Seconds float64 // wall time
 	Bytes   int64   // moved in all, where that means something
 	CPUUS   float64 // processor time of the process, user and system, in all
-	P50US   float64
-	P99US   float64
-	P999US  float64
+	// DaemonUS is the processor time of the daemon that the process used; 0: none.
+	DaemonUS float64 `json:",omitempty"`
+	P50US    float64
+	P99US    float64
+	P999US   float64
+	// Zone is the zone size of the pool in bytes; 0: no pool.
+	Zone int64 `json:",omitempty"`
 	// Extra has what only one row needs.
 	Extra map[string]float64 `json:",omitempty"`
 }
@@ -37,8 +42,12 @@ func (r *Result) Rate() float64 { return float64(r.Ops) / r.Seconds }
 // Bandwidth returns bytes per second.
 func (r *Result) Bandwidth() float64 { return float64(r.Bytes) / r.Seconds }
 
-// CPU returns microseconds of processor time per operation.
-func (r *Result) CPU() float64 { return r.CPUUS / float64(max(r.Ops, 1)) }
+// CPU returns microseconds of processor time per operation, the daemon's
+// included.
+func (r *Result) CPU() float64 { return (r.CPUUS + r.DaemonUS) / float64(max(r.Ops, 1)) }
+
+// DaemonCPU returns the daemon's microseconds of processor time per operation.
+func (r *Result) DaemonCPU() float64 { return r.DaemonUS / float64(max(r.Ops, 1)) }
 
 // Print writes the result to standard output, for the program that started this
 // one.
@@ -51,8 +60,11 @@ func (r *Result) Print() error {
 	return err
 }
 
-// ErrStop ends a run early, without failing it.
-var ErrStop = errors.New("stop")
+// ErrStop ends a run early, without failing it. ErrEnd ends one worker's part.
+var (
+	ErrStop = errors.New("stop")
+	ErrEnd  = errors.New("end")
+)
 
 // Plan says how often to repeat: until a time is over, or a number of
 // operations were begun.
@@ -60,6 +72,7 @@ type Plan struct {
 	Workers int
 	Time    time.Duration // 0: no limit
 	Ops     int64         // 0: no limit
+	Daemon  int           // process whose processor time counts too; 0: none
 }
 
 // Run calls op from p.Workers goroutines at once, again and again, with the
@@ -85,7 +98,7 @@ func Run(p Plan, op func(worker int) error) (*Result, error) {
 		})
 	}
 	ready.Wait()
-	clock := Start()
+	clock := StartWith(p.Daemon)
 	close(start)
 	done.Wait()
 	r := clock.Stop()
@@ -103,7 +116,9 @@ func repeat(p Plan, left *atomic.Int64, stopped *atomic.Bool, l *Latencies, op f
 	at := time.Now()
 	end := at.Add(p.Time)
 	for left.Add(-1) >= 0 && !stopped.Load() && (p.Time == 0 || at.Before(end)) {
-		if err := op(); err != nil {
+		if err := op(); errors.Is(err, ErrEnd) {
+			return nil
+		} else if err != nil {
 			stopped.Store(true)
 			return err
 		}
@@ -116,18 +131,25 @@ func repeat(p Plan, left *atomic.Int64, stopped *atomic.Bool, l *Latencies, op f
 
 // Clock measures wall and processor time from Start to Stop.
 type Clock struct {
-	at  time.Time
-	cpu time.Duration
+	at          time.Time
+	cpu, theirs time.Duration
+	daemon      int
 }
 
-// Start starts a clock.
-func Start() Clock { return Clock{at: time.Now(), cpu: processTime()} }
+// Start starts a clock for this process.
+func Start() Clock { return StartWith(0) }
+
+// StartWith starts a clock for this process and for a daemon, a process's id; 0:
+// none.
+func StartWith(daemon int) Clock {
+	return Clock{at: time.Now(), cpu: processTime(), daemon: daemon, theirs: ProcessTime(daemon)}
+}
 
 // Stop returns a result with the times since the start.
 func (c Clock) Stop() *Result {
+	us := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 	return &Result{
-		Seconds: time.Since(c.at).Seconds(),
-		CPUUS:   float64((processTime() - c.cpu).Nanoseconds()) / 1e3,
+		Seconds: time.Since(c.at).Seconds(), CPUUS: us(processTime() - c.cpu), DaemonUS: us(ProcessTime(c.daemon) - c.theirs),
 	}
 }
 
@@ -139,6 +161,22 @@ func processTime() time.Duration {
 		panic(fmt.Sprintf("measure: getrusage: %v", err))
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// ProcessTime returns the processor time that another process has used, its
+// threads that have ended and its kernel workers included, to the nanosecond; 0
+// for process 0, or for one that is not there.
+func ProcessTime(pid int) time.Duration {
+	if pid == 0 {
+		return 0
+	}
+	const scheduled = 2 // CPUCLOCK_SCHED; see clock_getcpuclockid(3)
+	var t syscall.Timespec
+	_, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(^pid<<3|scheduled), uintptr(unsafe.Pointer(&t)), 0)
+	if errno != 0 {
+		return 0
+	}
+	return time.Duration(t.Nano())
 }
 
 // Latencies collects the time that each operation took. Not safe for concurrent
