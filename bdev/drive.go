@@ -82,6 +82,7 @@ type Drive struct {
 	failures                         atomic.Uint64
 	watch                            atomic.Pointer[func(code OpCode, err error)]
 	inflight                         atomic.Int64
+	held                             atomic.Int64                     // see Hold
 	idle                             atomic.Pointer[sched.Completion] // of Quiesce
 
 	flush flusher
@@ -168,9 +169,7 @@ func (d *Drive) ended(failed bool) {
 		d.errors.Add(1)
 	}
 	if d.inflight.Add(-1) == 0 {
-		if c := d.idle.Load(); c != nil {
-			c.Done()
-		}
+		d.tellIdle()
 	}
 }
 

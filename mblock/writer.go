@@ -144,6 +144,21 @@ func (w *Writer) refused(code api.Code, detail string) error {
 	return &api.Error{Code: code, Op: opWrite, Object: w.cfg.ID, Detail: detail}
 }
 
+// unreserve takes the place of a write of n bytes at an offset back, if it is the
+// last one.
+func (w *Writer) unreserve(off, n int64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last := len(w.open) - 1
+	if w.next != off+n || w.err != nil || last < 0 || w.open[last].from != off {
+		return false
+	}
+	w.open = w.open[:last]
+	w.next = off
+	w.changed.Broadcast()
+	return true
+}
+
 // finish ends the write at an offset.
 func (w *Writer) finish(off int64, err error) {
 	w.mu.Lock()
@@ -184,10 +199,29 @@ func (w *Writer) poisonedLocked(op string) error {
 // does. Where the first write under way begins, it ends, with io.EOF; behind
 // that write it reads on, for offsets there. EIO when poisoned.
 func (w *Writer) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	r, err := w.reader(off)
+	if err != nil {
+		return 0, err
+	}
+	return r.ReadAt(ctx, p, off)
+}
+
+// BeginRead is [Reader.BeginRead] of what ReadAt would read. It allocates a
+// little.
+func (w *Writer) BeginRead(op *ReadOp, p []byte, off int64) error {
+	r, err := w.reader(off)
+	if err != nil {
+		return err
+	}
+	return r.BeginRead(op, p, off)
+}
+
+// reader makes a reader of what can be read from an offset on.
+func (w *Writer) reader(off int64) (*Reader, error) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.err != nil {
-		defer w.mu.Unlock()
-		return 0, w.poisonedLocked(opRead)
+		return nil, w.poisonedLocked(opRead)
 	}
 	end := w.next
 	for _, s := range w.open {
@@ -196,34 +230,14 @@ func (w *Writer) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 			break
 		}
 	}
-	r := &Reader{cfg: w.cfg, seed: w.seed, written: end, blocks: dataBlocks(end), own: w.sums, verify: true}
-	w.mu.Unlock()
-	return r.ReadAt(ctx, p, off)
+	return &Reader{cfg: w.cfg, seed: w.seed, written: end, blocks: dataBlocks(end), own: w.sums, verify: true}, nil
 }
 
-// Sizes of writes. Two parts of a write are under way together.
+// Sizes of the parts of a blocking write. Two of them are under way together.
 const (
-	writePiece = 1 << 20 // bytes of one device operation
 	directPart = 4 << 20 // bytes out of the caller's memory
 	bouncePart = 2 << 20 // bytes copied
 )
-
-// group is the part of a write that is under way together.
-type group struct {
-	w      *Writer
-	batch  bdev.Batch
-	ops    []bdev.Op
-	list   []*bdev.Op // to the first n of ops
-	bounce []byte     // from bdev.AllocBuffer, or nil
-}
-
-// newGroup makes a group for up to size bytes at once.
-func (w *Writer) newGroup(size int) *group {
-	n := (size+writePiece-1)/writePiece + 1 // a tail may be copied that the rest is not
-	g := &group{w: w, ops: make([]bdev.Op, n), list: make([]*bdev.Op, 0, n)}
-	g.batch.Detached = g.release
-	return g
-}
 
 // transfer writes p at its place and fills in the checksums, of which the first
 // page is the one of p's first block.
@@ -232,84 +246,47 @@ func (w *Writer) transfer(ctx context.Context, p []byte, off int64, sums [][]uin
 	if direct {
 		size = directPart
 	}
-	first := uint32(off / blockSize)
-	base := first / PageSums * PageSums
+	base := off / (PageSums * blockSize)
 	return inLanes(w.cfg.Sched, opWrite, (len(p)+size-1)/size, func(part int) (int, error) {
 		from := part * size
-		piece := p[from:min(from+size, len(p))]
-		block := first + uint32(from/blockSize)
-		return len(piece), w.transferPart(ctx, piece, direct, block, base, sums)
+		piece, at := p[from:min(from+size, len(p))], off+int64(from)
+		return len(piece), w.transferPart(ctx, piece, direct, at, sums[at/(PageSums*blockSize)-base:])
 	}).err
 }
 
-// transferPart writes a part from a block on; sums begin with those of block
-// base.
-func (w *Writer) transferPart(ctx context.Context, p []byte, direct bool, block, base uint32, sums [][]uint32) error {
-	if !w.cfg.pin() {
-		return w.cfg.gone(opWrite)
-	}
-	g := w.newGroup(len(p))
+// transferPart writes a part at its offset.
+func (w *Writer) transferPart(ctx context.Context, p []byte, direct bool, off int64, sums [][]uint32) error {
+	g := new(group)
+	g.batch.Detached = g.release
+	g.reset(w, len(p))
 	if w.cfg.Sched.Simulated() {
 		defer g.unwound()
 	}
-	g.fill(p, direct)
-	g.place(block)
-	g.sum(block, base, sums)
+	if err := g.begin(p, off, sums, direct); err != nil {
+		return err
+	}
 	return g.run(ctx, opWrite)
 }
 
-// fill makes the device operations for a part of a write: out of the caller's
-// memory as far as that may be, the rest copied and padded.
-func (g *group) fill(part []byte, direct bool) {
-	if direct {
-		whole := part[:len(part)&^(blockSize-1)]
-		part = part[len(whole):]
-		g.add(whole)
-	}
-	if len(part) == 0 {
-		return
-	}
-	size := (len(part) + blockSize - 1) &^ (blockSize - 1)
-	g.bounce = bdev.AllocBuffer(size)
-	clear(g.bounce[copy(g.bounce, part):])
-	g.add(g.bounce)
+// group is a write that a task waits for.
+type group struct {
+	WriteOp
+	batch bdev.Batch
 }
 
-// add adds device operations that write buf.
-func (g *group) add(buf []byte) {
-	for len(buf) > 0 {
-		n := min(len(buf), writePiece)
-		o := &g.ops[len(g.list)]
-		o.Code, o.Buf = bdev.OpWrite, buf[:n:n]
-		g.list = append(g.list, o)
-		buf = buf[n:]
-	}
+// newGroup makes a group for size bytes. The caller has pinned the object; the
+// pin ends with the I/O.
+func (w *Writer) newGroup(size int) *group {
+	g := new(group)
+	g.batch.Detached = g.release
+	g.reset(w, size)
+	g.grow(size)
+	g.pinned = true
+	return g
 }
 
-// place makes the operations write to the extent from a block on.
-func (g *group) place(block uint32) {
-	at := g.w.cfg.Extent.Offset() + int64(block)*blockSize
-	for _, o := range g.list {
-		o.Offset = at
-		at += int64(len(o.Buf))
-	}
-}
-
-// sum fills in the checksums of what the group writes from block first on; the
-// first entry of sums is block base.
-func (g *group) sum(first, base uint32, sums [][]uint32) {
-	at := first - base
-	for _, o := range g.list {
-		for buf := o.Buf; len(buf) > 0; buf = buf[blockSize:] {
-			sums[at/PageSums][at%PageSums] = g.w.seed.sum(base+at, buf[:blockSize])
-			at++
-		}
-	}
-}
-
-// run starts the group's operations and waits. The caller has pinned the object;
-// the pin ends with the I/O. If the context ended the wait, the group stays the
-// device's.
+// run starts the group's operations and waits. If the context ended the wait,
+// the group stays the device's.
 func (g *group) run(ctx context.Context, op string) error {
 	g.batch.Ops = g.list
 	err := g.w.cfg.Drive.Run(ctx, &g.batch)
@@ -321,23 +298,4 @@ func (g *group) run(ctx context.Context, op string) error {
 		return g.w.cfg.failure(ctx, op, err)
 	}
 	return nil
-}
-
-// release gives memory and pin back. The device is through with them. It may
-// run where nothing may block.
-func (g *group) release() {
-	for _, o := range g.list {
-		o.Buf = nil
-	}
-	bdev.FreeBuffer(g.bounce)
-	g.bounce = nil
-	g.w.cfg.unpin()
-}
-
-// unwound frees the memory of a task that a simulated power cut unwinds.
-func (g *group) unwound() {
-	if g.w.cfg.Sched.Cutting() {
-		bdev.FreeBuffer(g.bounce)
-		g.bounce = nil
-	}
 }

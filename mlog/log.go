@@ -2,6 +2,7 @@ package mlog
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
@@ -105,6 +106,26 @@ func (l *Log) AppendSync(ctx context.Context, record ...[]byte) (number uint64, 
 	return number, err
 }
 
+// ErrWouldBlock is returned by the calls that begin something when they would
+// have to wait: nothing was begun. The call that waits does the same.
+var ErrWouldBlock = errors.New("the log takes no record without waiting")
+
+// BeginAppend is Append without waiting, and with done AppendSync: done is called
+// when the record is durable or the write that was to make it so has failed. It
+// is called exactly once, by whichever task writes the log, with no lock held,
+// possibly before BeginAppend has returned, and at the latest when Close or
+// Abandon return without a context's error. It must not block; all appenders wait
+// meanwhile. Those whose records one group made durable are told one right after
+// another. Errors, after which nothing was taken and done is not called:
+// ErrWouldBlock, and those of Append; done gets EUNKNOWN or EBADF (abandoned).
+func (l *Log) BeginAppend(done func(error), record ...[]byte) (number uint64, err error) {
+	number, full, err := l.try(0, record, false, done)
+	if full {
+		err = ErrWouldBlock
+	}
+	return number, err
+}
+
 // add appends a record, with a byte before it unless kind is 0, and, with sync,
 // makes a waiter for it.
 func (l *Log) add(ctx context.Context, kind byte, record [][]byte, sync bool) (number uint64, w *waiter, err error) {
@@ -132,8 +153,9 @@ func (l *Log) add(ctx context.Context, kind byte, record [][]byte, sync bool) (n
 }
 
 // try is add without waiting. It is full, and nothing was taken, when appends
-// must wait for a group to end, unless it is forced.
-func (l *Log) try(kind byte, record [][]byte, force bool) (number uint64, full bool, err error) {
+// must wait for a group to end, unless it is forced. done, if not nil, is called
+// when the record is durable or will not be.
+func (l *Log) try(kind byte, record [][]byte, force bool, done func(error)) (number uint64, full bool, err error) {
 	size := recordSize(kind, record)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -141,9 +163,14 @@ func (l *Log) try(kind byte, record [][]byte, force bool) (number uint64, full b
 		return 0, false, err
 	}
 	if !force && l.fullLocked() {
+		l.wantLocked(l.records) // so that there is room soon
 		return 0, true, nil
 	}
-	return l.putLocked(kind, record, size), false, nil
+	number = l.putLocked(kind, record, size)
+	if done != nil {
+		l.callLocked(l.records, done)
+	}
+	return number, false, nil
 }
 
 // full says whether appends must wait for a group to end.

@@ -137,7 +137,7 @@ func (l *Log) mark(kind byte, v uint64) (uint64, error) {
 	for i := range b {
 		b[i] = byte(v >> (8 * i))
 	}
-	n, _, err := l.try(kind, [][]byte{b[:]}, true)
+	n, _, err := l.try(kind, [][]byte{b[:]}, true, nil)
 	return n, err
 }
 
@@ -146,42 +146,70 @@ func (l *Log) mark(kind byte, v uint64) (uint64, error) {
 // across compactions. The record is in memory only until it is synced. While a
 // compaction switches logs, appends wait. Errors as Log.Append; EFBIG: compact.
 func (m *MDC) Append(ctx context.Context, record ...[]byte) (seq uint64, err error) {
-	const op = "mdc append"
 	m.mu.Lock()
 	for {
 		for m.state == compactSwitch && !m.closing {
 			if err := m.cond.Wait(ctx); err != nil {
 				m.mu.Unlock()
-				return 0, api.ContextError(op, err)
+				return 0, api.ContextError(opMDCAppend, err)
 			}
 		}
-		if err := m.usableLocked(op); err != nil {
-			m.mu.Unlock()
-			return 0, err
-		}
-		l := m.logs[m.active]
-		other := m.newLocked()
-		if other != nil && other.full() {
-			l = other
-		} else if n, full, err := l.try(KindData, record, false); err != nil || !full {
-			if err == nil {
-				seq = n - m.base
-				m.appended = seq + 1
-				if other != nil {
-					if _, _, err := other.try(KindData, record, true); err != nil {
-						m.doomed = err
-					}
-				}
-			}
-			m.mu.Unlock()
+		seq, full, err := m.tryLocked(record, nil)
+		m.mu.Unlock()
+		if full == nil {
 			return seq, err
 		}
-		m.mu.Unlock()
-		if err := l.waitRoom(ctx); err != nil {
+		if err := full.waitRoom(ctx); err != nil {
 			return 0, err
 		}
 		m.mu.Lock()
 	}
+}
+
+const opMDCAppend = "mdc append"
+
+// BeginAppend is Append without waiting, as [Log.BeginAppend] is: done, if not
+// nil, is called when the record is durable or will not be.
+func (m *MDC) BeginAppend(done func(error), record ...[]byte) (seq uint64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state == compactSwitch && !m.closing {
+		return 0, ErrWouldBlock
+	}
+	seq, full, err := m.tryLocked(record, done)
+	if full != nil {
+		err = ErrWouldBlock
+	}
+	return seq, err
+}
+
+// tryLocked appends a record to the active log and, while a compaction writes, to
+// the new one too. If one of them has no room just now, it returns that.
+//
+// +checklocks:m.mu
+func (m *MDC) tryLocked(record [][]byte, done func(error)) (seq uint64, full *Log, err error) {
+	if err := m.usableLocked(opMDCAppend); err != nil {
+		return 0, nil, err
+	}
+	l, other := m.logs[m.active], m.newLocked()
+	if other != nil && other.full() {
+		return 0, other, nil
+	}
+	n, wait, err := l.try(KindData, record, false, done)
+	switch {
+	case err != nil:
+		return 0, nil, err
+	case wait:
+		return 0, l, nil
+	}
+	seq = n - m.base
+	m.appended = seq + 1
+	if other != nil {
+		if _, _, err := other.try(KindData, record, true, nil); err != nil {
+			m.doomed = err
+		}
+	}
+	return seq, nil, nil
 }
 
 // usableLocked says why nothing can be appended.
@@ -217,12 +245,22 @@ func (m *MDC) Sync(ctx context.Context) error { return m.SyncTo(ctx, ^uint64(0))
 // SyncTo returns when all records with sequence numbers below seq are durable;
 // those that were not appended before the call do not count.
 func (m *MDC) SyncTo(ctx context.Context, seq uint64) error {
-	m.mu.Lock()
-	l := m.logs[m.active]
-	n := min(seq, m.appended) + m.base
-	m.mu.Unlock()
-	// After a switch the old log still says rightly that n is durable.
+	l, n := m.upTo(seq)
 	return l.SyncTo(ctx, n)
+}
+
+// BeginSync is Sync without waiting, as [Log.BeginSync] is.
+func (m *MDC) BeginSync(done func(error)) error {
+	l, n := m.upTo(^uint64(0))
+	return l.BeginSyncTo(n, done)
+}
+
+// upTo returns the active log and how many of its records a sync of those below
+// seq is of. After a switch the old log still says rightly that they are durable.
+func (m *MDC) upTo(seq uint64) (*Log, uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.logs[m.active], min(seq, m.appended) + m.base
 }
 
 // Usage returns the payload bytes that are used of the active log, and that it

@@ -7,13 +7,25 @@ import (
 	"github.com/mpool-go/mpool/sched"
 )
 
-// waiter is one task that waits until records are durable.
+// waiter is one who waits until records are durable: a task, or somebody who
+// left word how to be told.
 type waiter struct {
 	records uint64 // how many
 	told    bool   // out of the list: done is, or is about to be, completed
 	writes  bool   // it is the log's writer, until its records are durable
 	err     error
+	call    func(error) // called instead of completing done
 	done    sched.Completion
+}
+
+// tell says that the wait is over. The waiter is its owner's from then on, unless
+// it was called.
+func (w *waiter) tell() {
+	if w.call != nil {
+		w.call(w.err)
+		return
+	}
+	w.done.Done()
 }
 
 // waiters are those who wait, and waiters to be used again. Guarded by the
@@ -73,7 +85,7 @@ func (q *waiters) remove(w *waiter) {
 // put keeps a waiter whose owner has done with it.
 func (q *waiters) put(w *waiter) {
 	if len(q.free) < keepWaiters {
-		w.told, w.writes, w.err = false, false, nil
+		w.told, w.writes, w.err, w.call = false, false, nil, nil
 		w.done.Reset()
 		q.free = append(q.free, w)
 	}
@@ -88,24 +100,58 @@ func (l *Log) Sync(ctx context.Context) error { return l.SyncTo(ctx, ^uint64(0))
 // that were not appended before the call do not count. Errors as Sync.
 func (l *Log) SyncTo(ctx context.Context, records uint64) error {
 	l.mu.Lock()
-	records = min(records, l.records)
-	var err error
-	switch {
-	case records <= l.durable.records:
-		l.mu.Unlock()
-		return nil
-	case l.failed != nil:
-		err = l.failureLocked("mlog sync", records)
-	case l.closing:
-		err = &api.Error{Code: api.EBADF, Op: "mlog sync", Object: l.c.ID, Detail: "the log is closed"}
-	}
-	if err != nil {
+	records, done, err := l.syncLocked(records)
+	if done || err != nil {
 		l.mu.Unlock()
 		return err
 	}
 	w := l.joinLocked(ctx, records)
 	l.mu.Unlock()
 	return l.await(ctx, w)
+}
+
+// BeginSync is Sync without waiting: done is called with what Sync would return.
+// See [Log.BeginAppend] for when and how. Errors, after which done is not called:
+// EUNKNOWN, EIO, EBADF, as of Sync.
+func (l *Log) BeginSync(done func(error)) error { return l.BeginSyncTo(^uint64(0), done) }
+
+// BeginSyncTo is SyncTo, as BeginSync is Sync.
+func (l *Log) BeginSyncTo(records uint64, done func(error)) error {
+	l.mu.Lock()
+	records, durable, err := l.syncLocked(records)
+	if err == nil && !durable {
+		l.callLocked(records, done)
+	}
+	l.mu.Unlock()
+	if durable {
+		done(nil)
+	}
+	return err
+}
+
+// syncLocked returns which records a sync is to wait for, or that they are
+// durable, or why they will not be.
+//
+// +checklocks:l.mu
+func (l *Log) syncLocked(records uint64) (n uint64, durable bool, err error) {
+	n = min(records, l.records)
+	switch {
+	case n <= l.durable.records:
+		return n, true, nil
+	case l.failed != nil:
+		return n, false, l.failureLocked("mlog sync", n)
+	case l.closing:
+		return n, false, &api.Error{Code: api.EBADF, Op: "mlog sync", Object: l.c.ID, Detail: "the log is closed"}
+	}
+	return n, false, nil
+}
+
+// callLocked makes a waiter that is told by a call. There will be a writer.
+//
+// +checklocks:l.mu
+func (l *Log) callLocked(records uint64, done func(error)) {
+	l.waiters.add(l.c.Sched, records).call = done
+	l.wantLocked(records)
 }
 
 // joinLocked makes a waiter. If there is no writer, and nobody can call the

@@ -86,22 +86,29 @@ func (l *Log) writeTo(n uint64) {
 			l.endGroup(&g)
 		}
 	}
+	if l.abandoned {
+		l.giveUpLocked()
+	}
 	bdev.FreeBuffer(l.w.slot)
 	l.w.slot = nil
 	l.writing = false
-	var left []*waiter
-	if l.abandoned {
-		left = l.waiters.take(^uint64(0), nil)
-		for _, w := range left {
-			w.err = &api.Error{Code: api.EBADF, Op: "mlog sync", Object: l.c.ID, Detail: "the log was abandoned"}
-		}
-	}
 	l.restLocked()
 	l.idle.Broadcast()
 	l.mu.Unlock()
-	for _, w := range left {
-		w.done.Done()
+}
+
+// giveUpLocked tells those who still wait that nothing is written any more. There
+// will be no others: the log is closing.
+//
+// +checklocks:l.mu
+func (l *Log) giveUpLocked() {
+	l.w.told = l.waiters.take(^uint64(0), l.w.told[:0])
+	for _, w := range l.w.told {
+		w.err = &api.Error{Code: api.EBADF, Op: "mlog sync", Object: l.c.ID, Detail: "the log was abandoned"}
 	}
+	l.mu.Unlock()
+	l.tell()
+	l.mu.Lock()
 }
 
 // restLocked frees what an idle log does not need, or a closed one.
@@ -245,14 +252,18 @@ func (l *Log) endGroup(g *group) {
 // tell wakes those whose records are durable, and lets them run: what they
 // append next goes into the next group, not into the one after it.
 func (l *Log) tell() {
-	for i, t := range l.w.told {
-		l.w.told[i] = nil
-		t.done.Done() // it is its owner's from here on
-	}
 	if len(l.w.told) == 0 {
 		return
 	}
-	n := l.Records()
+	called := l.w.told[:0]
+	for _, t := range l.w.told {
+		if t.call != nil {
+			called = append(called, t) // before the next is overwritten
+		}
+		t.tell()
+	}
+	n := l.again(called)
+	clear(l.w.told)
 	for range gatherMost {
 		l.c.Sched.Yield()
 		was := n
@@ -260,6 +271,17 @@ func (l *Log) tell() {
 			break
 		}
 	}
+}
+
+// again keeps waiters that were called for use again. It returns how many
+// records the log has.
+func (l *Log) again(called []*waiter) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range called {
+		l.waiters.put(t)
+	}
+	return l.records
 }
 
 // failGroup poisons the log.

@@ -270,6 +270,29 @@ func (c *container) Sync(ctx context.Context) error {
 	return ioError(op, c.logs[0].drive.dev, c.MDC.Sync(ctx))
 }
 
+// BeginAppend implements [Beginner].
+func (c *container) BeginAppend(record []byte, sync bool, done func(error)) (uint64, error) {
+	const op = "mdc append"
+	if err := c.writable(context.Background(), op); err != nil {
+		return 0, err
+	}
+	if !sync {
+		done = nil
+	}
+	c.logs[0].pool.fence.touch()
+	n, err := c.MDC.BeginAppend(done, record)
+	return n, beginError(op, c.logs[0], err)
+}
+
+// BeginSync implements [Beginner].
+func (c *container) BeginSync(done func(error)) error {
+	const op = "mdc sync"
+	if err := c.writable(context.Background(), op); err != nil {
+		return err
+	}
+	return beginError(op, c.logs[0], c.MDC.BeginSync(done))
+}
+
 const opContainerCompact = "mdc compact"
 
 // CompactStart implements [api.MDC].

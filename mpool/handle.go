@@ -207,57 +207,6 @@ func (m *Mblock) Get(ctx context.Context) (api.Object, error) {
 	return &Mblock{handle{obj: o}}, nil
 }
 
-// Write implements [api.Mblock].
-func (m *Mblock) Write(ctx context.Context, p []byte) (int, error) {
-	const op = "mblock write"
-	o, err := m.live(ctx, op)
-	if err != nil {
-		return 0, err
-	}
-	if st, _ := o.snapshot(); st != uncommitted {
-		return 0, &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "the mblock is committed or being committed: it is immutable"}
-	}
-	if err := o.pool.writable(op); err != nil {
-		return 0, err
-	}
-	n, err := o.writer.Write(ctx, p)
-	o.poisonedBy(err)
-	return n, ioError(op, o.drive.dev, err)
-}
-
-// ReadAt implements io.ReaderAt.
-func (m *Mblock) ReadAt(p []byte, off int64) (int, error) {
-	return m.ReadAtContext(context.Background(), p, off)
-}
-
-// ReadAtContext implements [api.Mblock].
-func (m *Mblock) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
-	const op = "mblock read"
-	o, err := m.live(ctx, op)
-	if err != nil {
-		return 0, err
-	}
-	if err := o.pool.alive(op); err != nil {
-		return 0, err
-	}
-	if err := o.drive.present(op, o.id); err != nil {
-		return 0, err
-	}
-	var n int
-	switch st, _ := o.snapshot(); {
-	case st < committed:
-		n, err = o.writer.ReadAt(ctx, p, off)
-	case o.reader == nil: // aborted meanwhile
-		return 0, noSuch(op, o.id)
-	default:
-		n, err = o.reader.ReadAt(ctx, p, off)
-	}
-	if err == io.EOF { //nolint:errorlint // io.ReaderAt returns it bare
-		return n, err
-	}
-	return n, o.pool.corrupted(ioError(op, o.drive.dev, err))
-}
-
 // Reader returns the reader of a committed mblock, for callers that drive I/O
 // queues themselves. It is valid while the handle is. Errors: ESTATE, EBADF.
 func (m *Mblock) Reader() (*mblock.Reader, error) {

@@ -8,7 +8,34 @@ import (
 	"github.com/mpool-go/mpool/mlog"
 )
 
-// appender implements [api.Appender].
+// ErrWouldBlock is returned by the calls of a [Beginner] when they would have to
+// wait: nothing was begun. The call of the same name without Begin waits.
+var ErrWouldBlock = mlog.ErrWouldBlock
+
+// Beginner is implemented by what [Mlog.OpenAppend] and [Pool.OpenMDC] return: it
+// appends and syncs for callers that must not wait.
+type Beginner interface {
+	// BeginAppend appends a record and returns its number (of a container: its
+	// sequence number since it was opened). It never blocks; the record is the
+	// caller's again when it returns. Without sync that is all. With sync, done
+	// is called exactly once, when the record is durable or it is known that it
+	// may not be: from another task, with no lock held, possibly before
+	// BeginAppend has returned. done must not block: all who append to the log
+	// wait meanwhile. It is called whatever becomes of the handle; at the latest
+	// when the appender's Close has returned, but for a Close that its context
+	// ended, or when the log is still open for others.
+	//
+	// Errors, after which nothing was appended and done is not called:
+	// ErrWouldBlock, and those of Append. done gets EUNKNOWN (the write failed),
+	// EBADF (the pool was closed before the write).
+	BeginAppend(record []byte, sync bool, done func(error)) (number uint64, err error)
+	// BeginSync has done called, in the same way, when everything appended
+	// before is durable. If it is durable already, that is before BeginSync
+	// returns. Errors as Sync, and done is then not called.
+	BeginSync(done func(error)) error
+}
+
+// appender implements [api.Appender] and [Beginner].
 type appender struct {
 	obj   *object
 	log   *mlog.Log
@@ -18,10 +45,7 @@ type appender struct {
 // Append implements [api.Appender].
 func (a *appender) Append(ctx context.Context, record []byte, sync bool) (uint64, error) {
 	const op = "mlog append"
-	if err := a.ended.check(op, a.obj.id); err != nil {
-		return 0, err
-	}
-	if err := a.obj.pool.writable(op); err != nil {
+	if err := a.usable(op); err != nil {
 		return 0, err
 	}
 	if err := timely(ctx, op); err != nil {
@@ -42,16 +66,55 @@ func (a *appender) Append(ctx context.Context, record []byte, sync bool) (uint64
 
 // Sync implements [api.Appender].
 func (a *appender) Sync(ctx context.Context) error {
-	if err := a.ended.check("mlog sync", a.obj.id); err != nil {
+	const op = "mlog sync"
+	if err := a.usable(op); err != nil {
 		return err
 	}
-	if err := a.obj.pool.writable("mlog sync"); err != nil {
+	if err := timely(ctx, op); err != nil {
 		return err
 	}
-	if err := timely(ctx, "mlog sync"); err != nil {
+	return ioError(op, a.obj.drive.dev, a.log.Sync(ctx))
+}
+
+// BeginAppend implements [Beginner].
+func (a *appender) BeginAppend(record []byte, sync bool, done func(error)) (uint64, error) {
+	const op = "mlog append"
+	if err := a.usable(op); err != nil {
+		return 0, err
+	}
+	if !sync {
+		done = nil
+	}
+	a.obj.pool.fence.touch()
+	n, err := a.log.BeginAppend(done, record)
+	return n, beginError(op, a.obj, err)
+}
+
+// BeginSync implements [Beginner].
+func (a *appender) BeginSync(done func(error)) error {
+	const op = "mlog sync"
+	if err := a.usable(op); err != nil {
 		return err
 	}
-	return ioError("mlog sync", a.obj.drive.dev, a.log.Sync(ctx))
+	return beginError(op, a.obj, a.log.BeginSync(done))
+}
+
+// usable refuses calls on an appender that is closed, or of a pool that is not
+// written to.
+func (a *appender) usable(op string) error {
+	if err := a.ended.check(op, a.obj.id); err != nil {
+		return err
+	}
+	return a.obj.pool.writable(op)
+}
+
+// beginError is ioError for a call that may have been refused because it would
+// have to wait.
+func beginError(op string, o *object, err error) error {
+	if err == ErrWouldBlock { //nolint:errorlint // the log returns it bare
+		return err
+	}
+	return ioError(op, o.drive.dev, err)
 }
 
 // Len implements [api.Appender].

@@ -40,7 +40,8 @@ type object struct {
 	// +checklocks:mu
 	log openLog // mlog
 
-	told atomic.Bool // that it is poisoned
+	told    atomic.Bool // that it is poisoned
+	lingers atomic.Bool // it has no references, and had I/O under way
 
 	writer *mblock.Writer // mblock that is or was uncommitted
 	reader *mblock.Reader // mblock that is committed; set before state is
@@ -64,7 +65,7 @@ func (p *Pool) newObject(d *drive, desc layout.Object, st objectState) *object {
 func (o *object) mblockConfig(desc layout.Object) mblock.Config {
 	return mblock.Config{
 		Sched: o.pool.sched, Drive: o.drive.dev, Extent: desc.Extent, ID: desc.ID, Birth: desc.Birth,
-		Capacity: int64(desc.Capacity), Pin: o.use.Pin, Unpin: o.use.Unpin,
+		Capacity: int64(desc.Capacity), Pin: o.pin, Unpin: o.unpin,
 	}
 }
 
@@ -144,7 +145,8 @@ func (o *object) dropUnusedLocked() {
 // +checklocks:o.mu
 // +checklocks:o.pool.usesMu
 func (o *object) forgetLocked() {
-	if o.use.Refs() == 0 && o.state == committed && o.log.opens == 0 && !o.log.busy {
+	o.lingers.Store(false)
+	if o.use.Refs() == 0 && o.state == committed && o.log.opens == 0 && !o.log.busy && !o.pinnedLocked() {
 		delete(o.pool.uses, o.id)
 	}
 }
