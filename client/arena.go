@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
 )
 
@@ -19,10 +15,13 @@ const page = ioctl.ArenaAlign
 // travels within messages.
 var errNoArena = errors.New("no arena")
 
-// arenas are the memory shared with the daemon: asked for when it is needed,
-// handed out in pages, first come first served.
+// arenas are memory shared with the daemon: asked for when it is needed, handed
+// out in pages, first come first served. A link has two sets: one for data of
+// calls, which is held no longer than a call, and one for what the program
+// borrows, which is held for as long as it likes.
 type arenas struct {
-	l *link
+	l    *link
+	most int64 // bytes that it grows to because callers wait; more only for one that is larger
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -32,13 +31,9 @@ type arenas struct {
 	// +checklocks:mu
 	growing *growth // under way, or nil
 	// +checklocks:mu
+	refused bool // the daemon gave no arena when callers waited
+	// +checklocks:mu
 	closed bool
-}
-
-// growth is the making of one arena.
-type growth struct {
-	done chan struct{} // closed when it has ended
-	err  error         // valid when done is closed
 }
 
 // arena is one memory file of the daemon's.
@@ -48,6 +43,7 @@ type arena struct {
 	mem   []byte
 	used  []bool // by page; guarded by owner.mu
 	busy  int    // pages in use; guarded by owner.mu
+	kept  bool   // for one region alone; guarded by owner.mu
 }
 
 // region is a piece of an arena.
@@ -65,7 +61,7 @@ type waiter struct {
 	got   *region
 }
 
-func (a *arenas) init(l *link) { a.l = l }
+func (a *arenas) init(l *link, most int64) { a.l, a.most = l, most }
 
 // window is the region as a message names it, size bytes of it.
 func (r *region) window(size int) ioctl.Window {
@@ -74,9 +70,10 @@ func (r *region) window(size int) ioctl.Window {
 
 // take returns a region of at least size bytes, which the caller drops. It
 // waits for one, and asks the daemon for an arena if none is large enough. It
-// fails with errNoArena, or when ctx ends.
+// fails with errNoArena, or when ctx ends. A caller that holds a region of these
+// arenas must not take another one: all might wait for each other.
 func (a *arenas) take(ctx context.Context, size int) (*region, error) {
-	pages := (size + page - 1) / page
+	pages := pagesOf(size)
 	for {
 		a.mu.Lock()
 		if a.closed {
@@ -88,12 +85,11 @@ func (a *arenas) take(ctx context.Context, size int) (*region, error) {
 		}
 		g, mine := a.growing, false
 		if g == nil {
-			g, mine = &growth{done: make(chan struct{})}, true
-			a.growing = g
+			g, mine = a.growth(), true
 		}
 		a.mu.Unlock()
-		if mine && !a.l.spawn(func() { a.grow(g, int64(pages)*page) }) {
-			a.grown(g, nil, net.ErrClosed)
+		if mine {
+			a.start(g, int64(pages)*page)
 		}
 		select {
 		case <-g.done:
@@ -106,12 +102,25 @@ func (a *arenas) take(ctx context.Context, size int) (*region, error) {
 	}
 }
 
+// try returns a region of at least size bytes if there is one now and nobody
+// waits, else nil.
+func (a *arenas) try(size int) *region {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed || len(a.waiters) > 0 {
+		return nil
+	}
+	return a.find(pagesOf(size))
+}
+
+func pagesOf(size int) int { return (size + page - 1) / page }
+
 // canHold says whether an arena has so many pages, free or not.
 //
 // +checklocks:a.mu
 func (a *arenas) canHold(pages int) bool {
 	for _, x := range a.list {
-		if len(x.used) >= pages {
+		if len(x.used) >= pages && !x.kept {
 			return true
 		}
 	}
@@ -130,7 +139,11 @@ func (a *arenas) takeOrWait(ctx context.Context, pages int) (*region, error) {
 	}
 	w := &waiter{pages: pages, ready: make(chan struct{})}
 	a.waiters = append(a.waiters, w)
+	g := a.pressed()
 	a.mu.Unlock()
+	if g != nil {
+		a.start(g, 0)
+	}
 	select {
 	case <-w.ready:
 	case <-ctx.Done():
@@ -149,6 +162,30 @@ func (a *arenas) takeOrWait(ctx context.Context, pages int) (*region, error) {
 		return nil, errNoArena // the connection is gone
 	}
 	return w.got, nil
+}
+
+// keep adds an arena, as one region that the caller drops: nobody else's data
+// goes there.
+func (a *arenas) keep(x *arena) *region {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	x.kept = true
+	for i := range x.used {
+		x.used[i] = true
+	}
+	x.busy = len(x.used)
+	a.list = append(a.list, x)
+	return &region{arena: x, pages: len(x.used), users: 1, mem: x.mem}
+}
+
+// give drops the region of an arena that was kept: it is for anybody from now
+// on.
+func (r *region) give() {
+	a := r.arena.owner
+	a.mu.Lock()
+	r.arena.kept = false
+	a.mu.Unlock()
+	r.drop()
 }
 
 // find takes the first run of free pages that is long enough.
@@ -221,59 +258,6 @@ func (r *region) drop() {
 	a.serve()
 }
 
-// grow asks the daemon for an arena of at least size bytes. Asked for, it must
-// be mapped or it is of no use to anybody: no caller's context counts, and no
-// caller waits for it longer than its own.
-func (a *arenas) grow(g *growth, size int64) {
-	ctx, cancel := polite()
-	defer cancel()
-	x, err := a.ask(ctx, max(size, int64(a.l.limits.ArenaDefault)))
-	a.grown(g, x, err)
-}
-
-// grown ends a growth, with an arena or without.
-func (a *arenas) grown(g *growth, x *arena, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.growing = nil
-	g.err = err
-	close(g.done)
-	if x == nil {
-		return
-	}
-	a.list = append(a.list, x)
-	if a.closed {
-		x.unmapIdle()
-	}
-}
-
-// ask gets one arena.
-func (a *arenas) ask(ctx context.Context, size int64) (*arena, error) {
-	reply := &ioctl.ArenaReply{}
-	fd, err := a.l.exchangeFD(ctx, ioctl.OpArena, &ioctl.ArenaAsk{Size: uint64(size)}, reply, nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer closeFD(fd)
-	if fd < 0 || reply.Size != uint64(size) || reply.Arena == 0 {
-		return nil, &api.Error{Code: api.EPROTO, Op: ioctl.OpArena.Name(), Detail: "the daemon's arena is not as asked for"}
-	}
-	mem, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("map arena: %w", err)
-	}
-	x := &arena{owner: a, id: reply.Arena, mem: mem, used: make([]bool, size/page)}
-	// A child must not write into its parent's requests.
-	err = unix.Madvise(mem, unix.MADV_DONTFORK)
-	if err == nil {
-		err = a.l.do(ctx, ioctl.OpArenaMapped, &ioctl.ArenaMapped{Arena: reply.Arena}, &ioctl.Empty{})
-	}
-	if err != nil {
-		return nil, errors.Join(err, unix.Munmap(mem))
-	}
-	return x, nil
-}
-
 // close lets go of all memory, as soon as nobody uses it.
 func (a *arenas) close() {
 	a.mu.Lock()
@@ -292,7 +276,7 @@ func (a *arenas) close() {
 // owner.mu.
 func (x *arena) unmapIdle() {
 	if x.busy == 0 && x.mem != nil {
-		_ = unix.Munmap(x.mem) //nolint:errcheck // fails only for what is not mapped
+		unmap(x.mem)
 		x.mem = nil
 	}
 }

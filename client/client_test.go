@@ -116,7 +116,7 @@ func (s *scripted) dial(limits ioctl.HelloReply) (*Conn, *peerConn) {
 	return r.c, p
 }
 
-var roomy = ioctl.HelloReply{MaxRequests: 64, MaxHandles: 100, MaxArenas: 4, ArenaDefault: 1 << 20, ArenaTotal: 8 << 20}
+var roomy = ioctl.HelloReply{MaxRequests: 64, MaxHandles: 100, MaxArenas: 1, ArenaDefault: 1 << 20, ArenaTotal: 8 << 20}
 
 // read returns the next request.
 func (p *peerConn) read() (ioctl.Header, ioctl.Message) {

@@ -60,16 +60,31 @@ func (l *link) carry(ctx context.Context, op ioctl.Op, m ioctl.Message, p []byte
 	return l.exchange(ctx, op, m, reply, hold, nil)
 }
 
-// piece returns how much of a transfer of n bytes goes next, and, if that is
-// more than a message holds, the region for it.
-func (l *link) piece(ctx context.Context, op ioctl.Op, n int) (int, *region, error) {
-	if n <= ioctl.MaxInline {
-		return n, nil, nil
+// memory is where the data of a transfer of n bytes lies or goes: in the
+// caller's own memory, or in a buffer that it has borrowed.
+type memory struct {
+	p []byte
+	b *Buffer
+	n int
+}
+
+// piece returns how much of a transfer goes next over the socket and through
+// which window, and, if that is none of a buffer's and more than a message
+// holds, the region for it.
+func (l *link) piece(ctx context.Context, op ioctl.Op, m memory, at int) (int, ioctl.Window, *region, error) {
+	n := min(m.n-at, chunk)
+	if m.b != nil && n > 0 {
+		return n, m.b.window(at, n), nil, nil
 	}
-	n = min(n, chunk)
-	r, err := l.region(ctx, op, n)
-	if errors.Is(err, api.ENOMEM) {
-		return ioctl.MaxInline, nil, nil
+	if n > ioctl.MaxInline {
+		r, err := l.region(ctx, op, n)
+		if err == nil {
+			return n, r.window(n), r, nil
+		}
+		if !errors.Is(err, api.ENOMEM) {
+			return 0, ioctl.Window{}, nil, err
+		}
+		n = ioctl.MaxInline
 	}
-	return n, r, err
+	return n, ioctl.Window{Length: uint32(n)}, nil, nil
 }

@@ -32,6 +32,9 @@ func (s *fakeSession) do(op ioctl.Op, m ioctl.Message, fd *int) (ioctl.Message, 
 	case *ioctl.Hello:
 		r := roomy
 		r.Version, r.Instance, r.Session = ioctl.Version, f.instance, s.id
+		if f.rings {
+			r.MaxArenas = 4
+		}
 		return &r, nil
 	case *ioctl.Empty:
 		return &ioctl.VersionReply{Daemon: "fake"}, nil
@@ -59,6 +62,10 @@ func (s *fakeSession) do(op ioctl.Op, m ioctl.Message, fd *int) (ioctl.Message, 
 		return reply, nil
 	case *ioctl.ArenaAsk:
 		return s.arena(m, fd)
+	case *ioctl.RingAsk:
+		return s.ring(m)
+	case *ioctl.RingClose:
+		return s.closeRing(m)
 	case *ioctl.PoolShow:
 		return &ioctl.PoolReply{Info: api.PoolInfo{Name: "data", UUID: f.uuid, State: f.state}}, nil
 	case *ioctl.PoolName:

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/ioctl/ring"
 	"github.com/mpool-go/mpool/layout"
 )
 
@@ -47,6 +48,12 @@ type fake struct {
 	events  []ioctl.Event
 	done    map[ioctl.Op]int // requests done
 
+	// rings says that the daemon has rings.
+	rings bool
+	// withhold says whether a ring's request is answered only by release; nil:
+	// none is.
+	withhold func(d *ring.Descriptor) bool
+
 	// refuse fails a request of an operation; nil: none.
 	refuse func(op ioctl.Op) error
 	// fault says where the connection breaks at a request of an operation.
@@ -69,6 +76,8 @@ type fakeSession struct {
 	handles map[ioctl.Handle]*fakeObject // nil: a pool's or a list's
 	last    ioctl.Handle
 	arenas  [][]byte
+	rings   []*fakeRing
+	ended   bool
 }
 
 func newFake(t *testing.T) *fake {
@@ -140,6 +149,7 @@ func (f *fake) breakAll(restart bool) {
 // end ends a session: its uncommitted objects are gone.
 func (f *fake) end(s *fakeSession) {
 	s.conn.Close()
+	s.ended = true
 	delete(f.conns, s)
 	for id, o := range f.objects {
 		if o.session == s && !o.committed {
@@ -154,7 +164,11 @@ func (s *fakeSession) serve() {
 	defer func() {
 		f.mu.Lock()
 		f.end(s)
+		rings := s.rings
 		f.mu.Unlock()
+		for _, r := range rings {
+			r.stop()
+		}
 		for _, mem := range s.arenas {
 			if err := unix.Munmap(mem); err != nil {
 				f.t.Error(err)

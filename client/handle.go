@@ -34,7 +34,12 @@ func (h *handle) exchange(ctx context.Context, op ioctl.Op, m, reply ioctl.Messa
 	if err := h.live(op); err != nil {
 		return err
 	}
-	err := h.l.exchange(ctx, op, m, reply, hold, read)
+	return h.orStale(op, h.l.exchange(ctx, op, m, reply, hold, read))
+}
+
+// orStale is the error of a request about the handle: EBADF if the connection
+// was gone before it was sent.
+func (*handle) orStale(op ioctl.Op, err error) error {
 	if e := lostIn(err); e != nil && !e.sent {
 		return stale(op)
 	}

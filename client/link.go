@@ -31,17 +31,23 @@ type link struct {
 	limits *ioctl.HelloReply
 	slots  chan struct{} // a token per request in flight
 	out    sender
-	arenas arenas
+	arenas arenas          // for calls' data
+	lent   arenas          // for what the program borrows, and its queues
 	wg     *sync.WaitGroup // the receiver, the sender, and who gives back what came late
 
 	over     atomic.Bool // dead is set
 	answered atomic.Bool // the daemon has answered a request
 
+	shared  atomic.Pointer[sharedRing] // nil until there is one
+	sharing atomic.Bool                // it was asked for
+
 	mu sync.Mutex
 	// +checklocks:mu
 	calls map[uint64]*call // in flight, by tag
 	// +checklocks:mu
-	lastTag uint64
+	rings [ioctl.MaxRings]ringUser
+	// +checklocks:mu
+	lastCount uint64 // of a tag
 	// +checklocks:mu
 	dead error // why the connection is gone, or nil
 }
@@ -79,10 +85,11 @@ func newLink(u *net.UnixConn, limits *ioctl.HelloReply, pid int, wg *sync.WaitGr
 		slots: make(chan struct{}, max(limits.MaxRequests, 1)),
 		// Who has the socket and is not this process cannot guess what is in
 		// flight, and so not bring about an answer to it.
-		lastTag: rand.Uint64(),
+		lastCount: rand.Uint64(),
 	}
 	l.out.init(l, raw)
-	l.arenas.init(l)
+	l.arenas.init(l, int64(limits.ArenaTotal/4))
+	l.lent.init(l, 0)
 	l.wg.Go(l.receive)
 	return l, nil
 }
@@ -106,7 +113,13 @@ func (l *link) die(cause error) {
 		k.err = cause
 		l.finish(k)
 	}
+	for _, u := range l.rings {
+		if u != nil {
+			u.die(cause)
+		}
+	}
 	l.arenas.close()
+	l.lent.close()
 }
 
 // fail is for who cannot send: nothing more is sent. What the daemon has
@@ -244,8 +257,8 @@ func (l *link) beginHeld(ctx context.Context, op ioctl.Op, m ioctl.Message, hold
 		l.finish(k)
 		return nil, unsent(op, l.dead)
 	}
-	l.lastTag++
-	k.tag = l.lastTag
+	l.lastCount++
+	k.tag = tagOf(l.lastCount, 0, 0)
 	l.calls[k.tag] = k
 	l.mu.Unlock()
 	h := ioctl.Header{Op: op, Tag: k.tag, Deadline: deadline(ctx)}
@@ -306,9 +319,5 @@ func (l *link) giveUp(ctx context.Context, k *call) error {
 		<-k.done
 		return nil
 	}
-	e := expired(ctx, k.op.Name())
-	if k.op.Mutates() {
-		return &api.Error{Code: api.EUNKNOWN, Op: e.Op, Err: e, Detail: "the daemon did not say in time whether it was done"}
-	}
-	return e
+	return overdue(ctx, k.op)
 }

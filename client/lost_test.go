@@ -41,7 +41,21 @@ func must[T any](v T, err error) T {
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
+	return newSceneOn(t, newFake(t))
+}
+
+// newRingScene is newScene with a daemon that has rings, and a ring.
+func newRingScene(t *testing.T) *scene {
+	t.Helper()
 	f := newFake(t)
+	f.rings = true
+	s := newSceneOn(t, f)
+	s.c.ringed(t)
+	return s
+}
+
+func newSceneOn(t *testing.T, f *fake) *scene {
+	t.Helper()
 	ctx := t.Context()
 	s := &scene{t: t, f: f, c: f.connect(Options{}), data: bytes.Repeat([]byte("0123456789abcdef"), 8192)}
 	s.p = must(s.c.OpenPool(ctx, "data"))
@@ -259,17 +273,19 @@ func TestLost(t *testing.T) {
 				{"done", afterDone, lc.done},
 				{"answered", afterAnswer, "ok"},
 			} {
-				t.Run(fmt.Sprintf("%s/restart=%v/%s", lc.name, restart, where.name), func(t *testing.T) {
-					t.Parallel()
-					testLost(t, lc, restart, where.at, where.want)
-				})
+				for way, scene := range ways {
+					t.Run(fmt.Sprintf("%s/restart=%v/%s/%s", lc.name, restart, where.name, way), func(t *testing.T) {
+						t.Parallel()
+						testLost(t, lc, scene(t), restart, where.at, where.want)
+					})
+				}
 			}
 		}
 	}
 }
 
-func testLost(t *testing.T, lc lostCall, restart bool, at boundary, want string) {
-	s := newScene(t)
+func testLost(t *testing.T, lc lostCall, s *scene, restart bool, at boundary, want string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	l := s.c.current.Load()
@@ -307,6 +323,9 @@ func testLost(t *testing.T, lc lostCall, restart bool, at boundary, want string)
 		}
 	}
 }
+
+// ways are the ways that data travels.
+var ways = map[string]func(t *testing.T) *scene{"socket": newScene, "ring": newRingScene}
 
 func second[T any](_ T, err error) error { return err }
 

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync/atomic"
 
@@ -15,10 +16,17 @@ type mblock struct {
 	// writing has a token while a Write is under way: a Write's pieces stay
 	// together.
 	writing chan struct{}
-	// lost is set when what became of a write is unknown: what follows it
-	// might be written before it.
+	// lost is set when what became of a write is unknown, or one failed and a
+	// later one did not: the order of what is written is then another one.
 	lost atomic.Bool
+	// capacity is what it was allocated with, in bytes, or 0: not known here.
+	capacity int64
+	written  atomic.Int64 // bytes, through this handle
 }
+
+// fits says whether a write of so many bytes is known to fit. If others write
+// too it may not, which is no harm.
+func (m *mblock) fits(n int) bool { return m.written.Load()+int64(n) <= m.capacity }
 
 // Get implements [api.Object].
 func (m *mblock) Get(ctx context.Context) (api.Object, error) {
@@ -33,7 +41,7 @@ func (m *mblock) sound(op ioctl.Op) error {
 	if m.lost.Load() {
 		return &api.Error{
 			Code: api.EIO, Op: op.Name(), Object: m.id,
-			Detail: "what became of an earlier write is unknown: abort the mblock",
+			Detail: "what became of an earlier write is unknown, or one failed and a later one did not: abort the mblock",
 		}
 	}
 	return m.live(op)
@@ -49,6 +57,11 @@ func (m *mblock) Commit(ctx context.Context) error {
 
 // Write implements [api.Mblock].
 func (m *mblock) Write(ctx context.Context, p []byte) (int, error) {
+	return m.write(ctx, memory{p: p, n: len(p)})
+}
+
+// write appends what is in memory.
+func (m *mblock) write(ctx context.Context, from memory) (int, error) {
 	const op = ioctl.OpMblockWrite
 	if ctx.Err() != nil {
 		return 0, expired(ctx, op.Name())
@@ -60,28 +73,41 @@ func (m *mblock) Write(ctx context.Context, p []byte) (int, error) {
 		return 0, expired(ctx, op.Name())
 	}
 	done := 0
+	err := m.sound(op)
+	if err == nil {
+		err = m.writeAll(ctx, from, &done)
+	}
+	m.written.Add(int64(done))
+	if api.CodeOf(err) == api.EUNKNOWN {
+		m.lost.Store(true)
+	}
+	return done, err
+}
+
+// writeAll writes over the ring if there is one and it can, else over the
+// socket.
+func (m *mblock) writeAll(ctx context.Context, from memory, done *int) error {
+	if r := m.l.ring(); r != nil {
+		if err := r.write(ctx, m, from, done); !errors.Is(err, errNoRegion) {
+			return err
+		}
+	}
 	for {
-		if err := m.sound(op); err != nil {
-			return done, err
+		n, err := m.writePiece(ctx, from, *done)
+		*done += n
+		if err != nil || *done == from.n {
+			return err
 		}
-		n, err := m.writePiece(ctx, p[done:])
-		done += n
-		if err != nil {
-			if api.CodeOf(err) == api.EUNKNOWN {
-				m.lost.Store(true)
-			}
-			return done, err
-		}
-		if done == len(p) {
-			return done, nil
+		if err := m.sound(ioctl.OpMblockWrite); err != nil {
+			return err
 		}
 	}
 }
 
-// writePiece writes the beginning of p.
-func (m *mblock) writePiece(ctx context.Context, p []byte) (int, error) {
+// writePiece writes what comes next, over the socket.
+func (m *mblock) writePiece(ctx context.Context, from memory, at int) (int, error) {
 	const op = ioctl.OpMblockWrite
-	n, hold, err := m.l.piece(ctx, op, len(p))
+	n, window, hold, err := m.l.piece(ctx, op, from, at)
 	if lostIn(err) != nil {
 		return 0, stale(op)
 	}
@@ -89,21 +115,28 @@ func (m *mblock) writePiece(ctx context.Context, p []byte) (int, error) {
 		return 0, err
 	}
 	defer hold.release()
-	req := &ioctl.MblockWrite{Mblock: m.h, Total: uint64(len(p))}
-	if hold == nil {
-		req.Data = ioctl.InlinePayload(p[:n])
-	} else {
-		copy(hold.mem, p[:n])
-		req.Data.Window = hold.window(n)
+	req := &ioctl.MblockWrite{Mblock: m.h, Total: uint64(from.n - at)}
+	switch {
+	case window.Arena == 0:
+		req.Data = ioctl.InlinePayload(from.p[at : at+n])
+	case hold != nil:
+		copy(hold.mem, from.p[at:at+n])
+		fallthrough
+	default:
+		req.Data.Window = window
 	}
 	reply := &ioctl.MblockWritten{}
 	if err := m.exchange(ctx, op, req, reply, hold, nil); err != nil {
 		return 0, err
 	}
 	if int(reply.N) != n {
-		return 0, api.Errorf(api.EPROTO, op.Name(), "the daemon wrote %d of %d bytes and says all is well", reply.N, n)
+		return 0, shortWrite(reply.N, n)
 	}
 	return n, nil
+}
+
+func shortWrite(n uint32, want int) error {
+	return api.Errorf(api.EPROTO, ioctl.OpMblockWrite.Name(), "the daemon wrote %d of %d bytes and says all is well", n, want)
 }
 
 // ReadAt implements [io.ReaderAt].
@@ -113,15 +146,20 @@ func (m *mblock) ReadAt(p []byte, off int64) (int, error) {
 
 // ReadAtContext implements [api.Mblock].
 func (m *mblock) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	return m.read(ctx, memory{p: p, n: len(p)}, off)
+}
+
+// read reads into memory.
+func (m *mblock) read(ctx context.Context, to memory, off int64) (int, error) {
 	const op = ioctl.OpMblockRead
 	if err := m.live(op); err != nil {
 		return 0, err
 	}
 	done := 0
-	eof, err := read(ctx, &m.handle, p, off, &done)
-	if lostIn(err) != nil {
+	eof, err := read(ctx, &m.handle, to, off, &done)
+	if lostIn(err) != nil && to.b == nil {
 		err = m.elsewhere(ctx, op, err, func(h *handle) (err error) {
-			eof, err = read(ctx, h, p, off, &done)
+			eof, err = read(ctx, h, to, off, &done)
 			return err
 		})
 	}
@@ -131,46 +169,54 @@ func (m *mblock) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 	return done, err
 }
 
-// read reads into p what is not done yet, and says whether it met the end. off
-// is where p begins.
-func read(ctx context.Context, h *handle, p []byte, off int64, done *int) (eof bool, err error) {
+// read reads into memory what is not done yet, and says whether it met the end.
+// off is where the memory begins.
+func read(ctx context.Context, h *handle, to memory, off int64, done *int) (eof bool, err error) {
+	if r := h.l.ring(); r != nil {
+		if eof, err := r.read(ctx, h, to, off, done); !errors.Is(err, errNoRegion) {
+			return eof, err
+		}
+	}
 	for {
-		n, eof, err := readPiece(ctx, h, p[*done:], off+int64(*done))
+		n, eof, err := readPiece(ctx, h, to, *done, off)
 		*done += n
 		switch {
-		case err != nil || eof || *done == len(p):
+		case err != nil || eof || *done == to.n:
 			return eof, err
 		case n == 0:
-			return false, api.Errorf(api.EPROTO, ioctl.OpMblockRead.Name(), "the daemon read nothing and says all is well")
+			return false, readNothing()
 		}
 	}
 }
 
-// readPiece reads the beginning of p.
-func readPiece(ctx context.Context, h *handle, p []byte, off int64) (n int, eof bool, err error) {
+func readNothing() error {
+	return api.Errorf(api.EPROTO, ioctl.OpMblockRead.Name(), "the daemon read nothing and says all is well")
+}
+
+// readPiece reads what comes next, over the socket.
+func readPiece(ctx context.Context, h *handle, to memory, at int, off int64) (n int, eof bool, err error) {
 	const op = ioctl.OpMblockRead
-	want, hold, err := h.l.piece(ctx, op, len(p))
+	want, window, hold, err := h.l.piece(ctx, op, to, at)
 	if err != nil {
 		return 0, false, err
 	}
 	defer hold.release()
-	req := &ioctl.MblockRead{Mblock: h.h, Offset: off, Into: ioctl.Window{Length: uint32(want)}}
-	if hold != nil {
-		req.Into = hold.window(want)
-	}
+	req := &ioctl.MblockRead{Mblock: h.h, Offset: off + int64(at), Into: window}
 	reply := &ioctl.MblockReadReply{}
 	err = h.l.exchange(ctx, op, req, reply, hold, func() {
-		n = copy(p[:want], reply.Data)
+		if window.Arena == 0 {
+			n = copy(to.p[at:at+want], reply.Data)
+		}
 	})
 	switch {
 	case err != nil:
 		return 0, false, err
-	case int64(reply.N) > int64(want) || hold == nil && n != int(reply.N):
+	case int64(reply.N) > int64(want) || window.Arena == 0 && n != int(reply.N):
 		return 0, false, api.Errorf(api.EPROTO, op.Name(), "the daemon read %d bytes of %d asked for", reply.N, want)
 	case hold != nil:
-		n = copy(p, hold.mem[:reply.N])
+		copy(to.p[at:], hold.mem[:reply.N])
 	}
-	return n, reply.EOF, nil
+	return int(reply.N), reply.EOF, nil
 }
 
 // WriteTo implements [io.WriterTo].
@@ -203,7 +249,7 @@ type copying struct {
 func (c *copying) from(ctx context.Context, h *handle) error {
 	for c.err == nil {
 		n := 0
-		eof, err := read(ctx, h, c.buf, c.done, &n)
+		eof, err := read(ctx, h, memory{p: c.buf, n: len(c.buf)}, c.done, &n)
 		if lostIn(err) != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/ioctl/ring"
 )
 
 // mlog implements [api.Mlog].
@@ -98,16 +99,30 @@ func (h *handle) append(ctx context.Context, op ioctl.Op, record []byte, sync bo
 	if len(record) > api.MaxRecord {
 		return api.Errorf(api.EINVAL, op.Name(), "a record of %d bytes: at most %d", len(record), api.MaxRecord)
 	}
-	m := &ioctl.AppendRecord{To: h.h, Sync: sync}
-	err := h.l.carry(ctx, op, m, record, &m.Data, reply)
-	if e := lostIn(err); e != nil && !e.sent {
-		return stale(op)
+	if r := h.l.ring(); r != nil && op != ioctl.OpMDCCompactAppend {
+		if err := r.append(ctx, h, op, record, sync, reply); !errors.Is(err, errNoRegion) {
+			return err
+		}
 	}
-	return err
+	m := &ioctl.AppendRecord{To: h.h, Sync: sync}
+	return h.orStale(op, h.l.carry(ctx, op, m, record, &m.Data, reply))
 }
 
 // Sync implements [api.Appender].
-func (a *appender) Sync(ctx context.Context) error { return a.unknown(a.do(ctx, ioctl.OpSync)) }
+func (a *appender) Sync(ctx context.Context) error { return a.unknown(a.sync(ctx, ioctl.OpSync)) }
+
+// sync makes a request that ends when all that was appended is durable.
+func (h *handle) sync(ctx context.Context, op ioctl.Op) error {
+	r := h.l.ring()
+	if r == nil {
+		return h.do(ctx, op)
+	}
+	if err := h.live(op); err != nil {
+		return err
+	}
+	q := &request{Descriptor: ring.Descriptor{Op: uint16(op), Handle: uint64(h.h)}}
+	return h.orStale(op, r.one(ctx, q, nil))
+}
 
 // Len implements [api.Appender].
 func (a *appender) Len() (records uint64, bytes int64) {
@@ -224,7 +239,7 @@ func (m *mdc) Append(ctx context.Context, record []byte, sync bool) error {
 }
 
 // Sync implements [api.MDC].
-func (m *mdc) Sync(ctx context.Context) error { return m.do(ctx, ioctl.OpMDCSync) }
+func (m *mdc) Sync(ctx context.Context) error { return m.sync(ctx, ioctl.OpMDCSync) }
 
 // OpenRead implements [api.MDC].
 func (m *mdc) OpenRead(ctx context.Context) (api.LogReader, error) {

@@ -198,7 +198,17 @@ func mlogOf(o *opened, err error) (api.Mlog, error) {
 
 // AllocMblock implements [api.Pool].
 func (p *pool) AllocMblock(ctx context.Context, o api.AllocOptions) (api.Mblock, error) {
-	return mblockOf(p.alloc(ctx, ioctl.OpMblockAlloc, 0, o))
+	return p.allocMblock(ctx, 0, o)
+}
+
+func (p *pool) allocMblock(ctx context.Context, id layout.ObjectID, o api.AllocOptions) (api.Mblock, error) {
+	got, err := p.alloc(ctx, ioctl.OpMblockAlloc, id, o)
+	if err != nil {
+		return nil, err
+	}
+	m := got.mblock()
+	m.capacity = o.Capacity
+	return m, nil
 }
 
 // ReallocMblock implements [api.Pool].
@@ -206,7 +216,7 @@ func (p *pool) ReallocMblock(ctx context.Context, id layout.ObjectID, o api.Allo
 	if id == 0 {
 		return nil, api.Errorf(api.EINVAL, "mblock realloc", "not an mblock's id")
 	}
-	return mblockOf(p.alloc(ctx, ioctl.OpMblockAlloc, id, o))
+	return p.allocMblock(ctx, id, o)
 }
 
 // Mblock implements [api.Pool].

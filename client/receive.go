@@ -47,6 +47,13 @@ func (l *link) receive() {
 
 // answer ends the call that a message answers.
 func (l *link) answer(h ioctl.Header, buf *[ioctl.MaxMessage]byte, n, fd int) {
+	if ringOf(h.Tag) != 0 {
+		closeFD(fd)
+		if !l.ringFailed(h, buf, n) {
+			putBuffer(buf)
+		}
+		return
+	}
 	l.mu.Lock()
 	k := l.calls[h.Tag]
 	if k == nil || k.op != h.Op {

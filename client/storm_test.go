@@ -19,9 +19,15 @@ import (
 //
 // proves S36
 func TestBreaksAllTheTime(t *testing.T) {
+	for way, scene := range ways {
+		t.Run(way, func(t *testing.T) { testBreaksAllTheTime(t, scene(t)) })
+	}
+}
+
+func testBreaksAllTheTime(t *testing.T, s *scene) {
+	t.Helper()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	s := newScene(t)
 	var rngMu sync.Mutex
 	rng := rand.New(rand.NewPCG(seed, 1))
 	s.f.mu.Lock()
