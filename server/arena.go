@@ -119,6 +119,13 @@ func (a *arena) use(w ioctl.Window) ([]byte, error) {
 	}
 }
 
+// useAgain is one more use, by who has one.
+func (a *arena) useAgain() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.users++
+}
+
 // unuse ends a use; the last one unmaps the arena.
 func (a *arena) unuse() {
 	ended, open := a.tryEnd()

@@ -209,7 +209,10 @@ func (s *Server) tell(what, name string, err error) {
 
 // DeactivatePool implements [api.Manager].
 func (s *Server) DeactivatePool(ctx context.Context, name string) error {
-	return s.change(ctx, name, true, func(_ context.Context, a *activePool) error {
+	return s.change(ctx, name, true, func(ctx context.Context, a *activePool) error {
+		if err := s.loops.release(ctx, a); err != nil {
+			return api.ContextError("", err)
+		}
 		err := a.pool.Close()
 		if errors.Is(err, api.EBUSY) {
 			return err
@@ -223,6 +226,9 @@ func (s *Server) DeactivatePool(ctx context.Context, name string) error {
 // DestroyPool implements [api.Manager].
 func (s *Server) DestroyPool(ctx context.Context, name string) error {
 	return s.change(ctx, name, true, func(ctx context.Context, a *activePool) error {
+		if err := s.loops.release(ctx, a); err != nil {
+			return api.ContextError("", err)
+		}
 		err := a.pool.Destroy(ctx)
 		if errors.Is(err, api.EBUSY) || errors.Is(err, api.EROFS) {
 			return err
@@ -294,6 +300,8 @@ func (s *Server) closePools(ctx context.Context) error {
 		name := a.title()
 		open.Store(name, true)
 		go func() {
+			// If it fails the pool waits for that I/O too.
+			_ = s.loops.release(ctx, a) //nolint:errcheck // see above
 			err := a.pool.Close()
 			if errors.Is(err, api.EBUSY) {
 				s.log.Warn("pool closed while in use", slog.String("pool", name), slog.Any("error", err))

@@ -100,6 +100,13 @@ type Options struct {
 	// Deaths notice clients' deaths beside the pidfds, and before them.
 	Deaths []uhandle.Source
 
+	// Loops is how many I/O loops serve clients' rings at most, each a thread that
+	// sleeps while there is nothing to do. They start as they are needed. 0: as
+	// DefaultLoops says; negative: clients have no rings.
+	Loops int
+
+	// loopTest makes I/O loops do as elsewhere.
+	loopTest loopTest
 	// noPeerPidfd makes the server do as on a kernel without SO_PEERPIDFD.
 	noPeerPidfd bool
 }
@@ -110,6 +117,9 @@ func (o Options) validate() error {
 	}
 	if err := o.Limits.Validate(); err != nil {
 		return fmt.Errorf("server: %w", err)
+	}
+	if o.Loops > MaxLoops {
+		return fmt.Errorf("server: %d I/O loops: at most %d", o.Loops, MaxLoops)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type Server struct {
 	reserver   Reserver
 	sources    []uhandle.Source // of news of clients\' deaths
 	pools      poolTable
+	loops      ioLoops
 	rules      atomic.Pointer[ownerRules]
 
 	// instance is a number of this run: a client that finds another one knows
@@ -95,6 +96,7 @@ func New(o Options) (*Server, error) {
 	s.hard, s.hardStop = context.WithCancel(context.Background())
 	s.rules.Store(&rules)
 	s.pools.init()
+	s.loops.init(s, o.Loops, o.loopTest)
 	s.events.init()
 	s.logging.Go(func() { s.logEvents(s.logStop) })
 	return s, nil
@@ -213,7 +215,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, sess := range s.all() {
 		sess.drain()
 	}
-	errs = append(errs, s.endSessions(ctx), s.closePools(ctx))
+	errs = append(errs, s.endSessions(ctx), s.closePools(ctx), s.loops.end(ctx))
 	s.hardStop()
 	for range cap(s.refusing) {
 		s.refusing <- struct{}{} // who is still being turned away will soon be

@@ -33,6 +33,8 @@ type session struct {
 
 	requests sync.WaitGroup
 	vigil    *uhandle.Vigil // nil until the peer is known; the reader's own
+	rings    sessionRings
+	gone     atomic.Bool // as ended; for loops, which look at it often
 
 	client Client // in what it reserves; set with peer
 	io     ioBudget
@@ -179,6 +181,7 @@ func (s *session) end(by ioctl.Source) {
 		s.by = by
 	}
 	s.ended, s.endedAt = true, s.srv.clock.Now()
+	s.gone.Store(true)
 	s.cancel()
 	_ = s.conn.Close() // nothing to lose
 }
@@ -228,10 +231,13 @@ func (s *session) finish() {
 	s.mu.Unlock()
 	if draining {
 		s.waitIdle()
+		s.drainRings()
 	}
 	s.end(ioctl.SourceShutdown)
+	s.dropRings()
 	s.reap()
 	s.requests.Wait()
+	s.leaveLoop()
 	s.dropArenas()
 	s.io.end(s)
 	if s.vigil != nil {

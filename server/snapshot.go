@@ -20,6 +20,7 @@ type Snapshot struct {
 	Events     []EventCount
 	Reaped     []ReapedCount
 	Pools      []PoolSnapshot // the active ones, sorted by name
+	Loops      []LoopSnapshot // the I/O loops that have been started
 }
 
 // OpSnapshot counts one operation of the protocol since the start.
@@ -79,6 +80,7 @@ func (s *Server) Snapshot() Snapshot {
 		v.Sessions++
 		v.Handles += sess.table.Len()
 	}
+	v.Loops = s.loops.snapshot()
 	for _, a := range s.pools.list() {
 		if p, ok := a.snapshot(); ok {
 			v.Pools = append(v.Pools, p)
@@ -166,6 +168,35 @@ func (t *tally) reaped() []ReapedCount {
 				list = append(list, ReapedCount{ioctl.Cause(c).String(), ioctl.Source(d).String(), n})
 			}
 		}
+	}
+	return list
+}
+
+// LoopSnapshot is what an I/O loop serves and has done.
+type LoopSnapshot struct {
+	Sessions, Rings int64
+	Wakeups         uint64 // from sleep
+	Ops             uint64 // descriptors answered
+	Bytes           uint64 // of data
+	Slow            uint64 // descriptors that had to wait in a lane
+	Rereads         uint64 // reads that did not match in the client's memory, and were read again
+	EmptyBells      uint64 // that rang for nothing
+	Registered      int64  // arenas registered with the kernel
+	Plain           int64  // arenas that are not
+	Listeners       int64  // rings that a goroutine listens to, for want of a better way
+}
+
+// snapshot returns what the loops have done.
+func (ls *ioLoops) snapshot() []LoopSnapshot {
+	loops := ls.all()
+	list := make([]LoopSnapshot, 0, len(loops))
+	for _, l := range loops {
+		c := &l.count
+		list = append(list, LoopSnapshot{
+			Sessions: c.sessions.Load(), Rings: c.rings.Load(), Wakeups: c.wakeups.Load(), Ops: c.ops.Load(),
+			Bytes: c.bytes.Load(), Slow: c.slow.Load(), Rereads: c.rereads.Load(), EmptyBells: c.emptied.Load(),
+			Registered: c.registered.Load(), Plain: c.plain.Load(), Listeners: c.ears.Load(),
+		})
 	}
 	return list
 }

@@ -1,0 +1,263 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mpool-go/mpool/bdev"
+)
+
+// What a loop's queue can have at most: operations under way, buffers registered,
+// drives registered, rings that it waits for by io_uring. Beyond the buffers and
+// drives operations cost more; beyond the words a ring gets a goroutine.
+const (
+	loopDepth   = 1023
+	loopBuffers = 1024
+	loopDrives  = 256
+	loopWords   = 1024
+	// loopWorkers bounds the kernel threads of a loop, for devices that cannot be
+	// asked without blocking: several times what one drive may have under way.
+	loopWorkers = 4 * driveOps
+)
+
+// ioLoop serves rings: one goroutine with a thread and an I/O queue of its own.
+// What is not said to be guarded belongs to that goroutine.
+type ioLoop struct {
+	srv   *Server
+	index int
+	test  loopTest
+
+	queue bdev.Queue
+	waker bdev.Waker
+	words bdev.WordWaiter // nil: rings have goroutines that wait for them
+	ready chan struct{}   // closed when there is a queue, or failed is set
+
+	failed error // why there is no queue; final once ready is closed
+
+	sets    []*ringSet
+	hot     []*ioRing // to be looked at
+	told    []*ioRing // whose clients are to be woken
+	ending  []*ioRing // that are closing
+	muted   []*ioRing // not to be looked at before their time
+	drives  map[*bdev.Drive]*loopDrive
+	waiting []*loopDrive // with requests that wait for their turn
+	leaving map[*activePool][]chan<- struct{}
+	turn    int // which set is looked at first
+
+	now     time.Time
+	alarm   *time.Timer // wakes the loop
+	alarmAt time.Time   // zero: it is not set
+	spin    spinner
+	stop    bool
+	unfixed bool // it was told that memory cannot be registered
+
+	ears sync.WaitGroup // goroutines that wait for bells
+
+	count loopCounters
+
+	mu sync.Mutex
+	// +checklocks:mu
+	inbox []func()
+	// +checklocks:mu
+	ended []*ringOp // by others
+	// +checklocks:mu
+	gone bool // the goroutine has ended, or is about to: nothing is taken any more
+}
+
+// loopCounters are what a loop tells. Anybody may read them.
+type loopCounters struct {
+	sessions, rings         atomic.Int64
+	wakeups, ops, bytes     atomic.Uint64
+	slow, rereads, emptied  atomic.Uint64
+	registered, plain, ears atomic.Int64
+}
+
+// loopTest makes a loop do as elsewhere.
+type loopTest struct {
+	noWords    bool // a kernel without IORING_OP_FUTEX_WAIT
+	noURing    bool // io_uring is refused
+	noRegister bool // memory cannot be locked
+}
+
+func newIOLoop(srv *Server, index int, test loopTest) *ioLoop {
+	return &ioLoop{
+		srv: srv, index: index, test: test, ready: make(chan struct{}),
+		drives: make(map[*bdev.Drive]*loopDrive), leaving: make(map[*activePool][]chan<- struct{}),
+	}
+}
+
+// start makes the loop's queue; it is on the loop's thread.
+func (l *ioLoop) start() error {
+	defer close(l.ready)
+	o := bdev.QueueOptions{
+		Depth: loopDepth, MaxWorkers: loopWorkers, Buffers: loopBuffers, Drives: loopDrives, Words: loopWords,
+	}
+	if l.test.noURing {
+		o.Engine = bdev.Pread
+	}
+	q, err := bdev.NewQueue(nil, o)
+	if err != nil {
+		l.failed = fmt.Errorf("I/O loop: %w", err)
+		return l.failed
+	}
+	waker, ok := q.(bdev.Waker)
+	if !ok {
+		panic("server: a queue that cannot be woken")
+	}
+	l.queue, l.waker = q, waker
+	if !l.test.noWords {
+		l.words, _ = q.(bdev.WordWaiter)
+	}
+	return nil
+}
+
+// run is the loop's goroutine. It ends after finish, with the last ring.
+func (l *ioLoop) run() {
+	// The thread is not used by others before: the queue belongs to it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := l.start(); err != nil {
+		return
+	}
+	l.spin.init()
+	l.alarm = time.AfterFunc(time.Hour, l.waker.Wake)
+	l.alarm.Stop()
+	l.now = l.srv.clock.Now()
+	for !l.step() {
+	}
+	l.alarm.Stop()
+	l.ears.Wait()
+	if err := l.queue.Close(); err != nil {
+		l.srv.log.Error("I/O loop does not end cleanly", slog.Int("loop", l.index), slog.Any("error", err))
+	}
+}
+
+// step does what there is to do, and sleeps if that is nothing. It returns true
+// when the loop has come to its end.
+func (l *ioLoop) step() (over bool) {
+	if !l.alarmAt.IsZero() {
+		l.unmute()
+	}
+	busy := l.takeInbox()
+	if l.intake() {
+		busy = true
+	}
+	l.dispatchAll()
+	n, err := l.queue.Reap(0)
+	l.check(err)
+	if n > 0 {
+		busy = true
+		l.dispatchAll()
+	}
+	l.tellAll()
+	l.endRings()
+	if busy {
+		l.spin.worked()
+		l.now = l.srv.clock.Now()
+		return false
+	}
+	if l.stop && len(l.sets) == 0 && l.queue.InFlight() == 0 && l.quit() {
+		return true
+	}
+	if l.spin.again(l) {
+		return false
+	}
+	if l.doze() {
+		_, err := l.waker.Sleep()
+		l.check(err)
+		l.count.wakeups.Add(1)
+	}
+	l.now = l.srv.clock.Now()
+	return false
+}
+
+// check says what the queue itself fails at: nothing of a client's makes it.
+func (l *ioLoop) check(err error) {
+	if err == nil {
+		return
+	}
+	l.srv.complaints.Error("I/O loop's queue fails", slog.Int("loop", l.index), slog.Any("error", err))
+	_ = l.srv.clock.Sleep(l.srv.hard, 10*time.Millisecond) //nolint:errcheck // it may be shorter
+}
+
+// do has f called by the loop, and says whether it will be: not after its end.
+func (l *ioLoop) do(f func()) bool {
+	l.mu.Lock()
+	gone := l.gone
+	if !gone {
+		l.inbox = append(l.inbox, f)
+	}
+	l.mu.Unlock()
+	if !gone {
+		l.waker.Wake()
+	}
+	return !gone
+}
+
+// pass gives the loop an operation that others have ended. Only one that nobody
+// waits for can come after the loop's end.
+func (l *ioLoop) pass(x *ringOp) {
+	l.mu.Lock()
+	first := false
+	if !l.gone {
+		l.ended = append(l.ended, x)
+		first = len(l.ended) == 1
+	}
+	l.mu.Unlock()
+	if first { // else somebody has woken it, and it has not looked since
+		l.waker.Wake()
+	}
+}
+
+// takeInbox does what others ask for and takes what they have ended.
+func (l *ioLoop) takeInbox() bool {
+	l.mu.Lock()
+	inbox, ended := l.inbox, l.ended
+	l.inbox, l.ended = nil, nil
+	l.mu.Unlock()
+	for _, f := range inbox {
+		f()
+	}
+	for i, x := range ended {
+		ended[i] = nil
+		x.passed()
+	}
+	l.giveBack(ended)
+	return len(inbox)+len(ended) > 0
+}
+
+// giveBack lets a list be used again.
+func (l *ioLoop) giveBack(ended []*ringOp) {
+	if cap(ended) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended == nil {
+		l.ended = ended[:0]
+	}
+}
+
+// quit lets nothing more in, unless something has come.
+func (l *ioLoop) quit() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gone = len(l.inbox) == 0 && len(l.ended) == 0
+	return l.gone
+}
+
+// wakeAt has the loop awake at a time, or before.
+func (l *ioLoop) wakeAt(t time.Time) {
+	if l.alarmAt.IsZero() || t.Before(l.alarmAt) {
+		l.alarmAt = t
+		l.alarm.Reset(max(t.Sub(l.now), 0))
+	}
+}
+
+// errNoLoops says that a server has no I/O loops.
+var errNoLoops = errors.New("the daemon has no I/O loops")

@@ -1,0 +1,396 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
+	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/ioctl/ring"
+	"github.com/mpool-go/mpool/mpool"
+	"github.com/mpool-go/mpool/uhandle"
+)
+
+// The most bytes of a descriptor that a loop serves itself, of a read or write and
+// of a record; what is longer goes to its handle's lane.
+const (
+	loopMaxData   = 4 << 20
+	loopMaxRecord = 256 << 10
+)
+
+// ringOp is a descriptor that was taken. It is its loop's, but for a lane that
+// serves it, a log that makes it durable, or who sends its error: they pass it
+// back. It is used again for another one.
+type ringOp struct {
+	ring  *ioRing
+	d     ring.Descriptor
+	began time.Time
+	pool  *activePool // for its counters, or nil
+	c     ring.Completion
+	err   error
+	state opState
+
+	io    int64 // bytes of the session's I/O that it has taken
+	begun int64 // bytes that count as the set's
+
+	read    mpool.ReadOp
+	write   mpool.WriteOp
+	device  []*bdev.Op // of read or write
+	left    int        // of device, that have not ended
+	share   *driveShare     // of its drive
+	direct  bool       // the device has the client's own memory
+	orphan  bool       // nobody waits for its end
+	onDone  func(*bdev.Op)
+	durable func(error)
+
+	ctx    context.Context // a lane's
+	cancel context.CancelFunc
+
+	next, prev *ringOp
+}
+
+// opState is who has an operation, or has had it when it is passed to the loop.
+type opState uint8
+
+const (
+	opBegun   opState = iota // the loop and the devices
+	opDurable                // a log
+	opSlow                   // a lane
+	opSent                   // its error is told
+)
+
+// newOp returns an operation for a descriptor that will be taken: there are not
+// more of them than the ring has entries.
+func (r *ioRing) newOp() *ringOp {
+	x := r.free
+	if x != nil {
+		r.free, x.next = x.next, nil
+		return x
+	}
+	x = &ringOp{ring: r}
+	x.onDone, x.durable = x.deviceDone, x.logDone
+	return x
+}
+
+// forget ends an operation that is answered, or never will be.
+func (x *ringOp) forget() {
+	r := x.ring
+	x.pool, x.err, x.share, x.device, x.ctx, x.cancel = nil, nil, nil, nil, nil, nil
+	x.state, x.direct, x.orphan, x.prev = opBegun, false, false, nil
+	x.c = ring.Completion{}
+	x.next, r.free = r.free, x
+}
+
+func (x *ringOp) loop() *ioLoop { return x.ring.set.loop }
+
+// check says whether a descriptor is one of this protocol.
+func (x *ringOp) check() error {
+	d := &x.d
+	switch ioctl.Op(d.Op) {
+	case ioctl.OpMblockRead, ioctl.OpMblockWrite:
+		if d.Flags != 0 {
+			return errFlags
+		}
+	case ioctl.OpAppend, ioctl.OpMDCAppend:
+		if d.Flags&^ring.FlagSync != 0 {
+			return errFlags
+		}
+	case ioctl.OpSync, ioctl.OpMDCSync:
+		if d.Flags != 0 || d.Arena != 0 || d.Window != 0 || d.Length != 0 {
+			return errFlags
+		}
+	default:
+		return errOp
+	}
+	if d.Arena == 0 && (d.Window != 0 || d.Length != 0) {
+		return errNoArena
+	}
+	return nil
+}
+
+var (
+	errFlags   = errors.New("a descriptor with flags or data that its operation has not")
+	errNoArena = errors.New("a descriptor with data in no arena")
+)
+
+// begin begins what a descriptor asks for: here, or in its handle's lane if it
+// would have to wait, or comes behind what is there.
+func (x *ringOp) begin() {
+	set, d := x.ring.set, &x.d
+	op := ioctl.Op(d.Op)
+	most := uint32(loopMaxData)
+	if isAppend(op) {
+		most = loopMaxRecord
+	}
+	if d.Length > most || len(set.lanes) > 0 && set.lanes[d.Handle] != nil {
+		x.toLane()
+		return
+	}
+	mem, err := set.window(d)
+	if err == nil {
+		err = x.admit()
+	}
+	if err != nil {
+		x.answer(err)
+		return
+	}
+	err = x.start(op, mem)
+	switch {
+	case errors.Is(err, errSlow):
+		x.dismiss()
+		x.toLane()
+	case err != nil:
+		x.end(err)
+	}
+}
+
+// errSlow says that an operation would have to wait.
+var errSlow = errors.New("it would have to wait")
+
+// admit reserves what an operation takes.
+func (x *ringOp) admit() error {
+	s := x.ring.set.s
+	if err := s.reserve(Requests, 1); err != nil {
+		return err
+	}
+	n := int64(x.d.Length)
+	if err := s.io.take(s, n); err != nil {
+		s.unreserve(Requests, 1)
+		return err
+	}
+	x.io, x.begun = n, n
+	x.ring.set.begun += n
+	return nil
+}
+
+// dismiss gives back what admit took.
+func (x *ringOp) dismiss() {
+	set := x.ring.set
+	set.s.io.give(set.s, x.io)
+	set.s.unreserve(Requests, 1)
+	wasFull := set.full()
+	set.begun -= x.begun
+	x.io, x.begun = 0, 0
+	if wasFull {
+		for _, r := range set.rings {
+			set.loop.heat(r)
+		}
+	}
+}
+
+// start begins an operation. Its handle is in use until that is done: from then
+// on the object has its pin, and the handle may go.
+func (x *ringOp) start(op ioctl.Op, mem []byte) error {
+	kind := kindMblock
+	switch op {
+	case ioctl.OpAppend, ioctl.OpSync:
+		kind = kindAppender
+	case ioctl.OpMDCAppend, ioctl.OpMDCSync:
+		kind = kindMDC
+	}
+	s := x.ring.set.s
+	e, err := s.table.Use(uhandle.Handle(x.d.Handle), kind)
+	if err != nil {
+		return badHandle(ioctl.Handle(x.d.Handle))
+	}
+	x.pool = e.Value.home()
+	switch op {
+	case ioctl.OpMblockRead:
+		err = x.startRead(e.Value, mem)
+	case ioctl.OpMblockWrite:
+		err = x.startWrite(e.Value, mem)
+	case ioctl.OpAppend, ioctl.OpMDCAppend:
+		err = x.startAppend(e.Value, mem)
+	default:
+		err = x.startSync(e.Value)
+	}
+	if s.table.Done(e) {
+		// Its last user lets go of what has ended; that may write.
+		v := e.Value
+		s.requests.Go(func() { s.release(v) })
+	}
+	return err
+}
+
+// engineMblock returns the mblock behind a handle, or nil if it is not one of
+// package mpool.
+func engineMblock(v resource) (*objectRef, *mpool.Mblock) {
+	o, ok := v.(*objectRef)
+	if !ok {
+		panic("server: a handle's kind and its value do not agree")
+	}
+	m, _ := o.mblock.(*mpool.Mblock) // nil if it is another's
+	return o, m
+}
+
+func (x *ringOp) startRead(v resource, mem []byte) error {
+	_, m := engineMblock(v)
+	if m == nil {
+		return errSlow
+	}
+	if err := m.BeginRead(&x.read, mem, x.d.Offset); err != nil {
+		return err
+	}
+	x.device, x.direct = x.read.Ops(), x.read.Direct()
+	x.queue(x.direct, 1)
+	return nil
+}
+
+func (x *ringOp) startWrite(v resource, mem []byte) error {
+	o, m := engineMblock(v)
+	if m == nil {
+		return errSlow
+	}
+	if err := o.ref.mustWrite(); err != nil {
+		return err
+	}
+	if total := uint64(x.d.Offset); total > uint64(len(mem)) {
+		q := request{ctx: x.ring.set.s.ctx}
+		if err := q.mustFit(o, total); err != nil {
+			return err
+		}
+	}
+	if err := m.BeginWrite(&x.write, mem); err != nil {
+		return err
+	}
+	x.device, x.direct = x.write.Ops(), x.write.Direct()
+	x.queue(x.direct, len(x.device))
+	return nil
+}
+
+// queue has the operations on the drive done when it is the session's turn, the
+// first of them with registered memory if that may be.
+func (x *ringOp) queue(direct bool, fixed int) {
+	x.left = len(x.device)
+	if x.left == 0 {
+		x.ioEnded()
+		return
+	}
+	id := bdev.BufferID(0)
+	if direct {
+		id = x.ring.set.arenas[x.d.Arena].id
+	}
+	for i, o := range x.device {
+		o.OnDone = x.onDone
+		if i < fixed {
+			o.Fixed = id
+		}
+	}
+	x.loop().submit(x)
+}
+
+// deviceDone is called by the queue when one of the device's operations ended.
+func (x *ringOp) deviceDone(*bdev.Op) {
+	if x.left--; x.left > 0 {
+		return
+	}
+	x.share.ended(x)
+	x.ioEnded()
+}
+
+// ioEnded ends a read or write when its device is through.
+func (x *ringOp) ioEnded() {
+	var n int
+	var err error
+	if x.isWrite() {
+		n, err = x.write.End()
+	} else {
+		n, err = x.endRead()
+	}
+	x.c.N = uint32(n)
+	if err == io.EOF { //nolint:errorlint // End returns it bare
+		x.c.Flags, err = ring.FlagEOF, nil
+	}
+	if errors.Is(err, errSlow) {
+		x.dismiss()
+		x.toLane()
+		return
+	}
+	x.end(err)
+}
+
+func (x *ringOp) isWrite() bool { return ioctl.Op(x.d.Op) == ioctl.OpMblockWrite }
+
+// endRead ends a read. What does not match in memory that the client can write to
+// is read again, into the daemon's own: only that says something about the drive.
+func (x *ringOp) endRead() (int, error) {
+	if !x.direct {
+		return x.read.End()
+	}
+	n, err := x.read.EndQuiet()
+	if err != nil && api.CodeOf(err) == api.ECORRUPT {
+		x.loop().count.rereads.Add(1)
+		return 0, errSlow
+	}
+	return n, err
+}
+
+// end answers an operation that was admitted.
+func (x *ringOp) end(err error) {
+	x.dismiss()
+	x.answer(err)
+}
+
+// answer answers an operation: by a completion, or by an error on the socket.
+func (x *ringOp) answer(err error) {
+	l, r := x.loop(), x.ring
+	set := r.set
+	op := ioctl.Op(x.d.Op)
+	if err != nil {
+		x.c = ring.Completion{}
+	}
+	took := l.now.Sub(x.began)
+	set.s.srv.ops.add(op, took, uint64(x.c.N), err != nil)
+	if x.pool != nil {
+		x.pool.ops.add(op, took, uint64(x.c.N), err != nil)
+	}
+	l.count.ops.Add(1)
+	l.count.bytes.Add(uint64(x.c.N))
+	if err != nil {
+		x.err = dressed(op, err)
+		set.errors.send(x)
+		return
+	}
+	x.c.Tag, x.c.Op = x.d.Tag, x.d.Op
+	r.end.Complete(&x.c)
+	set.open--
+	l.tell(r)
+	l.heat(r)
+	x.forget()
+}
+
+// unanswered ends an operation whose client is told on the socket, or is gone.
+func (x *ringOp) unanswered() {
+	r := x.ring
+	r.end.Fail()
+	r.set.open--
+	x.loop().heat(r)
+	x.forget()
+}
+
+// passed takes an operation back from whoever had it.
+func (x *ringOp) passed() {
+	switch x.state {
+	case opSent:
+		x.unanswered()
+	case opDurable:
+		x.appended()
+	case opSlow:
+		x.laneDone()
+	case opBegun:
+		panic("server: an operation is passed that nobody had")
+	}
+}
+
+// dressed puts the operation into an error that does not name one.
+func dressed(op ioctl.Op, err error) error {
+	r := request{op: op}
+	return r.dress(err)
+}
+
+func badHandle(h ioctl.Handle) error {
+	return api.Errorf(api.EBADF, "", "handle %#x is stale, of another kind, or not this session's", uint64(h))
+}

@@ -1,0 +1,434 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/mpool-go/mpool/ioctl/ring"
+)
+
+// How much of a session's descriptors a loop takes before it looks at the next
+// session's.
+const (
+	takeOps   = 32
+	takeBytes = takeOps * 2 * opCost
+	// opCost is what a descriptor counts beside its bytes.
+	opCost = 4096
+)
+
+// How often a bell may ring for nothing before the ring is left alone for a
+// while, how long that is at first, and how often it doubles.
+const (
+	emptyBells   = 16
+	muteTime     = time.Millisecond
+	muteDoubling = 7
+)
+
+// ringSet is a session's rings, all on one loop, whose goroutine's it is.
+type ringSet struct {
+	s    *session
+	loop *ioLoop
+
+	rings  []*ioRing
+	arenas []*ringArena // by number; nil: not used yet
+	lanes  map[uint64]*handleLane
+	shares []*driveShare // by drive
+	turns  laneTurns
+	errors errorQueue
+
+	begun   int64 // bytes of operations that are begun and have not ended
+	most    int64 // of begun
+	credit  int64 // bytes that may be taken before it is others' turn
+	open    int   // descriptors taken and not answered
+	over    bool  // nothing is taken any more
+	appends opList
+}
+
+// ioRing is the daemon's end of a ring.
+type ioRing struct {
+	set    *ringSet
+	number uint16
+	end    *ring.Daemon
+	arena  *arena // in use
+
+	hot    bool // it is in the loop's list
+	told   bool // so
+	isMute bool // so
+	dozed  bool // its client rings the bell if it has something
+	armed  bool // somebody waits for the bell
+	rung   bool // the bell has rung since it was looked at
+
+	empty     int // bells in a row that rang for nothing
+	muteUntil time.Time
+	scolded   bool
+
+	closing bool
+	closed  chan struct{} // closed when the loop looks at it no more
+
+	free *ringOp
+	bell func(error) // the end of a wait for the bell
+	ear  chan *uint32
+}
+
+// addRing begins to look at a ring.
+func (l *ioLoop) addRing(r *ioRing) {
+	set := r.set
+	if len(set.rings) == 0 {
+		l.sets = append(l.sets, set)
+	}
+	set.rings = append(set.rings, r)
+	r.bell = func(error) {
+		r.armed, r.rung = false, true
+		l.heat(r)
+	}
+	l.count.rings.Add(1)
+	l.heat(r)
+}
+
+// heat has a ring looked at.
+func (l *ioLoop) heat(r *ioRing) {
+	if !r.hot && !r.closing {
+		r.hot = true
+		l.hot = append(l.hot, r)
+	}
+}
+
+// intake takes descriptors of all rings that are to be looked at, a share of each
+// session's, and says whether it got any or would have.
+func (l *ioLoop) intake() bool {
+	if len(l.hot) == 0 {
+		return false
+	}
+	l.turn++
+	busy := false
+	for i := range len(l.hot) {
+		set := l.hot[(i+l.turn)%len(l.hot)].set
+		set.credit = min(set.credit+takeBytes/int64(len(set.rings)), takeBytes)
+	}
+	if len(l.sets) == 1 {
+		l.sets[0].credit = takeBytes // there is nobody else
+	}
+	for i := range len(l.hot) {
+		r := l.hot[(i+l.turn)%len(l.hot)]
+		if l.take(r) {
+			busy = true
+		}
+	}
+	return busy
+}
+
+// take takes some of a ring's descriptors and begins them. It says whether it
+// took any, or could the next time.
+func (l *ioLoop) take(r *ioRing) bool {
+	set := r.set
+	if r.closing || set.stopped() {
+		return false
+	}
+	if r.dozed {
+		r.dozed = false
+		r.end.Rise()
+	}
+	n, err := r.takeable()
+	if err != nil {
+		l.breach(set, err)
+		return false
+	}
+	rung := r.rung
+	r.rung = false
+	if n == 0 {
+		if rung {
+			l.rangForNothing(r)
+		}
+		return false
+	}
+	r.empty = 0
+	taken := false
+	for range min(n, takeOps) {
+		if set.full() || set.stopped() {
+			break
+		}
+		taken = true // or it may the next time
+		if set.credit <= 0 {
+			break
+		}
+		if !l.takeOne(r) {
+			return true
+		}
+	}
+	return taken
+}
+
+// takeOne takes a descriptor and begins it. It returns false if that broke the
+// protocol.
+func (l *ioLoop) takeOne(r *ioRing) bool {
+	x := r.newOp()
+	err := r.end.Take(&x.d)
+	r.set.open++
+	if err == nil {
+		err = x.check()
+	}
+	if err != nil {
+		x.forget()
+		l.breach(r.set, err)
+		return false
+	}
+	r.set.credit -= opCost + int64(x.d.Length)
+	r.set.s.taken.Add(1)
+	x.began = l.now
+	x.begin()
+	return true
+}
+
+// takeable returns how many descriptors may be taken.
+func (r *ioRing) takeable() (int, error) {
+	ready, err := r.end.Ready()
+	if ready == 0 || err != nil {
+		return 0, err
+	}
+	room, err := r.end.Room()
+	return min(ready, room), err
+}
+
+// stopped says whether nothing is taken any more.
+func (set *ringSet) stopped() bool { return set.over || set.s.gone.Load() }
+
+// full says whether so much has been begun that the rest has to wait. A client
+// that uses its arenas as it should does not meet it.
+func (set *ringSet) full() bool { return set.begun >= set.most }
+
+// breach ends a session for what its ring holds.
+func (l *ioLoop) breach(set *ringSet, err error) {
+	if set.over {
+		return
+	}
+	set.over = true
+	s := set.s
+	// The rings count as a request: nobody waits for the last one yet.
+	s.requests.Go(func() { s.breach(nil, fmt.Errorf("ring: %w", err)) })
+}
+
+// doze announces to the clients of all rings that are looked at that the loop
+// will sleep, and stops looking at them. It returns false if there is work after
+// all.
+func (l *ioLoop) doze() bool {
+	ready := true
+	kept := l.hot[:0]
+	for _, r := range l.hot {
+		if r.hot = l.dozeRing(r); r.hot {
+			kept = append(kept, r)
+			ready = false
+		}
+	}
+	clear(l.hot[len(kept):])
+	l.hot = kept
+	return ready
+}
+
+// dozeRing says whether a ring has to be looked at again at once.
+func (l *ioLoop) dozeRing(r *ioRing) bool {
+	switch {
+	case r.closing || r.set.stopped():
+		return false
+	case r.isMute:
+		return false // its time will come
+	}
+	word := r.end.Doze()
+	if word == nil {
+		return l.hasWork(r)
+	}
+	r.dozed = true
+	if !r.armed {
+		r.armed = true
+		l.listen(r, word)
+	}
+	return false
+}
+
+// hasWork says whether a ring that does not sleep is to be looked at again at
+// once. If not, either one of its operations ends and it is looked at then, or
+// its client has filled the ring and does not take what is there: it is looked
+// at after a while.
+func (l *ioLoop) hasWork(r *ioRing) bool {
+	n, err := r.takeable()
+	switch {
+	case err != nil || n > 0 && !r.set.full():
+		return true // take says what is wrong
+	case r.end.Open() > 0, n > 0 && r.set.begun > 0:
+		return false
+	default:
+		l.mute(r)
+		return false
+	}
+}
+
+// listen waits for a ring's bell: by the queue, or by a goroutine.
+func (l *ioLoop) listen(r *ioRing, word *uint32) {
+	if l.words != nil && r.ear == nil && l.words.WaitWord(word, 1, r.bell) {
+		return
+	}
+	if r.ear == nil {
+		r.ear = make(chan *uint32, 1)
+		l.count.ears.Add(1)
+		l.ears.Go(func() { l.earOf(r) })
+	}
+	r.ear <- word // the goroutine has taken the last one: that wait has ended
+}
+
+// earOf waits for a ring's bell as often as it is asked to. It occupies a thread.
+func (l *ioLoop) earOf(r *ioRing) {
+	rang := func() { r.bell(nil) }
+	for word := range r.ear {
+		ring.Listen(word)
+		l.do(rang)
+	}
+	l.count.ears.Add(-1)
+}
+
+// rangForNothing bears with a bell that rings, or does not hold what it should,
+// without anything in the ring, but not for ever.
+func (l *ioLoop) rangForNothing(r *ioRing) {
+	r.empty++
+	l.count.emptied.Add(1)
+	if r.empty < emptyBells {
+		return
+	}
+	if !r.scolded {
+		r.scolded = true
+		l.srv.complaints.Warn("client rings for nothing; it is listened to less", r.set.s.who(), slog.Int("ring", int(r.number)))
+	}
+	l.mute(r)
+}
+
+// mute leaves a ring alone for a while: longer each time, until there is
+// something in it.
+func (l *ioLoop) mute(r *ioRing) {
+	if r.isMute {
+		return
+	}
+	r.isMute = true
+	r.empty++
+	r.muteUntil = l.now.Add(muteTime << min(max(r.empty-emptyBells, 0), muteDoubling))
+	l.muted = append(l.muted, r)
+	l.wakeAt(r.muteUntil)
+}
+
+// unmute looks again at rings whose time has come.
+func (l *ioLoop) unmute() {
+	if !l.alarmAt.IsZero() && !l.now.Before(l.alarmAt) {
+		l.alarmAt = time.Time{}
+	}
+	kept := l.muted[:0]
+	for _, r := range l.muted {
+		switch {
+		case r.closing:
+			r.isMute = false
+		case l.now.Before(r.muteUntil):
+			kept = append(kept, r)
+			l.wakeAt(r.muteUntil)
+		default:
+			r.isMute = false
+			l.heat(r)
+		}
+	}
+	clear(l.muted[len(kept):])
+	l.muted = kept
+}
+
+// tell has a ring's client woken, if it sleeps, when the loop has done what it is
+// at.
+func (l *ioLoop) tell(r *ioRing) {
+	if !r.told {
+		r.told = true
+		l.told = append(l.told, r)
+	}
+}
+
+func (l *ioLoop) tellAll() {
+	for i, r := range l.told {
+		r.told = false
+		r.end.Notify()
+		l.told[i] = nil
+	}
+	l.told = l.told[:0]
+}
+
+// closeRing takes no more of a ring, and ends it when all that was taken is
+// answered.
+func (l *ioLoop) closeRing(r *ioRing) {
+	if r.closing {
+		return
+	}
+	r.closing = true
+	l.ending = append(l.ending, r)
+}
+
+// endRings ends rings that are closing, of which nothing is open any more.
+func (l *ioLoop) endRings() {
+	kept := l.ending[:0]
+	for _, r := range l.ending {
+		if r.armed {
+			// What the loop has armed, the kernel has seen by now; a goroutine
+			// may come to wait only after this.
+			r.end.EndWait()
+			if r.ear != nil {
+				l.wakeAt(l.now.Add(muteTime))
+			}
+		}
+		if r.armed || r.end.Open() > 0 || r.told {
+			kept = append(kept, r)
+			continue
+		}
+		l.endRing(r)
+	}
+	clear(l.ending[len(kept):])
+	l.ending = kept
+}
+
+func (l *ioLoop) endRing(r *ioRing) {
+	set := r.set
+	set.rings = without(set.rings, r)
+	l.hot = without(l.hot, r)
+	l.muted = without(l.muted, r)
+	if r.ear != nil {
+		close(r.ear)
+	}
+	r.arena.unuse()
+	l.count.rings.Add(-1)
+	if len(set.rings) == 0 {
+		l.endSet(set)
+	}
+	close(r.closed)
+	set.s.requests.Done() // its part of the session
+}
+
+// endSet lets go of what a session's rings had in common. More rings may come.
+func (l *ioLoop) endSet(set *ringSet) {
+	for i, a := range set.arenas {
+		if a != nil {
+			set.arenas[i] = nil
+			l.dropArena(a)
+		}
+	}
+	for _, sh := range set.shares {
+		sh.leave()
+	}
+	set.shares = nil
+	l.sets = without(l.sets, set)
+}
+
+// without removes an element from a list, if it is there.
+func without[T comparable](list []T, v T) []T {
+	for i, w := range list {
+		if w == v {
+			copy(list[i:], list[i+1:])
+			var none T
+			list[len(list)-1] = none
+			return list[:len(list)-1]
+		}
+	}
+	return list
+}
+
+var errOp = errors.New("a descriptor of an operation that rings do not have")
