@@ -10,12 +10,23 @@
 //
 // # One request
 //
-//	reader ── receive, credentials, header, body ──► a slot (bounded) ──►
+//	reader ── receive, credentials, header, body ──► a slot (bounded) ──► its turn ──►
 //	    goroutine: handle lookup, the call on the pool, reply ──► slot is free
 //
 // When all slots are taken the reader stops reading, so that a client cannot
 // make the daemon hold more than its slots. A reply that its client does not
 // read holds that client's slot and nobody else's.
+//
+// # Turns
+//
+// A bounded number of requests runs at one time, of each kind by itself: done in
+// memory, moving data, waiting for a flush. Those that wait are served so that
+// each process has as many bytes as the others, whatever each asks for and on
+// however many sessions; who asks for less than that is next. A place that is
+// held for long, by a hanging drive or by a request that waits for another, is
+// lent to the next one, so that nothing waits for it. What a process costs beside
+// its requests, sessions made and messages that are answered at once, is paced:
+// see paceShare.
 //
 // # What a client can do to the daemon
 //
@@ -62,6 +73,8 @@
 //	sessions                  Limits.Sessions, and 64 clients being refused
 //	a session's requests      Limits.Requests, each with one goroutine, its message's
 //	                          buffer if it carries data, and two for its answer
+//	requests that run         by kind, some per processor: see fair; more only while
+//	                          others are held up
 //	a session's lists         16 that are being read
 //	a session's handles       Limits.Handles; while it ends, a goroutine per open log
 //	arenas                    Limits.Arenas and ArenaSession per session, ArenaTotal
@@ -87,7 +100,7 @@
 // # Lock order
 //
 // Server.mu → poolTable.mu → activePool.mu, session.mu → feed.mu, ownership.mu,
-// eventRing.mu, ioBudget.mu; each guards maps and counts, and nothing that waits
+// eventRing.mu, ioBudget.mu, fair.mu; each guards maps and counts, and nothing that waits
 // is called under it. activePool.sweeping is taken first, before all of them,
 // and is held across calls into the pool that do not wait for a drive: only
 // sweeps take it. A turn is taken with none of them held.

@@ -31,6 +31,7 @@ func (s *session) read() {
 			return
 		}
 		msg := buf.receive()[:n]
+		taken := s.taken.Load()
 		kept, err := s.take(buf, msg, oob[:oobn], flags)
 		if err != nil {
 			s.breach(msg, err)
@@ -38,6 +39,9 @@ func (s *session) read() {
 		}
 		if kept {
 			buf = getBuffer()
+		}
+		if s.taken.Load() == taken {
+			s.dawdle(messageCost)
 		}
 	}
 }
@@ -128,10 +132,12 @@ func (s *session) start(h ioctl.Header, m ioctl.Message, buf *buffer) (kept bool
 	}
 	s.taken.Add(1)
 	r := &request{s: s, op: h.Op, tag: h.Tag, fd: -1, began: s.srv.clock.Now()}
+	r.kind, r.size = kindOf(h.Op, m)
 	kept = inline(m)
 	if err := r.admit(kept); err != nil {
 		<-s.slots
 		s.reply(r.op, r.tag, nil, r.dress(err), -1)
+		s.dawdle(messageCost)
 		return false, nil
 	}
 	cancel, err := s.register(r, h.Deadline)
@@ -143,12 +149,23 @@ func (s *session) start(h ioctl.Header, m ioctl.Message, buf *buffer) (kept bool
 	if kept {
 		r.buf = buf
 	}
-	s.requests.Go(func() {
-		r.serve(m)
+	s.requests.Add(1)
+	over := func() {
 		cancel()
 		r.dismiss()
 		<-s.slots
-	})
+		s.requests.Done()
+	}
+	r.task.ctx = r.ctx
+	r.do = func() {
+		r.serve(m)
+		over()
+	}
+	r.quit = func() {
+		r.refuse(api.ContextError(r.op.Name(), context.Cause(r.ctx)))
+		over()
+	}
+	s.srv.fair.submit(s.flow, &r.task)
 	return kept, nil
 }
 

@@ -54,6 +54,7 @@ func inline(m ioctl.Message) bool {
 
 // request is one request in flight.
 type request struct {
+	task  // its turn
 	s     *session
 	op    ioctl.Op
 	tag   uint64
@@ -86,7 +87,19 @@ func (r *request) serve(m ioctl.Message) {
 	// Before the reply: with it the tag is the client's again.
 	r.s.unregister(r.tag)
 	r.letGo()
-	r.s.reply(r.op, r.tag, reply, err, r.fd)
+	r.answer(reply, err)
+}
+
+// refuse answers a request that was not begun.
+func (r *request) refuse(err error) {
+	r.s.unregister(r.tag)
+	r.answer(nil, r.dress(err))
+}
+
+// answer sends the answer and lets go of what that took. A client that does not
+// read keeps no turn.
+func (r *request) answer(reply ioctl.Message, err error) {
+	r.s.send(r.op, r.tag, reply, err, r.fd, func() { r.s.srv.fair.end(&r.task) })
 	if r.fd >= 0 {
 		_ = unix.Close(r.fd) // memory has nothing to write back
 		r.s.unreserve(Descriptors, 1)
@@ -130,33 +143,70 @@ func (r *request) letGo() {
 
 // reply sends an answer: m, or err if that is not nil.
 func (s *session) reply(op ioctl.Op, tag uint64, m ioctl.Message, err error, fd int) {
+	s.send(op, tag, m, err, fd, func() {})
+}
+
+// send is reply; full is called if there is no room for the answer, before it
+// waits for that.
+func (s *session) send(op ioctl.Op, tag uint64, m ioctl.Message, err error, fd int, full func()) {
 	buf := getBuffer()
 	defer putBuffer(buf)
+	b := s.encode(buf.mem[:0], op, tag, m, err)
+	var oob []byte
+	if fd >= 0 {
+		oob = unix.UnixRights(fd)
+	}
+	sent, err := s.trySend(b, oob)
+	if err == nil && !sent {
+		full()
+		_, _, err = s.conn.WriteMsgUnix(b, oob, nil)
+	}
+	if err != nil {
+		s.end(ioctl.SourceSocket) // nobody is there to hear
+	}
+}
+
+// encode appends an answer to b.
+func (s *session) encode(b []byte, op ioctl.Op, tag uint64, m ioctl.Message, err error) []byte {
 	h := ioctl.Header{Op: op, Flags: ioctl.FlagReply, Tag: tag}
 	if err != nil {
 		h.Flags |= ioctl.FlagError
 		m = ioctl.NewError(err)
 	}
-	b, err := ioctl.Append(buf.mem[:0], h, m)
+	out, err := ioctl.Append(b, h, m)
+	if err == nil {
+		return out
+	}
+	// A name that the engine let grow too long, say: the client must not wait
+	// for ever.
+	s.srv.log.Error("answer does not fit", slog.String("op", op.String()), slog.Any("error", err))
+	h.Flags |= ioctl.FlagError
+	out, err = ioctl.Append(b, h, ioctl.NewError(&api.Error{
+		Code: api.EOVERFLOW, Op: op.Name(), Detail: "it was done, but the answer does not fit into a message", Err: err,
+	}))
 	if err != nil {
-		// A name that the engine let grow too long, say: the client must not
-		// wait for ever.
-		s.srv.log.Error("answer does not fit", slog.String("op", op.String()), slog.Any("error", err))
-		h.Flags |= ioctl.FlagError
-		b, err = ioctl.Append(buf.mem[:0], h, ioctl.NewError(&api.Error{
-			Code: api.EOVERFLOW, Op: op.Name(), Detail: "it was done, but the answer does not fit into a message", Err: err,
-		}))
-		if err != nil {
-			panic("server: an error does not fit into a message: " + err.Error())
-		}
+		panic("server: an error does not fit into a message: " + err.Error())
 	}
-	var oob []byte
-	if fd >= 0 {
-		oob = unix.UnixRights(fd)
+	return out
+}
+
+// trySend sends a message if there is room for it now. Others may be sending: a
+// message goes whole or not at all.
+func (s *session) trySend(b, oob []byte) (sent bool, err error) {
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return false, err
 	}
-	if _, _, err := s.conn.WriteMsgUnix(b, oob, nil); err != nil {
-		s.end(ioctl.SourceSocket) // nobody is there to hear
+	cerr := raw.Control(func(fd uintptr) {
+		_, err = unix.SendmsgN(int(fd), b, oob, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	})
+	switch {
+	case cerr != nil:
+		return false, cerr
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return false, nil
 	}
+	return err == nil, err
 }
 
 // use looks a handle up for as long as the request lasts.

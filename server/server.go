@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ type Server struct {
 	sources    []uhandle.Source // of news of clients\' deaths
 	pools      poolTable
 	loops      ioLoops
+	fair       fair
 	rules      atomic.Pointer[ownerRules]
 
 	// instance is a number of this run: a client that finds another one knows
@@ -97,6 +99,7 @@ func New(o Options) (*Server, error) {
 	s.rules.Store(&rules)
 	s.pools.init()
 	s.loops.init(s, o.Loops, o.loopTest)
+	s.fair.init(s.clock, runtime.GOMAXPROCS(0))
 	s.events.init()
 	s.logging.Go(func() { s.logEvents(s.logStop) })
 	return s, nil
@@ -117,6 +120,7 @@ func (s *Server) Serve(l *Listener) error {
 		conn, err := l.AcceptUnix()
 		if err == nil {
 			s.begin(conn)
+			runtime.Gosched() // a flood of connections is not to keep others from running
 			continue
 		}
 		s.mu.Lock()
@@ -147,8 +151,15 @@ func (s *Server) begin(conn *net.UnixConn) {
 		s.turnAway(conn, err)
 		return
 	}
+	flow := s.fair.join(connector(conn))
+	if flow == nil {
+		s.mu.Unlock()
+		s.turnAway(conn, api.Errorf(api.EAGAIN, ioctl.OpHello.Name(), "the process connects faster than it is let in"))
+		return
+	}
 	s.lastID++
 	sess := newSession(s, s.lastID, conn)
+	sess.flow = flow
 	s.sessions[sess.id] = sess
 	s.wg.Add(1)
 	s.mu.Unlock()

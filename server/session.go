@@ -23,6 +23,7 @@ type session struct {
 	srv   *Server
 	id    uint64
 	conn  *net.UnixConn
+	flow  *flow // of the process that connected
 	peer  *peer // set before the first request
 	table *uhandle.Table[resource]
 	slots chan struct{} // a token per request in flight
@@ -126,6 +127,11 @@ func unidentified(err error) error {
 // run serves the session to its end, and releases what it held.
 func (s *session) run() {
 	defer s.cancel()
+	defer s.srv.fair.leave(s.flow)
+	if !s.enter() {
+		_ = s.conn.Close() // nothing to lose
+		return
+	}
 	p, err := identify(s.conn, s.srv.opt.noPeerPidfd)
 	if err != nil {
 		s.srv.complaints.Warn("client not identified", slog.Any("error", err))
