@@ -48,7 +48,7 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
 		noun("client", "Processes that are connected to the daemon", newClientList(a), newClientShow(a)),
 		noun("handle", "What client processes hold", newHandleList(a)),
 		noun("event", "What happens", newEventFollow(a)),
-		newStat(a), newDemo(a), newVersion(a), newCompletion(a), newMan(a),
+		newStat(a), newDemo(a), newBench(a), newVersion(a), newCompletion(a), newMan(a),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(newHelp())

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -84,6 +86,8 @@ func completerOf(noun, verb, word string) completer {
 		return completePIDs
 	case name == "KEY=VALUE":
 		return completeProperties
+	case name == "ROW":
+		return completeRows
 	}
 	return nil
 }
@@ -214,6 +218,10 @@ func completeProperties(context.Context, daemon, []string) ([]string, error) {
 		keys = append(keys, p+"=")
 	}
 	return keys, nil
+}
+
+func completeRows(context.Context, daemon, []string) ([]string, error) {
+	return slices.Sorted(maps.Keys(benchRows())), nil
 }
 
 // inPool calls f with the pool that is the first argument, if there is one yet.

@@ -55,6 +55,8 @@ func TestCompletion(t *testing.T) {
 		"pool set data":             "uid= gid= mode= label= read_verify= shared= spare_percent=",
 		"stat":                      "data logs",
 		"demo":                      "data logs",
+		"bench":                     "data logs",
+		"bench data":                "append client-read client-read-qd1 client-seq commit commit-rate mblock-durable mlog-client read write",
 		"completion":                "bash zsh fish",
 		"mblock get nopool":         "",
 	} {

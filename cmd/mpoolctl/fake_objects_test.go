@@ -98,6 +98,10 @@ func (h *fakeHandle) ReadAtContext(_ context.Context, p []byte, off int64) (int,
 	return n, nil
 }
 
+func (h *fakeHandle) ReadAt(p []byte, off int64) (int, error) {
+	return h.ReadAtContext(context.Background(), p, off)
+}
+
 // fakeLog is a handle on a log.
 type fakeLog struct {
 	*fakeHandle

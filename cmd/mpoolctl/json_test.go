@@ -26,7 +26,7 @@ var jsonResults = map[string]any{
 	"mlog create":   mlogCreated{}, "mlog append": appended{}, "mlog read": recordView{}, "mlog list": objectView{},
 	"mlog show": objectView{}, "mlog erase": mlogCreated{}, "mlog delete": deletedViews{},
 	"client list": clientView{}, "client show": clientHolds{}, "handle list": handleView{}, "event follow": eventView{},
-	"stat": statView{}, "demo": demoView{}, "version": versionView{}, "completion": nil, "man": nil,
+	"stat": statView{}, "demo": demoView{}, "bench": benchView{}, "version": versionView{}, "completion": nil, "man": nil,
 }
 
 // The fields of every verb's result are the contract with scripts. A field that
