@@ -3,6 +3,7 @@ package bdev
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,13 +16,16 @@ import (
 // drives. Not safe for concurrent use.
 type Queue interface {
 	// Put prepares an operation; Op.Drive must be set. It is started by the
-	// next Submit or Reap. It returns false when the queue is full: reap first.
+	// next Submit, Reap or Sleep, also if it was put while one called an OnDone:
+	// so a loop that reaps again enters the kernel once a turn. It returns false
+	// when the queue is full: reap first.
 	Put(o *Op) bool
 	// Submit starts what was put.
 	Submit() error
 	// Reap starts what was put, waits until at least so many operations have ended
 	// since the last Reap (or none are under way), and calls Op.Complete (and
-	// so OnDone) for each that has. It returns how many.
+	// so OnDone) for each that has. It returns how many. To wait for several, if
+	// many are under way, saves wake-ups, the owner's and the device's.
 	Reap(atLeast int) (int, error)
 	// InFlight returns how many operations were put and have not been reaped.
 	InFlight() int
@@ -70,6 +74,8 @@ type Waker interface {
 	// Sleep is Reap(1), but waits also when no operation is under way: until
 	// Wake is called or a wait for a word ends.
 	Sleep() (int, error)
+	// SleepFor is Sleep, but returns at the latest when d has passed, d > 0.
+	SleepFor(d time.Duration) (int, error)
 }
 
 // WordWaiter is a Queue whose Reap and Sleep can be ended by a write to memory that other
@@ -133,7 +139,8 @@ func (o *QueueOptions) validate() error {
 
 // NewQueue makes a queue for the calling goroutine. A queue over io_uring
 // belongs to the thread: the caller has called runtime.LockOSThread, and makes,
-// uses and closes the queue before it unlocks. In a simulation the queue goes
+// uses and closes the queue before it unlocks. Such a queue lets Go's scheduler
+// run in Reap and Sleep every few milliseconds; see ringQueue. In a simulation the queue goes
 // through the drives' engines. uring.ErrUnsupported when io_uring was asked for
 // and is refused.
 func NewQueue(s *sched.Sched, o QueueOptions) (Queue, error) {

@@ -2,9 +2,11 @@ package bdev
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/mpool-go/mpool/sched"
 )
@@ -54,6 +56,7 @@ func finishAll(o *Op, inflight *int) int {
 // engineQueue is a Queue over the drives' own engines. Submit and Reap may
 // also wait for room in an engine.
 type engineQueue struct {
+	sched    *sched.Sched
 	depth    int
 	put      []*Op // to be started
 	inflight int
@@ -65,7 +68,7 @@ type engineQueue struct {
 }
 
 func newEngineQueue(s *sched.Sched, depth int) *engineQueue {
-	q := &engineQueue{depth: depth}
+	q := &engineQueue{sched: s, depth: depth}
 	q.event.Init(s)
 	return q
 }
@@ -110,13 +113,26 @@ func (q *engineQueue) Wake() {
 }
 
 // Reap finishes operations.
-func (q *engineQueue) Reap(atLeast int) (int, error) { return q.reap(atLeast, false) }
+func (q *engineQueue) Reap(atLeast int) (int, error) {
+	return q.reap(context.Background(), atLeast, false)
+}
 
 // Sleep waits for anything.
-func (q *engineQueue) Sleep() (int, error) { return q.reap(1, true) }
+func (q *engineQueue) Sleep() (int, error) { return q.reap(context.Background(), 1, true) }
+
+// SleepFor waits for anything, but not long.
+func (q *engineQueue) SleepFor(d time.Duration) (int, error) {
+	ctx, cancel := q.sched.WithTimeout(context.Background(), d)
+	defer cancel()
+	n, err := q.reap(ctx, 1, true)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil
+	}
+	return n, err
+}
 
 // reap waits for so many operations, or, if idle is set, until woken.
-func (q *engineQueue) reap(atLeast int, idle bool) (int, error) {
+func (q *engineQueue) reap(ctx context.Context, atLeast int, idle bool) (int, error) {
 	if err := q.Submit(); err != nil {
 		return 0, err
 	}
@@ -136,7 +152,8 @@ func (q *engineQueue) reap(atLeast int, idle bool) (int, error) {
 		if (q.arrived.head.Load() != nil || q.woken.Load()) && q.waiting.Swap(false) {
 			continue
 		}
-		if err := q.event.Wait(context.Background()); err != nil {
+		if err := q.event.Wait(ctx); err != nil {
+			q.waiting.Store(false)
 			return n, fmt.Errorf("wait for I/O: %w", err)
 		}
 	}

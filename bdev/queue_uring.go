@@ -1,12 +1,12 @@
 package bdev
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,7 +25,9 @@ const (
 type ringQueue struct {
 	sched    *sched.Sched // nil: the real world
 	ring     *uring.Ring
-	deferred bool // completions stay in the kernel until an Enter fetches them
+	deferred bool      // completions stay in the kernel until an Enter fetches them
+	yielded  time.Time // when Go's scheduler was last let in
+	waits    int       // since then
 
 	slots    []*Op    // under way in the ring
 	free     []uint32 // free slots
@@ -33,26 +35,34 @@ type ringQueue struct {
 	refused  []*Op    // put, but wrong: they end at the next Reap
 	away     []*Op    // put, for their drives' engines to start
 
-	files      map[*Drive]int32 // registered drives
-	fileSlots  []bool           // in use
-	bufferUsed []bool           // in use; nil: the kernel registers none
-	words      []func(error)    // waits for words
-	freeWords  []uint32
+	files     map[*Drive]int32 // registered drives
+	known     knownDrive       // the last one looked up
+	fileSlots slotSet
+	buffers   slotSet       // empty: the kernel registers none
+	words     []func(error) // waits for words
+	freeWords []uint32
 
 	arrived arrivals     // ends of operations that the drives' engines do
 	woken   atomic.Bool  // Wake was called
 	wakeFD  int          // eventfd
 	wakeUp  atomic.Int32 // 1: the eventfd was written and not yet read
-	armed   bool         // the ring polls the eventfd
+	armed   int          // polls of the eventfd under way in the ring
 
 	cqes [64]uring.CQE
+}
+
+// knownDrive is what a queue knows of a drive: nearly always the next operation
+// is on the same.
+type knownDrive struct {
+	drive *Drive
+	dev   *device // nil: a ring cannot use it
+	slot  int32   // where it is registered, or -1
 }
 
 func newRingQueue(o *QueueOptions) (*ringQueue, error) {
 	const best = uring.SetupSingleIssuer | uring.SetupDeferTaskrun | uring.SetupTaskrunFlag
 	q := &ringQueue{files: make(map[*Drive]int32), wakeFD: -1}
-	// One entry is the eventfd's.
-	ring, ops, err := newRing(uint32(o.Depth+o.Words+1), best, o.MaxWorkers)
+	ring, ops, err := newRing(uint32(o.Depth+o.Words+maxBells), best, o.MaxWorkers)
 	if err != nil {
 		return nil, err
 	}
@@ -83,13 +93,13 @@ func (q *ringQueue) setUp(o *QueueOptions) error {
 	}
 	switch err := q.ring.RegisterFiles(o.Drives); {
 	case err == nil:
-		q.fileSlots = make([]bool, o.Drives)
+		q.fileSlots = newSlotSet(o.Drives)
 	case !errors.Is(err, syscall.EINVAL):
 		return err
 	}
 	switch err := q.ring.RegisterBuffers(o.Buffers); {
 	case err == nil:
-		q.bufferUsed = make([]bool, o.Buffers)
+		q.buffers = newSlotSet(o.Buffers)
 	case !errors.Is(err, syscall.EINVAL):
 		return err
 	}
@@ -120,7 +130,7 @@ func (q *ringQueue) Put(o *Op) bool {
 	}
 	q.inflight++
 	d := o.Drive
-	dev := deviceOf(d)
+	dev := q.lookUp(d).dev
 	if dev == nil || dev.needsIoctl(o) {
 		q.away = append(q.away, o)
 		return true
@@ -135,19 +145,32 @@ func (q *ringQueue) Put(o *Op) bool {
 	o.state.slot = q.free[len(q.free)-1]
 	q.free = q.free[:len(q.free)-1]
 	q.slots[o.state.slot] = o
-	q.entry(dev, o)
+	q.entry(o)
 	return true
 }
 
+// lookUp returns what the queue knows of a drive, until the next call.
+func (q *ringQueue) lookUp(d *Drive) *knownDrive {
+	if q.known.drive != d {
+		slot, ok := q.files[d]
+		if !ok {
+			slot = -1
+		}
+		q.known = knownDrive{drive: d, dev: deviceOf(d), slot: slot}
+	}
+	return &q.known
+}
+
 // entry makes a submission entry. There are more of them than slots.
-func (q *ringQueue) entry(dev *device, o *Op) {
+func (q *ringQueue) entry(o *Op) {
 	e := q.ring.SQE()
 	if e == nil {
 		panic("bdev: more operations than entries of the ring")
 	}
-	dev.prepare(e, o, o.Fixed)
-	if slot, ok := q.files[o.Drive]; ok {
-		e.FD = slot
+	k := q.lookUp(o.Drive)
+	k.dev.prepare(e, o, o.Fixed)
+	if k.slot >= 0 {
+		e.FD = k.slot
 		e.Flags |= uring.SQEFixedFile
 	}
 }
@@ -157,7 +180,8 @@ func (q *ringQueue) Submit() error {
 	q.sendAway()
 	q.ring.Publish()
 	for n := q.ring.Pending(); n > 0; n = q.ring.Pending() {
-		if err := q.enter(n, 0, 0); err != nil {
+		_, err := q.ring.Enter(n, 0, 0)
+		if err := q.judge(err); err != nil {
 			return err
 		}
 	}
@@ -169,7 +193,7 @@ func (q *ringQueue) sendAway() {
 	for i, o := range q.away {
 		q.away[i] = nil
 		o.batch, o.queue = nil, q
-		q.arm()
+		q.arm(1)
 		o.Drive.Start(o)
 	}
 	q.away = q.away[:0]
@@ -201,17 +225,15 @@ func (q *ringQueue) ringBell() {
 	}
 }
 
-// arm lets the ring poll the eventfd.
-func (q *ringQueue) arm() {
-	if q.armed {
-		return
+// arm lets the ring poll the eventfd, so many times: each makes a completion.
+func (q *ringQueue) arm(times int) {
+	for ; q.armed < times; q.armed++ {
+		e := q.ring.SQE()
+		if e == nil {
+			panic("bdev: no entry of the ring left for the eventfd")
+		}
+		e.Opcode, e.FD, e.OpFlags, e.UserData = uring.OpPollAdd, int32(q.wakeFD), unix.POLLIN, wakeData
 	}
-	e := q.ring.SQE()
-	if e == nil {
-		panic("bdev: no entry of the ring left for the eventfd")
-	}
-	e.Opcode, e.FD, e.OpFlags, e.UserData = uring.OpPollAdd, int32(q.wakeFD), unix.POLLIN, wakeData
-	q.armed = true
 }
 
 // quiet takes back a bell that was heard.
@@ -226,56 +248,6 @@ func (q *ringQueue) quiet() {
 		}
 	}
 	q.wakeUp.Store(0)
-}
-
-// enter enters the kernel once. EINTR is no error.
-func (q *ringQueue) enter(submit, wait, flags uint32) error {
-	_, err := q.ring.Enter(submit, wait, flags)
-	switch {
-	case err == nil || errors.Is(err, syscall.EINTR):
-		return nil
-	case isShortage(err): // what is pending stays so
-		return q.sched.Sleep(context.Background(), shortagePause)
-	case errors.Is(err, syscall.EEXIST), errors.Is(err, syscall.EBADF), errors.Is(err, syscall.EINVAL):
-		// The ring, or its registration, is another thread's.
-		return fmt.Errorf("the queue is used on another thread than it was made on; call runtime.LockOSThread first: %w", err)
-	default:
-		return fmt.Errorf("io_uring_enter: %w", err)
-	}
-}
-
-// Reap finishes operations.
-func (q *ringQueue) Reap(atLeast int) (int, error) { return q.reap(atLeast, false) }
-
-// Sleep waits for anything.
-func (q *ringQueue) Sleep() (int, error) { return q.reap(1, true) }
-
-// reap waits for so many operations, or, if idle is set, until woken.
-func (q *ringQueue) reap(atLeast int, idle bool) (int, error) {
-	n := q.reapReady()
-	for {
-		q.arm()
-		q.sendAway()
-		q.ring.Publish()
-		wait := uint32(0)
-		if n < atLeast && (idle || q.inflight > 0) && len(q.refused) == 0 && !q.woken.Load() {
-			// Any one completion may be the bell's.
-			wait = 1
-		}
-		flags := uint32(0)
-		if wait > 0 || (q.deferred && q.ring.NeedsEnter()) {
-			flags = uring.EnterGetEvents
-		}
-		if pending := q.ring.Pending(); pending > 0 || flags != 0 {
-			if err := q.enter(pending, wait, flags); err != nil {
-				return n, err
-			}
-		}
-		n += q.reapReady()
-		if n >= atLeast || (q.inflight == 0 && !idle) || q.woken.Swap(false) {
-			return n, q.Submit()
-		}
-	}
 }
 
 // reapReady finishes what has ended and returns how many operations that were.
@@ -311,15 +283,14 @@ func (q *ringQueue) settle(c uring.CQE) int {
 		return 0
 	}
 	o := q.slots[c.UserData]
-	dev := deviceOf(o.Drive)
 	again, err := o.settleCQE(c.Res)
 	if again {
-		q.entry(dev, o)
+		q.entry(o)
 		return 0
 	}
 	q.slots[c.UserData] = nil
 	q.free = append(q.free, uint32(c.UserData))
-	if err != nil && dev.learnIoctl(o, err) {
+	if err != nil && q.lookUp(o.Drive).dev.learnIoctl(o, err) {
 		o.state.counted = true
 		q.away = append(q.away, o)
 		return 0
@@ -333,7 +304,7 @@ func (q *ringQueue) settle(c uring.CQE) int {
 // settleOther takes a completion that is no operation's.
 func (q *ringQueue) settleOther(c uring.CQE) {
 	if c.UserData == wakeData {
-		q.armed = false
+		q.armed--
 		q.quiet()
 		return
 	}

@@ -18,25 +18,49 @@ const (
 	futexAny = 0xffffffff
 )
 
-// take returns a free slot and marks it used, or -1.
-func take(used []bool) int {
-	for i, u := range used {
-		if !u {
-			used[i] = true
-			return i
-		}
-	}
-	return -1
+// slotSet is the slots of a table of the ring: which are in use, and a stack of
+// those that are not, the lowest on top at first.
+type slotSet struct {
+	used []bool
+	free []uint32
 }
+
+func newSlotSet(n int) slotSet {
+	s := slotSet{used: make([]bool, n), free: make([]uint32, n)}
+	for i := range n {
+		s.free[i] = uint32(n - 1 - i)
+	}
+	return s
+}
+
+// take returns a free slot, from then on in use, or -1.
+func (s *slotSet) take() int {
+	last := len(s.free) - 1
+	if last < 0 {
+		return -1
+	}
+	slot := int(s.free[last])
+	s.free, s.used[slot] = s.free[:last], true
+	return slot
+}
+
+// give takes a slot back.
+func (s *slotSet) give(slot int) {
+	s.used[slot] = false
+	s.free = append(s.free, uint32(slot))
+}
+
+// has says whether a slot is in use.
+func (s *slotSet) has(slot int) bool { return slot >= 0 && slot < len(s.used) && s.used[slot] }
 
 // RegisterBuffer registers memory.
 func (q *ringQueue) RegisterBuffer(mem []byte) (BufferID, error) {
-	slot := take(q.bufferUsed)
+	slot := q.buffers.take()
 	if slot < 0 {
-		return 0, fmt.Errorf("%w: all %d places are taken", ErrNotRegistered, len(q.bufferUsed))
+		return 0, fmt.Errorf("%w: all %d places are taken", ErrNotRegistered, len(q.buffers.used))
 	}
 	if err := q.ring.SetBuffer(slot, mem); err != nil {
-		q.bufferUsed[slot] = false
+		q.buffers.give(slot)
 		return 0, fmt.Errorf("%w: %w", ErrNotRegistered, err)
 	}
 	return BufferID(slot + 1), nil
@@ -45,13 +69,13 @@ func (q *ringQueue) RegisterBuffer(mem []byte) (BufferID, error) {
 // UnregisterBuffer ends a registration.
 func (q *ringQueue) UnregisterBuffer(id BufferID) error {
 	slot := int(id) - 1
-	if slot < 0 || slot >= len(q.bufferUsed) || !q.bufferUsed[slot] {
+	if !q.buffers.has(slot) {
 		return fmt.Errorf("no buffer is registered as %d: %w", id, syscall.EINVAL)
 	}
 	if err := q.ring.SetBuffer(slot, nil); err != nil {
 		return err
 	}
-	q.bufferUsed[slot] = false
+	q.buffers.give(slot)
 	return nil
 }
 
@@ -61,15 +85,16 @@ func (q *ringQueue) RegisterDrive(d *Drive) error {
 	if _, ok := q.files[d]; ok || dev == nil {
 		return nil
 	}
-	slot := take(q.fileSlots)
+	slot := q.fileSlots.take()
 	if slot < 0 {
 		return nil
 	}
 	if err := q.ring.SetFile(slot, dev.fd); err != nil {
-		q.fileSlots[slot] = false
+		q.fileSlots.give(slot)
 		return err
 	}
 	q.files[d] = int32(slot)
+	q.known = knownDrive{}
 	return nil
 }
 
@@ -83,7 +108,8 @@ func (q *ringQueue) UnregisterDrive(d *Drive) error {
 		return err
 	}
 	delete(q.files, d)
-	q.fileSlots[slot] = false
+	q.known = knownDrive{}
+	q.fileSlots.give(int(slot))
 	return nil
 }
 
@@ -110,12 +136,12 @@ func (q *ringQueue) Close() error {
 		return fmt.Errorf("close queue: %d operations are under way: %w", q.inflight, syscall.EBUSY)
 	}
 	var errs []error
-	if q.fileSlots != nil {
+	if q.fileSlots.used != nil {
 		// The kernel takes a ring down some time after it is closed: devices
 		// must be free at once.
 		errs = append(errs, q.ring.UnregisterFiles())
 	}
-	if q.bufferUsed != nil {
+	if q.buffers.used != nil {
 		errs = append(errs, q.ring.UnregisterBuffers())
 	}
 	errs = append(errs, q.ring.UnregisterRing(), q.ring.Close())

@@ -73,6 +73,7 @@ const (
 // Flags of Enter.
 const (
 	EnterGetEvents      uint32 = 1 << 0
+	enterExtArg         uint32 = 1 << 3
 	enterRegisteredRing uint32 = 1 << 4
 )
 
@@ -81,6 +82,7 @@ const (
 	FeatSingleMmap   uint32 = 1 << 0
 	FeatNoDrop       uint32 = 1 << 1
 	FeatSubmitStable uint32 = 1 << 2
+	FeatExtArg       uint32 = 1 << 8
 )
 
 // Bits of the submission ring's flags word.
@@ -127,6 +129,14 @@ type params struct {
 	_                                                      [3]uint32
 	sq                                                     sqOffsets
 	cq                                                     cqOffsets
+}
+
+// waitArg is the argument of an Enter that says for how long to wait.
+type waitArg struct {
+	sigmask      uint64
+	sigmaskBytes uint32
+	_            uint32
+	timeout      uint64 // address of a syscall.Timespec
 }
 
 // rsrcRegister is the argument of the registrations of files and buffers.

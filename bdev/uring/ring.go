@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,10 @@ type Ring struct {
 	argFD  int32
 	argIov syscall.Iovec
 	args   [2]uint32
+
+	// Those of EnterTimed, for the same reason.
+	argWait waitArg
+	argTime syscall.Timespec
 }
 
 // New makes a ring. The caller closes it.
@@ -64,7 +69,7 @@ func New(o Options) (*Ring, error) {
 		return nil, fmt.Errorf("%w: io_uring_setup: %w", ErrUnsupported, errno)
 	}
 	r := &Ring{fd: int(fd), enterFD: int(fd), features: p.features, flags: p.flags}
-	const need = FeatSingleMmap | FeatNoDrop | FeatSubmitStable
+	const need = FeatSingleMmap | FeatNoDrop | FeatSubmitStable | FeatExtArg // Linux 5.11
 	if p.features&need != need {
 		return nil, errors.Join(fmt.Errorf("%w: features %#x lack some of %#x", ErrUnsupported, p.features, need), r.Close())
 	}
@@ -170,6 +175,19 @@ func (r *Ring) Enter(submit, wait, flags uint32) (int, error) {
 	// so never a raw system call.
 	n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.enterFD), uintptr(submit),
 		uintptr(wait), uintptr(flags|r.enterFlags), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// EnterTimed is Enter with EnterGetEvents that waits for at most timeout, and then
+// returns ETIME if it took no entry. One caller at a time.
+func (r *Ring) EnterTimed(submit, wait uint32, timeout time.Duration) (int, error) {
+	r.argTime = syscall.NsecToTimespec(int64(timeout))
+	r.argWait = waitArg{timeout: uint64(uintptr(unsafe.Pointer(&r.argTime)))}
+	n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.enterFD), uintptr(submit), uintptr(wait),
+		uintptr(EnterGetEvents|enterExtArg|r.enterFlags), uintptr(unsafe.Pointer(&r.argWait)), unsafe.Sizeof(r.argWait))
 	if errno != 0 {
 		return 0, errno
 	}

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/mpool-go/mpool/bdev"
 )
@@ -184,6 +185,7 @@ func queueWakes(e *env) {
 			}
 			g.wait()
 		}
+		e.sleepsInTime(w)
 		// A wake may be left over: it ends one wait, not two.
 		w.Wake()
 		early := 0
@@ -203,6 +205,22 @@ func queueWakes(e *env) {
 			e.errorf("one wake ended %d waits", early)
 		}
 	})
+}
+
+// sleepsInTime: a sleep ends when its time is over, not much before, unless a
+// wake is left over.
+func (e *env) sleepsInTime(w bdev.Waker) {
+	const d = 3 * time.Millisecond
+	for try := range 2 {
+		start := e.s.Now()
+		n, err := w.SleepFor(d)
+		if n != 0 || !e.must("sleep for a time", err) {
+			e.errorf("sleep returned %d", n)
+		}
+		if took := e.s.Now().Sub(start); try == 1 && took < d {
+			e.errorf("a sleep of %v took %v", d, took)
+		}
+	}
 }
 
 // registered: registered memory reads and writes as any other.
