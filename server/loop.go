@@ -16,7 +16,7 @@ import (
 // drives registered, rings that it waits for by io_uring. Beyond the buffers and
 // drives operations cost more; beyond the words a ring gets a goroutine.
 const (
-	loopDepth   = 1023
+	loopDepth   = 4096 - loopWords - 1
 	loopBuffers = 1024
 	loopDrives  = 256
 	loopWords   = 1024
@@ -50,6 +50,7 @@ type ioLoop struct {
 	turn    int // which set is looked at first
 
 	now     time.Time
+	stale   bool        // time has passed since
 	alarm   *time.Timer // wakes the loop
 	alarmAt time.Time   // zero: it is not set
 	spin    spinner
@@ -125,7 +126,7 @@ func (l *ioLoop) run() {
 		return
 	}
 	l.spin.init()
-	l.alarm = time.AfterFunc(time.Hour, l.waker.Wake)
+	l.alarm = time.AfterFunc(time.Hour, l.nudge)
 	l.alarm.Stop()
 	l.now = l.srv.clock.Now()
 	for !l.step() {
@@ -140,6 +141,7 @@ func (l *ioLoop) run() {
 // step does what there is to do, and sleeps if that is nothing. It returns true
 // when the loop has come to its end.
 func (l *ioLoop) step() (over bool) {
+	l.stale = true
 	if !l.alarmAt.IsZero() {
 		l.unmute()
 	}
@@ -148,6 +150,7 @@ func (l *ioLoop) step() (over bool) {
 		busy = true
 	}
 	l.dispatchAll()
+	l.stale = true
 	n, err := l.queue.Reap(0)
 	l.check(err)
 	if n > 0 {
@@ -158,7 +161,6 @@ func (l *ioLoop) step() (over bool) {
 	l.endRings()
 	if busy {
 		l.spin.worked()
-		l.now = l.srv.clock.Now()
 		return false
 	}
 	if l.stop && len(l.sets) == 0 && l.queue.InFlight() == 0 && l.quit() {
@@ -168,12 +170,20 @@ func (l *ioLoop) step() (over bool) {
 		return false
 	}
 	if l.doze() {
+		l.stale = true
 		_, err := l.waker.Sleep()
 		l.check(err)
 		l.count.wakeups.Add(1)
 	}
-	l.now = l.srv.clock.Now()
 	return false
+}
+
+// clock returns the time, read once for all that is found at a time.
+func (l *ioLoop) clock() time.Time {
+	if l.stale {
+		l.stale, l.now = false, l.srv.clock.Now()
+	}
+	return l.now
 }
 
 // check says what the queue itself fails at: nothing of a client's makes it.
@@ -188,28 +198,28 @@ func (l *ioLoop) check(err error) {
 // do has f called by the loop, and says whether it will be: not after its end.
 func (l *ioLoop) do(f func()) bool {
 	l.mu.Lock()
-	gone := l.gone
-	if !gone {
-		l.inbox = append(l.inbox, f)
+	defer l.mu.Unlock()
+	if l.gone {
+		return false
 	}
-	l.mu.Unlock()
-	if !gone {
-		l.waker.Wake()
-	}
-	return !gone
+	l.inbox = append(l.inbox, f)
+	l.waker.Wake() // the queue is closed after gone is set
+	return true
 }
+
+// nudge wakes the loop.
+func (l *ioLoop) nudge() { l.do(func() {}) }
 
 // pass gives the loop an operation that others have ended. Only one that nobody
 // waits for can come after the loop's end.
 func (l *ioLoop) pass(x *ringOp) {
 	l.mu.Lock()
-	first := false
-	if !l.gone {
-		l.ended = append(l.ended, x)
-		first = len(l.ended) == 1
+	defer l.mu.Unlock()
+	if l.gone {
+		return
 	}
-	l.mu.Unlock()
-	if first { // else somebody has woken it, and it has not looked since
+	l.ended = append(l.ended, x)
+	if len(l.ended) == 1 { // else somebody has woken it, and it has not looked since
 		l.waker.Wake()
 	}
 }
@@ -255,7 +265,7 @@ func (l *ioLoop) quit() bool {
 func (l *ioLoop) wakeAt(t time.Time) {
 	if l.alarmAt.IsZero() || t.Before(l.alarmAt) {
 		l.alarmAt = t
-		l.alarm.Reset(max(t.Sub(l.now), 0))
+		l.alarm.Reset(max(t.Sub(l.clock()), 0))
 	}
 }
 

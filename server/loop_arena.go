@@ -69,12 +69,17 @@ func (set *ringSet) register(a *ringArena) {
 		return
 	}
 	a.arena.useAgain()
-	set.s.requests.Go(func() {
+	set.s.requests.Add(1)
+	go func() {
 		populate(a.mem)
-		if !l.do(func() { l.register(set, a) }) {
+		over := func() {
 			a.arena.unuse()
+			set.s.requests.Done()
 		}
-	})
+		if !l.do(func() { l.register(set, a); over() }) {
+			over()
+		}
+	}()
 }
 
 // populate puts the pages of shared memory into the process's table.
@@ -85,7 +90,6 @@ func populate(mem []byte) {
 
 // register ends what set.register began, if the arena is still used.
 func (l *ioLoop) register(set *ringSet, a *ringArena) {
-	defer a.arena.unuse()
 	if !set.uses(a) {
 		return
 	}

@@ -36,12 +36,12 @@ type loopDrive struct {
 	dev  *bdev.Drive
 	pool *activePool
 
-	ops     int      // requests under way
-	bytes   int64    // of those
-	started uint64   // requests so far
+	ops     int           // requests under way
+	bytes   int64         // of those
+	started uint64        // requests so far
 	shares  []*driveShare // of sessions that use it, or did lately
 	queue   []*driveShare // of those, that have requests waiting; the first is next
-	waiting bool     // it is in the loop's list
+	waiting bool          // it is in the loop's list
 }
 
 // driveShare is a session's part in a drive.

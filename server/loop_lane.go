@@ -237,4 +237,3 @@ func (q *errorQueue) take() *ringOp {
 	q.running = x != nil
 	return x
 }
-

@@ -38,11 +38,11 @@ type ringOp struct {
 
 	read    mpool.ReadOp
 	write   mpool.WriteOp
-	device  []*bdev.Op // of read or write
-	left    int        // of device, that have not ended
-	share   *driveShare     // of its drive
-	direct  bool       // the device has the client's own memory
-	orphan  bool       // nobody waits for its end
+	device  []*bdev.Op  // of read or write
+	left    int         // of device, that have not ended
+	share   *driveShare // of its drive
+	direct  bool        // the device has the client's own memory
+	orphan  bool        // nobody waits for its end
 	onDone  func(*bdev.Op)
 	durable func(error)
 
@@ -342,7 +342,7 @@ func (x *ringOp) answer(err error) {
 	if err != nil {
 		x.c = ring.Completion{}
 	}
-	took := l.now.Sub(x.began)
+	took := l.clock().Sub(x.began)
 	set.s.srv.ops.add(op, took, uint64(x.c.N), err != nil)
 	if x.pool != nil {
 		x.pool.ops.add(op, took, uint64(x.c.N), err != nil)

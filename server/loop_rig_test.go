@@ -312,7 +312,10 @@ func TestRingErrors(t *testing.T) {
 		t.Errorf("the ring is of no use any more: %+v", x)
 	}
 	for _, err := range []error{
-		func() error { _, err := w.ask(ioctl.OpRing, &ioctl.RingAsk{Version: 2, Arena: 1, Entries: 8}); return err }(),
+		func() error {
+			_, err := w.ask(ioctl.OpRing, &ioctl.RingAsk{Version: 2, Arena: 1, Entries: 8})
+			return err
+		}(),
 	} {
 		want(t, api.ENOTSUP, err)
 	}

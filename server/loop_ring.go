@@ -176,7 +176,7 @@ func (l *ioLoop) takeOne(r *ioRing) bool {
 	}
 	r.set.credit -= opCost + int64(x.d.Length)
 	r.set.s.taken.Add(1)
-	x.began = l.now
+	x.began = l.clock()
 	x.begin()
 	return true
 }
@@ -309,14 +309,15 @@ func (l *ioLoop) mute(r *ioRing) {
 	}
 	r.isMute = true
 	r.empty++
-	r.muteUntil = l.now.Add(muteTime << min(max(r.empty-emptyBells, 0), muteDoubling))
+	r.muteUntil = l.clock().Add(muteTime << min(max(r.empty-emptyBells, 0), muteDoubling))
 	l.muted = append(l.muted, r)
 	l.wakeAt(r.muteUntil)
 }
 
 // unmute looks again at rings whose time has come.
 func (l *ioLoop) unmute() {
-	if !l.alarmAt.IsZero() && !l.now.Before(l.alarmAt) {
+	now := l.clock()
+	if !now.Before(l.alarmAt) {
 		l.alarmAt = time.Time{}
 	}
 	kept := l.muted[:0]
@@ -324,7 +325,7 @@ func (l *ioLoop) unmute() {
 		switch {
 		case r.closing:
 			r.isMute = false
-		case l.now.Before(r.muteUntil):
+		case now.Before(r.muteUntil):
 			kept = append(kept, r)
 			l.wakeAt(r.muteUntil)
 		default:
@@ -373,7 +374,7 @@ func (l *ioLoop) endRings() {
 			// may come to wait only after this.
 			r.end.EndWait()
 			if r.ear != nil {
-				l.wakeAt(l.now.Add(muteTime))
+				l.wakeAt(l.clock().Add(muteTime))
 			}
 		}
 		if r.armed || r.end.Open() > 0 || r.told {

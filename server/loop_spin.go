@@ -50,7 +50,8 @@ func (s *spinner) again(l *ioLoop) bool {
 		s.until = time.Time{}
 		return false
 	}
-	now := l.srv.clock.Now()
+	l.stale = true
+	now := l.clock()
 	if s.until.IsZero() {
 		if s.trust <= 0 {
 			if s.sleeps++; s.sleeps < spinAgain {
@@ -58,7 +59,6 @@ func (s *spinner) again(l *ioLoop) bool {
 			}
 		}
 		s.sleeps, s.until = 0, now.Add(spinTime)
-		l.now = now
 		return true
 	}
 	if now.Before(s.until) {
