@@ -16,7 +16,7 @@ import (
 // drives registered, rings that it waits for by io_uring. Beyond the buffers and
 // drives operations cost more; beyond the words a ring gets a goroutine.
 const (
-	loopDepth   = 4096 - loopWords - 1
+	loopDepth   = 3000
 	loopBuffers = 1024
 	loopDrives  = 256
 	loopWords   = 1024
@@ -51,8 +51,7 @@ type ioLoop struct {
 
 	now     time.Time
 	stale   bool        // time has passed since
-	alarm   *time.Timer // wakes the loop
-	alarmAt time.Time   // zero: it is not set
+	alarm   time.Time // when to look at rings that are muted; zero: none is
 	spin    spinner
 	stop    bool
 	unfixed bool // it was told that memory cannot be registered
@@ -126,12 +125,9 @@ func (l *ioLoop) run() {
 		return
 	}
 	l.spin.init()
-	l.alarm = time.AfterFunc(time.Hour, l.nudge)
-	l.alarm.Stop()
 	l.now = l.srv.clock.Now()
 	for !l.step() {
 	}
-	l.alarm.Stop()
 	l.ears.Wait()
 	if err := l.queue.Close(); err != nil {
 		l.srv.log.Error("I/O loop does not end cleanly", slog.Int("loop", l.index), slog.Any("error", err))
@@ -142,7 +138,7 @@ func (l *ioLoop) run() {
 // when the loop has come to its end.
 func (l *ioLoop) step() (over bool) {
 	l.stale = true
-	if !l.alarmAt.IsZero() {
+	if !l.alarm.IsZero() {
 		l.unmute()
 	}
 	busy := l.takeInbox()
@@ -170,12 +166,23 @@ func (l *ioLoop) step() (over bool) {
 		return false
 	}
 	if l.doze() {
-		l.stale = true
-		_, err := l.waker.Sleep()
-		l.check(err)
+		l.check(l.sleep())
 		l.count.wakeups.Add(1)
 	}
 	return false
+}
+
+// sleep waits for anything to do.
+func (l *ioLoop) sleep() (err error) {
+	if l.alarm.IsZero() {
+		l.stale = true
+		_, err = l.waker.Sleep()
+		return err
+	}
+	d := max(l.alarm.Sub(l.clock()), time.Microsecond)
+	l.stale = true
+	_, err = l.waker.SleepFor(d)
+	return err
 }
 
 // clock returns the time, read once for all that is found at a time.
@@ -206,9 +213,6 @@ func (l *ioLoop) do(f func()) bool {
 	l.waker.Wake() // the queue is closed after gone is set
 	return true
 }
-
-// nudge wakes the loop.
-func (l *ioLoop) nudge() { l.do(func() {}) }
 
 // pass gives the loop an operation that others have ended. Only one that nobody
 // waits for can come after the loop's end.
@@ -263,9 +267,8 @@ func (l *ioLoop) quit() bool {
 
 // wakeAt has the loop awake at a time, or before.
 func (l *ioLoop) wakeAt(t time.Time) {
-	if l.alarmAt.IsZero() || t.Before(l.alarmAt) {
-		l.alarmAt = t
-		l.alarm.Reset(max(t.Sub(l.clock()), 0))
+	if l.alarm.IsZero() || t.Before(l.alarm) {
+		l.alarm = t
 	}
 }
 

@@ -317,8 +317,8 @@ func (l *ioLoop) mute(r *ioRing) {
 // unmute looks again at rings whose time has come.
 func (l *ioLoop) unmute() {
 	now := l.clock()
-	if !now.Before(l.alarmAt) {
-		l.alarmAt = time.Time{}
+	if !now.Before(l.alarm) {
+		l.alarm = time.Time{}
 	}
 	kept := l.muted[:0]
 	for _, r := range l.muted {
