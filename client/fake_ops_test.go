@@ -33,7 +33,7 @@ func (s *fakeSession) do(op ioctl.Op, m ioctl.Message, fd *int) (ioctl.Message, 
 		r := roomy
 		r.Version, r.Instance, r.Session = ioctl.Version, f.instance, s.id
 		if f.rings {
-			r.MaxArenas = 4
+			r.MaxArenas, r.ArenaDefault, r.ArenaTotal = 4, 8<<20, 64<<20
 		}
 		return &r, nil
 	case *ioctl.Empty:

@@ -131,7 +131,7 @@ func (r *fakeRing) release() bool {
 	return true
 }
 
-// let lets withheld requests go: those that f chooses.
+// letGo lets withheld requests go: those that f chooses.
 func (f *fake) letGo(choose func(d *ring.Descriptor) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -197,6 +197,10 @@ func (r *fakeRing) answer(d ring.Descriptor) bool {
 	f, s, op := r.s.f, r.s, ioctl.Op(d.Op)
 	if s.ended {
 		return false
+	}
+	if f.instead != nil {
+		f.instead(r, &d)
+		return true
 	}
 	at, restart := never, false
 	if f.fault != nil {

@@ -53,6 +53,8 @@ type fake struct {
 	// withhold says whether a ring's request is answered only by release; nil:
 	// none is.
 	withhold func(d *ring.Descriptor) bool
+	// instead answers a ring's request; nil: as it should be.
+	instead func(r *fakeRing, d *ring.Descriptor)
 
 	// refuse fails a request of an operation; nil: none.
 	refuse func(op ioctl.Op) error

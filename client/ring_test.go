@@ -1,0 +1,523 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/ioctl/ring"
+)
+
+// all chooses every request.
+func all(*ring.Descriptor) bool { return true }
+
+// only chooses one operation's requests.
+func only(op ioctl.Op) func(d *ring.Descriptor) bool {
+	return func(d *ring.Descriptor) bool { return ioctl.Op(d.Op) == op }
+}
+
+func (f *fake) withholdThose(choose func(d *ring.Descriptor) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.withhold = choose
+}
+
+// idle checks that the ring has nothing under way and nobody within.
+func (r *sharedRing) idle(t *testing.T) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.free) != len(r.slots) || r.inside != 0 || r.leader != nil || r.parked.first != nil || len(r.queue) != 0 {
+		t.Errorf("%d of %d slots are free, %d within, leader %v, followers %v, %d wait",
+			len(r.free), len(r.slots), r.inside, r.leader != nil, r.parked.first != nil, len(r.queue))
+	}
+}
+
+// leading waits until somebody leads and so many follow.
+func (r *sharedRing) leading(t *testing.T, followers int) {
+	t.Helper()
+	for until := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+		r.mu.Lock()
+		n := 0
+		for w := r.parked.first; w != nil; w = w.next {
+			n++
+		}
+		ok := r.leader != nil && n == followers
+		r.mu.Unlock()
+		if ok {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatalf("%d follow, want %d", n, followers)
+		}
+	}
+}
+
+// All data travels through the ring once there is one, whatever its length and
+// place.
+func TestRingCarries(t *testing.T) {
+	s := newRingScene(t)
+	ctx := t.Context()
+	var through atomic.Int64
+	s.f.withholdThose(func(*ring.Descriptor) bool { through.Add(1); return false })
+	random := make([]byte, 6*chunk)
+	rng := rand.NewChaCha8([32]byte{1})
+	must(rng.Read(random))
+	want := int64(0)
+	for _, n := range []int{0, 1, 511, page - 1, page, page + 1, 8 * page, chunk - 1, chunk, chunk + 1, 3*chunk + 5, 6 * chunk} {
+		data := random[:n]
+		pieces := int64(max((n+chunk-1)/chunk, 1))
+		m := must(s.p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(n)}))
+		if got, err := m.Write(ctx, data); got != n || err != nil {
+			t.Fatalf("write of %d: %d, %v", n, got, err)
+		}
+		want += pieces
+		for _, off := range []int{0, 1, n / 2} {
+			if off > n {
+				continue
+			}
+			p := make([]byte, n-off)
+			if got, err := m.ReadAtContext(ctx, p, int64(off)); got != len(p) || err != nil {
+				t.Fatalf("read of %d at %d: %d, %v", n, off, got, err)
+			}
+			if !bytes.Equal(p, data[off:]) {
+				t.Fatalf("read of %d at %d: other bytes", n, off)
+			}
+			want += int64(max((len(p)+chunk-1)/chunk, 1))
+		}
+		if got, err := m.ReadAtContext(ctx, make([]byte, 10), int64(n)); got != 0 || err == nil {
+			t.Fatalf("read past the end of %d: %d, %v", n, got, err)
+		}
+		want++
+	}
+	for i := range 3 {
+		record := bytes.Repeat([]byte{byte(i)}, i*i*20_000)
+		if got, err := s.app.Append(ctx, record, i == 1); got != uint64(2*i+2) || err != nil {
+			t.Errorf("append: %d, %v", got, err)
+		}
+		if err := errors.Join(s.mdc.Append(ctx, record, true), s.app.Sync(ctx), s.mdc.Sync(ctx)); err != nil {
+			t.Error(err)
+		}
+		want += 4
+	}
+	if n, _ := s.app.Len(); n != 7 { // with the container's, of the same log, but its last
+		t.Errorf("%d records", n)
+	}
+	if got := through.Load(); got != want {
+		t.Errorf("%d requests through the ring, want %d", got, want)
+	}
+	s.c.ringed(t).idle(t)
+}
+
+// A leader whose context ends, and one whose call is answered, hands over: those
+// who follow are served.
+//
+// proves S46
+func TestLeaderLeaves(t *testing.T) {
+	for _, how := range []string{"its context ends", "its call is answered", "its call fails"} {
+		t.Run(how, func(t *testing.T) {
+			s := newRingScene(t)
+			r := s.c.ringed(t)
+			s.f.withholdThose(all)
+			leaderCtx, cancel := context.WithCancel(t.Context())
+			var leader, followers sync.WaitGroup
+			leader.Go(func() {
+				err := s.app.Sync(leaderCtx)
+				switch {
+				case how == "its context ends" && !errors.Is(err, api.EUNKNOWN),
+					how == "its call is answered" && err != nil,
+					how == "its call fails" && !errors.Is(err, api.EIO):
+					t.Error(err)
+				}
+			})
+			s.f.withheld(1)
+			r.leading(t, 0)
+			const n = 5
+			for range n {
+				followers.Go(func() {
+					if err := s.read(t.Context(), 100); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			s.f.withheld(1 + n)
+			r.leading(t, n)
+			switch how {
+			case "its context ends":
+				cancel()
+			case "its call fails":
+				s.f.mu.Lock()
+				s.f.refuse = func(op ioctl.Op) error {
+					if op == ioctl.OpSync {
+						return api.EIO
+					}
+					return nil
+				}
+				s.f.mu.Unlock()
+				fallthrough
+			default:
+				s.f.letGo(only(ioctl.OpSync))
+			}
+			leader.Wait()
+			s.f.letGo(only(ioctl.OpMblockRead))
+			followers.Wait()
+			s.f.letGo(all)
+			s.f.withholdThose(nil)
+			if err := s.read(t.Context(), 10); err != nil { // and reaps what came late
+				t.Error(err)
+			}
+			r.idle(t)
+			cancel()
+		})
+	}
+}
+
+// A follower whose context ends leaves at once; its memory is nobody else's
+// until the answer has come.
+//
+// proves S46
+func TestFollowerLeaves(t *testing.T) {
+	s := newRingScene(t)
+	r := s.c.ringed(t)
+	s.f.withholdThose(all)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.app.Sync(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	s.f.withheld(1)
+	r.leading(t, 0)
+	for i, n := range []int{100, 50_000} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if err := s.read(ctx, n); !errors.Is(err, api.ETIMEDOUT) {
+			t.Errorf("read: %v", err)
+		}
+		cancel()
+		ctx, cancel = context.WithCancel(t.Context())
+		time.AfterFunc(20*time.Millisecond, cancel)
+		if _, err := s.app.Append(ctx, s.data[:n], true); !fits(err, "EUNKNOWN 2") {
+			t.Errorf("append: %v", err)
+		}
+		s.f.withheld(1 + 2*(i+1))
+	}
+	r.mu.Lock()
+	late := len(r.slots) - len(r.free)
+	r.mu.Unlock()
+	if late != 5 {
+		t.Errorf("%d slots are in use, want the leader's and 4", late)
+	}
+	s.f.letGo(all)
+	wg.Wait()
+	s.f.withholdThose(nil)
+	if err := s.read(t.Context(), 10); err != nil {
+		t.Error(err)
+	}
+	r.idle(t)
+	l := s.c.current.Load()
+	l.arenas.mu.Lock()
+	defer l.arenas.mu.Unlock()
+	for _, x := range l.arenas.list {
+		if !x.kept && x.busy != 0 {
+			t.Errorf("%d pages are busy", x.busy)
+		}
+	}
+}
+
+// More callers than the ring has entries wait their turn, no longer than their
+// contexts, and what they waited for in vain was not done.
+//
+// proves S46
+func TestRingFull(t *testing.T) {
+	s := newRingScene(t)
+	r := s.c.ringed(t)
+	s.f.withholdThose(all)
+	var wg sync.WaitGroup
+	for range len(r.slots) {
+		wg.Go(func() {
+			if err := s.read(t.Context(), 10); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	s.f.withheld(len(r.slots))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	before := s.f.did(ioctl.OpAppend)
+	if _, err := s.app.Append(ctx, []byte("x"), false); !errors.Is(err, api.ETIMEDOUT) {
+		t.Errorf("append to a full ring: %v", err)
+	}
+	for range 2 * len(r.slots) {
+		wg.Go(func() {
+			if err := s.read(t.Context(), 10); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for {
+		r.mu.Lock()
+		n := len(r.queue)
+		r.mu.Unlock()
+		if n == 2*len(r.slots) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	s.f.withholdThose(nil)
+	s.f.letGo(all)
+	wg.Wait()
+	r.idle(t)
+	if after := s.f.did(ioctl.OpAppend); after != before {
+		t.Errorf("%d appends were done that never were in the ring", after-before)
+	}
+}
+
+func (f *fake) did(op ioctl.Op) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.done[op]
+}
+
+// A full ring whose connection breaks, or whose program closes it, ends every
+// call: those under way and those that wait for a slot.
+//
+// proves S36
+func TestRingFullDies(t *testing.T) {
+	for _, closes := range []bool{false, true} {
+		s := newRingScene(t)
+		r := s.c.ringed(t)
+		s.f.withholdThose(all)
+		var wg sync.WaitGroup
+		for range 2 * len(r.slots) {
+			wg.Go(func() {
+				_, err := s.app.Append(t.Context(), []byte("x"), true)
+				if !errors.Is(err, api.EUNKNOWN) && !errors.Is(err, api.EBADF) {
+					t.Error(err)
+				}
+			})
+		}
+		s.f.withheld(len(r.slots))
+		if closes {
+			if err := s.c.Close(); err != nil {
+				t.Error(err)
+			}
+		} else {
+			s.f.drop(true)
+		}
+		wg.Wait()
+		r.idle(t)
+		r.mu.Lock()
+		if r.mem != nil {
+			t.Error("the ring's memory is not given back")
+		}
+		r.mu.Unlock()
+	}
+}
+
+// Many goroutines share a ring whose daemon answers in any order, fails some
+// requests and holds others longer than their contexts: each call gets its own
+// answer, once.
+func TestRingManyCallers(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	s := newRingScene(t)
+	r := s.c.ringed(t)
+	var mu sync.Mutex
+	rng := rand.New(rand.NewPCG(seed, 1))
+	chance := func(n int) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return rng.IntN(n) == 0
+	}
+	s.f.mu.Lock()
+	s.f.withhold = func(*ring.Descriptor) bool { return chance(3) }
+	s.f.refuse = func(op ioctl.Op) error {
+		if op == ioctl.OpMblockRead && chance(10) {
+			return api.EIO
+		}
+		return nil
+	}
+	s.f.mu.Unlock()
+	stop := make(chan struct{})
+	var releaser, wg sync.WaitGroup
+	releaser.Go(func() {
+		for {
+			s.f.letGo(func(*ring.Descriptor) bool { return chance(2) })
+			select {
+			case <-stop:
+				return
+			case <-time.After(200 * time.Microsecond):
+			}
+		}
+	})
+	for g := range 200 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, uint64(g)+2))
+			for range 20 {
+				s.oneRead(t, rng)
+			}
+		})
+	}
+	wg.Wait()
+	s.f.withholdThose(nil)
+	s.f.letGo(all)
+	close(stop)
+	releaser.Wait()
+	s.f.mu.Lock()
+	s.f.refuse = nil
+	s.f.mu.Unlock()
+	if err := s.read(t.Context(), 10); err != nil {
+		t.Error(err)
+	}
+	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
+		r.mu.Lock()
+		n := len(r.slots) - len(r.free)
+		r.mu.Unlock()
+		if n == 0 {
+			break
+		}
+		s.f.letGo(all)
+		if err := s.read(t.Context(), 10); err != nil {
+			t.Error(err)
+		}
+	}
+	r.idle(t)
+}
+
+// oneRead reads something, perhaps with little patience, and checks it.
+func (s *scene) oneRead(t *testing.T, rng *rand.Rand) {
+	t.Helper()
+	ctx, cancel := t.Context(), context.CancelFunc(func() {})
+	if rng.IntN(8) == 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(rng.IntN(1000))*time.Microsecond)
+	}
+	defer cancel()
+	off := rng.IntN(len(s.data))
+	n := rng.IntN(min(len(s.data)-off, 3*page) + 1)
+	p := make([]byte, n)
+	got, err := s.old.ReadAtContext(ctx, p, int64(off))
+	switch {
+	case err == nil && (got != n || !bytes.Equal(p, s.data[off:off+n])):
+		t.Errorf("read of %d at %d: %d other bytes", n, off, got)
+	case err != nil && !errors.Is(err, api.EIO) && !(ctx.Err() != nil && errors.Is(err, api.ETIMEDOUT)):
+		t.Error(err)
+	}
+}
+
+// An answer on the ring and an error on the socket for one request, in either
+// order and more than once, end the call once; answers to nothing end none.
+func TestAnsweredTwice(t *testing.T) {
+	s := newRingScene(t)
+	r := s.c.ringed(t)
+	i := 0
+	s.f.mu.Lock()
+	s.f.instead = func(x *fakeRing, d *ring.Descriptor) {
+		i++
+		fail := func(tag uint64, op ioctl.Op) {
+			b := must(ioctl.Append(nil, ioctl.Header{Op: op, Flags: ioctl.FlagReply | ioctl.FlagError, Tag: tag}, ioctl.NewError(api.EIO)))
+			must(x.s.conn.Write(b))
+		}
+		for _, stray := range []uint64{d.Tag + 1, d.Tag | 1<<slotBits - 1, d.Tag | 15<<slotBits, d.Tag + 1<<countFrom} {
+			fail(stray, ioctl.Op(d.Op))
+		}
+		if i%5 == 0 { // an answer to nothing on the ring, and the error on the socket
+			x.d.Complete(&ring.Completion{Tag: d.Tag + uint64(i%7), Op: d.Op + 1})
+			x.d.Notify()
+			fail(d.Tag, ioctl.Op(d.Op))
+			return
+		}
+		fail(d.Tag, ioctl.OpAppend)
+		if i%2 == 0 {
+			fail(d.Tag, ioctl.Op(d.Op))
+			fail(d.Tag, ioctl.Op(d.Op))
+		}
+		x.d.Complete(&ring.Completion{Tag: d.Tag, Op: d.Op})
+		x.d.Notify()
+		if i%3 == 0 {
+			fail(d.Tag, ioctl.Op(d.Op))
+		}
+	}
+	s.f.mu.Unlock()
+	for range 300 {
+		if err := s.app.Sync(t.Context()); err != nil && !errors.Is(err, api.EIO) {
+			t.Fatal(err)
+		}
+	}
+	s.f.mu.Lock()
+	s.f.instead = nil
+	s.f.mu.Unlock()
+	if err := s.read(t.Context(), 10); err != nil {
+		t.Fatal(err)
+	}
+	r.idle(t)
+}
+
+// What was answered in the ring before the connection broke is answered.
+//
+// proves S36
+func TestAnsweredBeforeItBroke(t *testing.T) {
+	for range 50 {
+		s := newRingScene(t)
+		s.f.breakAt(ioctl.OpAppend, afterAnswer, true)
+		if n, err := s.app.Append(t.Context(), []byte("x"), true); n != 2 || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+	}
+}
+
+// Pieces of a write are in their order, and a write that fails between others
+// leaves an mblock that cannot be committed; one that is refused whole leaves it
+// as it was.
+//
+// proves S11
+func TestWriteInPieces(t *testing.T) {
+	for _, c := range []struct {
+		known  bool // that it fits
+		fail   int  // which piece
+		usable bool
+	}{{true, 0, false}, {true, 2, false}, {false, 0, true}, {false, 2, false}, {true, 7, true}} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			s := newRingScene(t)
+			ctx := t.Context()
+			o := api.AllocOptions{}
+			if c.known {
+				o.Capacity = 16 * chunk
+			}
+			m := must(s.p.AllocMblock(ctx, o))
+			data := make([]byte, 8*chunk)
+			for i := range data {
+				data[i] = byte(i / page)
+			}
+			s.f.mu.Lock()
+			seen := 0
+			s.f.refuse = func(op ioctl.Op) error {
+				if op == ioctl.OpMblockWrite {
+					if seen++; seen == c.fail+1 {
+						return api.EAGAIN
+					}
+				}
+				return nil
+			}
+			s.f.mu.Unlock()
+			n, err := m.Write(ctx, data)
+			if n != c.fail*chunk || !errors.Is(err, api.EAGAIN) {
+				t.Errorf("%d, %v", n, err)
+			}
+			if err := m.Commit(ctx); c.usable != (err == nil) {
+				t.Errorf("commit: %v", err)
+			}
+			p := make([]byte, n)
+			if got, err := m.ReadAtContext(ctx, p, 0); got != n || err != nil && n > 0 || !bytes.Equal(p, data[:n]) {
+				t.Errorf("%d, %v", got, err)
+			}
+		})
+	}
+}
