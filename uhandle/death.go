@@ -30,8 +30,8 @@ type Death struct {
 	DetectedBy string // the name of the [Source] that noticed first; "" if none has
 }
 
-// fromStatus makes a Death of what waitpid would give.
-func fromStatus(status int) Death {
+// FromStatus makes a Death of what waitpid would give.
+func FromStatus(status int) Death {
 	w := unix.WaitStatus(status)
 	switch {
 	case w.Exited():
@@ -56,7 +56,7 @@ func (p *Process) status() Death {
 	defer again.Stop()
 	for range statusTries {
 		if status, ok := p.statusOnce(); ok {
-			return fromStatus(status)
+			return FromStatus(status)
 		}
 		<-again.C
 	}

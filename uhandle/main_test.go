@@ -146,5 +146,5 @@ func (o *offspring) wait() Death {
 	if !ok {
 		o.t.Fatal("no wait status")
 	}
-	return fromStatus(int(status))
+	return FromStatus(int(status))
 }

@@ -70,6 +70,24 @@ func (p *Process) control(f func(fd int)) {
 	}
 }
 
+// Inode returns the inode number of the process's pidfd, which no other process
+// has had since boot, in whatever pid namespace. 0 if the kernel does not number
+// pidfds (before Linux 6.9), or the Process is closed.
+func (p *Process) Inode() uint64 {
+	ino := uint64(0)
+	p.control(func(fd int) { ino = pidfdInode(fd) })
+	return ino
+}
+
+func pidfdInode(fd int) uint64 {
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	if unix.Fstatfs(fd, &fs) != nil || fs.Type != unix.PID_FS_MAGIC || unix.Fstat(fd, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
 func readable(pidfd int) bool {
 	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)

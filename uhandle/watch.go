@@ -10,9 +10,10 @@ type Source interface {
 	// Name is what the source is called in a [Death].
 	Name() string
 	// Watch calls died, at most once and from any goroutine, when p has died,
-	// with what the source knows of how; and at once if it is dead already. It
-	// is never called for another process that gets p's number. Between stop's
-	// return and for ever after, died is not running.
+	// with what the source knows of how. [Pidfd] misses none, and calls it at
+	// once if p is dead already; others may miss one. It is never called for
+	// another process that gets p's number. Between stop's return and for ever
+	// after, died is not running.
 	Watch(p *Process, died func(Death)) (stop func(), err error)
 }
 

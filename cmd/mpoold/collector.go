@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/mpool-go/mpool/server"
+	"github.com/mpool-go/mpool/uhandle/exitwatch"
 )
 
 // metric is one family of metrics.
@@ -36,6 +37,8 @@ type families struct {
 	health, readOnly, table, sums                 metric
 	driveOps, driveBytes, driveErrors, flushFails metric
 	inFlight, driveState, driveSize, driveFree    metric
+
+	watching, watched, watchLost, watchRefused metric
 
 	dropped, reloads, reloaded metric
 }
@@ -75,6 +78,11 @@ func newFamilies() families {
 		driveSize:   gauge("mpool_drive_size_bytes", "Size of a drive, in bytes.", "pool", "drive", "class"),
 		driveFree:   gauge("mpool_drive_free_bytes", "Free space of a drive, in bytes.", "pool", "drive", "class"),
 
+		watching:     gauge("mpool_exit_watch_up", "1 if clients' deaths are noticed by the kernel's exit tracepoint, else 0."),
+		watched:      gauge("mpool_exit_watch_processes", "Processes that are watched by the exit tracepoint."),
+		watchLost:    counter("mpool_exit_watch_lost_total", "Deaths that the exit tracepoint could not tell; others noticed them."),
+		watchRefused: counter("mpool_exit_watch_refused_total", "Processes that the exit tracepoint does not watch, for want of room; others do."),
+
 		dropped:  counter("mpool_log_lines_dropped_total", "Log lines that nobody took in time."),
 		reloads:  gauge("mpool_config_reload_successful", "1 if the configuration was read the last time that it was tried, else 0."),
 		reloaded: gauge("mpool_config_reload_success_timestamp_seconds", "When the configuration was last read, in seconds since 1970."),
@@ -88,12 +96,14 @@ func (f *families) all() []metric {
 		f.requests, f.requestErrors, f.requestBytes, f.requestTime,
 		f.space, f.stored, f.objects, f.poolHandles, f.orphans, f.health, f.readOnly, f.table, f.sums,
 		f.driveOps, f.driveBytes, f.driveErrors, f.flushFails, f.inFlight, f.driveState, f.driveSize, f.driveFree,
+		f.watching, f.watched, f.watchLost, f.watchRefused,
 		f.dropped, f.reloads, f.reloaded,
 	}
 }
 
 // daemonState is what the command itself tells, beside the server.
 type daemonState struct {
+	exits    exitwatch.Stats
 	dropped  uint64 // log lines
 	reloadOK bool
 	reloaded time.Time
@@ -173,6 +183,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for i := range s.Pools {
 		c.pool(e, &s.Pools[i])
 	}
+	e.send(c.watching, boolean(d.exits.Up))
+	e.send(c.watched, float64(d.exits.Processes))
+	e.send(c.watchLost, float64(d.exits.Lost))
+	e.send(c.watchRefused, float64(d.exits.Refused))
 	e.send(c.dropped, float64(d.dropped))
 	e.send(c.reloads, boolean(d.reloadOK))
 	e.send(c.reloaded, float64(d.reloaded.UnixMilli())/1e3)

@@ -27,6 +27,7 @@ type config struct {
 	Pprof      bool         `toml:"pprof" comment:"Go's profiles at the same place, below /debug/pprof/"`
 	Limits     limits       `toml:"limits" comment:"what clients can make the daemon hold"`
 	Engine     engine       `toml:"engine" comment:"how every pool does its I/O"`
+	Deaths     deaths       `toml:"deaths" comment:"how clients' deaths are noticed, beside the ends of their pidfds and sockets"`
 	Activate   []activation `toml:"activate" comment:"pools to activate at the start"`
 	Owners     []ownerRule  `toml:"owner" comment:"which users act as which owners within a pool"`
 }
@@ -67,6 +68,11 @@ func (e engine) server() server.EngineOptions {
 	}
 }
 
+// deaths is how clients' deaths are noticed.
+type deaths struct {
+	EBPF string `toml:"ebpf" comment:"the kernel's exit tracepoint, which tells before the memory of the dead is torn down:\nauto (if the daemon may), off, or require (or do not start)"`
+}
+
 // activation names a pool and its devices.
 type activation struct {
 	Pool     string   `toml:"pool" comment:"name or UUID"`
@@ -103,6 +109,7 @@ func defaults() config {
 			IO: e.IO, QueueDepth: e.QueueDepth, Workers: e.Workers,
 			SumCacheBytes: e.SumCacheBytes, NoDiscard: e.NoDiscard,
 		},
+		Deaths:   deaths{EBPF: ebpfAuto},
 		Activate: []activation{}, Owners: []ownerRule{},
 	}
 }
@@ -137,6 +144,9 @@ func (c *config) problems() []problem {
 		add("metrics", "%v", err)
 	} else if c.Pprof && c.Metrics == "" {
 		add("pprof", "is true, but there is no metrics address to serve profiles at")
+	}
+	if !slices.Contains([]string{ebpfAuto, ebpfOff, ebpfRequire}, c.Deaths.EBPF) {
+		add("deaths.ebpf", "is %q: want auto, off or require", c.Deaths.EBPF)
 	}
 	limitProblem := func(section string, err error) {
 		if e, ok := errors.AsType[*server.LimitError](err); ok {

@@ -22,11 +22,16 @@ func (d *daemon) serve(c *config) (err error) {
 	}
 	// Last of all: the next daemon does not begin before this one has ended.
 	defer func() { err = errors.Join(err, in.release()) }()
-	srv, err := d.newServer(c)
+	deaths, err := watchDeaths(c)
 	if err != nil {
 		return err
 	}
-	metrics, err := d.serveMetrics(c, srv)
+	defer deaths.close()
+	srv, err := d.newServer(c, &deaths)
+	if err != nil {
+		return err
+	}
+	metrics, err := d.serveMetrics(c, srv, &deaths)
 	if err != nil {
 		return errors.Join(err, d.stop(srv, nil))
 	}
@@ -46,10 +51,11 @@ func (d *daemon) serve(c *config) (err error) {
 	if err != nil {
 		return errors.Join(err, d.stop(srv, pools))
 	}
+	deaths.tell(d.log)
 	return d.serveOn(srv, l, pools)
 }
 
-func (d *daemon) newServer(c *config) (*server.Server, error) {
+func (d *daemon) newServer(c *config, deaths *deathWatch) (*server.Server, error) {
 	backend, err := server.NewEngine(c.Engine.server())
 	if err != nil {
 		return nil, err
@@ -58,13 +64,15 @@ func (d *daemon) newServer(c *config) (*server.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return server.New(server.Options{
+	o := server.Options{
 		Backend: backend, Logger: d.log, Version: buildVersion(), Limits: c.Limits.server(), Owners: rules,
-	})
+	}
+	deaths.use(&o)
+	return server.New(o)
 }
 
 // serveMetrics starts the metrics endpoint, if there is to be one.
-func (d *daemon) serveMetrics(c *config, srv *server.Server) (*endpoint, error) {
+func (d *daemon) serveMetrics(c *config, srv *server.Server, deaths *deathWatch) (*endpoint, error) {
 	a, err := parseEndpoint(c.Metrics)
 	if err != nil {
 		return nil, err
@@ -74,6 +82,7 @@ func (d *daemon) serveMetrics(c *config, srv *server.Server) (*endpoint, error) 
 	}
 	reg := newRegistry(srv.Snapshot, func() daemonState {
 		return daemonState{
+			exits:   deaths.stats(),
 			dropped: d.lines.dropped.Load(), reloadOK: d.reloadOK.Load(), reloaded: time.UnixMilli(d.reloaded.Load()),
 		}
 	})

@@ -26,6 +26,8 @@ var rules = map[string]rule{
 	"ioctl/ring": {nil, "both ends use it; it knows memory, not what is asked"},
 	"uhandle":    {[]string{"layout", "sched"}, "handles and processes; it knows no storage"},
 
+	"uhandle/exitwatch": {[]string{"uhandle"}, "one more way to notice a death: whoever wants it passes it to the server"},
+
 	"space":     {[]string{"layout", "sched"}, "zones only; it does no I/O"},
 	"mpool/omf": {[]string{"layout", "api"}, "a form on media, shared by the engine and its checker; it does no I/O"},
 	"mblock": {
@@ -53,7 +55,7 @@ var rules = map[string]rule{
 		"the one place where pool, handles, scopes, quotas and credits meet; not the simulated device, not its own client",
 	},
 	"client":       {[]string{"ioctl", "ioctl/ring", "api", "layout"}, "a client process must not carry an engine"},
-	"cmd/mpoold":   {[]string{"server"}, "flags and wiring only"},
+	"cmd/mpoold":   {[]string{"server", "uhandle/exitwatch"}, "flags and wiring only"},
 	"cmd/mpoolctl": {[]string{"client", "mpool/check", "api", "layout"}, "the client's interface and the offline checker"},
 }
 

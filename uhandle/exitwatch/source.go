@@ -1,0 +1,331 @@
+package exitwatch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/uhandle"
+)
+
+// The defaults of [Options].
+const (
+	DefaultProcesses = 1 << 14
+	DefaultRing      = 1 << 18
+)
+
+// Options are what [Open] can be told. The zero value is good.
+type Options struct {
+	// Processes are watched at one time at most; more are refused. The kernel
+	// takes about 80 bytes for each, at once. 0: [DefaultProcesses].
+	Processes int
+	// Ring is the size of the ring buffer in bytes, a power of two and at least
+	// a page. A death takes 24 until it is read. 0: [DefaultRing].
+	Ring int
+
+	noGroupDead bool      // as on a kernel that does not pass it
+	types       *btf.Spec // the kernel's; nil: read them
+}
+
+// Source notices deaths by the exit tracepoint. Safe for concurrent use.
+type Source struct {
+	early  bool
+	maps   maps
+	prog   *ebpf.Program
+	reader *ringbuf.Reader
+	// link holds the program to the tracepoint for as long as it is reachable:
+	// when it is collected as garbage, the kernel lets go without a word. The
+	// goroutine that reads holds the Source, and so the link, until Close.
+	link link.Link
+	read chan struct{} // closed when the goroutine has ended
+
+	noticed, refused, broken atomic.Uint64 // see Stats
+
+	mu sync.Mutex
+	// +checklocks:mu
+	closed bool
+	// watches are those of each process, by its number: a list.
+	// +checklocks:mu
+	watches map[uint64]*watch
+}
+
+// watch is one call of Watch.
+type watch struct {
+	next *watch // of the same process; guarded by Source.mu
+	died func(uhandle.Death)
+	told chan struct{} // closed when died has returned
+
+	taken bool // it will be told; guarded by Source.mu
+}
+
+// Open loads the program and attaches it. The error says what is missing; it is
+// [ErrNotSupported] if that is the kernel's, and [os.ErrPermission] if it is
+// the right to (CAP_BPF and CAP_PERFMON). Close the Source.
+func Open(o Options) (*Source, error) {
+	if o.Processes == 0 {
+		o.Processes = DefaultProcesses
+	}
+	if o.Ring == 0 {
+		o.Ring = DefaultRing
+	}
+	s := &Source{watches: make(map[uint64]*watch), read: make(chan struct{})}
+	if err := s.load(&o); err != nil {
+		s.release()
+		return nil, fmt.Errorf("watch exits: %w", explain(err))
+	}
+	go s.readAll()
+	return s, nil
+}
+
+// explain adds to an error what is likely to be behind it.
+func explain(err error) error {
+	if errors.Is(err, unix.EPERM) { // EACCES is the kernel's verdict on a program
+		return fmt.Errorf("it takes CAP_BPF and CAP_PERFMON: %w", unix.EPERM)
+	}
+	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, os.ErrNotExist) || errors.Is(err, btf.ErrNotFound) {
+		return fmt.Errorf("%w: %w", ErrNotSupported, err)
+	}
+	return err
+}
+
+// load makes the maps, the program and the link.
+func (s *Source) load(o *Options) error {
+	types, err := o.types, error(nil)
+	if types == nil {
+		types, err = btf.LoadKernelSpec()
+	}
+	if err != nil {
+		return fmt.Errorf("read the kernel's type information: %w", err)
+	}
+	k, err := probe(types)
+	if err != nil {
+		return err
+	}
+	k.groupDead = k.groupDead && !o.noGroupDead
+	s.early = k.groupDead
+	if err := k.prove(types); err != nil {
+		return err
+	}
+	if err := s.maps.make(o); err != nil {
+		return err
+	}
+	if s.prog, err = ebpf.NewProgramWithOptions(k.watcher(&s.maps), ebpf.ProgramOptions{KernelTypes: types}); err != nil {
+		return err
+	}
+	if s.reader, err = ringbuf.NewReader(s.maps.ring); err != nil {
+		return err
+	}
+	return s.attach()
+}
+
+func (s *Source) attach() error {
+	l, err := link.AttachTracing(link.TracingOptions{Program: s.prog})
+	if err != nil {
+		return err
+	}
+	s.link = l
+	return nil
+}
+
+// make makes the maps.
+func (m *maps) make(o *Options) error {
+	for _, v := range []struct {
+		to   **ebpf.Map
+		spec ebpf.MapSpec
+	}{
+		{&m.watched, ebpf.MapSpec{Name: "mpool_watched", Type: ebpf.Hash, KeySize: 8, ValueSize: 1, MaxEntries: uint32(o.Processes)}},
+		{&m.ring, ebpf.MapSpec{Name: "mpool_deaths", Type: ebpf.RingBuf, MaxEntries: uint32(o.Ring)}},
+		{&m.lost, ebpf.MapSpec{Name: "mpool_lost", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}},
+	} {
+		made, err := ebpf.NewMap(&v.spec)
+		if err != nil {
+			return fmt.Errorf("map %s: %w", v.spec.Name, err)
+		}
+		*v.to = made
+	}
+	return nil
+}
+
+// Close detaches the program. What is watched is not told any more; the stop
+// functions may still be called.
+func (s *Source) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.release()
+	<-s.read
+}
+
+// release lets go of what the kernel has, which ends the goroutine.
+func (s *Source) release() {
+	// The link first, so that nothing runs that uses the rest. None of them has
+	// anything to lose.
+	if s.link != nil {
+		_ = s.link.Close()
+	}
+	if s.reader != nil {
+		_ = s.reader.Close()
+	}
+	if s.prog != nil {
+		_ = s.prog.Close()
+	}
+	for _, m := range []*ebpf.Map{s.maps.watched, s.maps.ring, s.maps.lost} {
+		_ = m.Close() // nil is allowed
+	}
+}
+
+// Stats are what a Source has done since it was opened.
+type Stats struct {
+	Up        bool   // it notices deaths: it is open, and can read the ring
+	Processes int    // watched now
+	Noticed   uint64 // deaths of processes that were watched
+	Lost      uint64 // deaths for which the ring had no room, which others noticed
+	Refused   uint64 // watches for which the map had no room
+}
+
+// Stats returns the counters. It waits for nothing, and may be called by
+// anybody at any time.
+func (s *Source) Stats() Stats {
+	st := Stats{Noticed: s.noticed.Load(), Refused: s.refused.Load(), Lost: s.broken.Load()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return st
+	}
+	st.Processes = len(s.watches)
+	select {
+	case <-s.read:
+	default:
+		st.Up = true
+	}
+	var lost uint64
+	if s.maps.lost.Lookup(uint32(0), &lost) == nil { // it has that one number
+		st.Lost += lost
+	}
+	return st
+}
+
+// Name implements [uhandle.Source].
+func (*Source) Name() string { return "bpf" }
+
+// Early says whether deaths are noticed before the memory of the dead is torn
+// down (Linux 6.16), and not only after.
+func (s *Source) Early() bool { return s.early }
+
+// errClosed is returned by Watch after Close.
+var errClosed = errors.New("watch exits: closed")
+
+// Watch implements [uhandle.Source]. It misses a death that came before it.
+func (s *Source) Watch(p *uhandle.Process, died func(uhandle.Death)) (stop func(), err error) {
+	process := p.Inode()
+	if process == 0 {
+		return nil, fmt.Errorf("watch the exit of process %d: its pidfd has no number", p.PID)
+	}
+	w := &watch{died: died, told: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	w.next = s.watches[process]
+	if w.next == nil {
+		if err := s.maps.watched.Put(process, uint8(0)); err != nil {
+			s.refused.Add(1)
+			return nil, fmt.Errorf("watch the exit of process %d: %w", p.PID, err)
+		}
+	}
+	s.watches[process] = w
+	return func() { s.stop(process, w) }, nil
+}
+
+// stop ends a watch. When it returns died is not running.
+func (s *Source) stop(process uint64, w *watch) {
+	s.mu.Lock()
+	taken := w.taken
+	if !taken {
+		s.removeLocked(process, w)
+	}
+	s.mu.Unlock()
+	if taken {
+		<-w.told
+	}
+}
+
+// removeLocked takes a watch out of its process's list, and the process out of
+// the kernel's map if it was the last.
+//
+// +checklocks:s.mu
+func (s *Source) removeLocked(process uint64, w *watch) {
+	first := s.watches[process]
+	if first == w {
+		first = w.next
+	} else {
+		for l := first; l != nil; l = l.next {
+			if l.next == w {
+				l.next = w.next
+			}
+		}
+	}
+	if first != nil {
+		s.watches[process] = first
+		return
+	}
+	s.forgetLocked(process)
+}
+
+// forgetLocked takes a process out of both maps.
+//
+// +checklocks:s.mu
+func (s *Source) forgetLocked(process uint64) {
+	delete(s.watches, process)
+	if !s.closed {
+		_ = s.maps.watched.Delete(process) //nolint:errcheck // it is there
+	}
+}
+
+// readAll takes records out of the ring until that is closed.
+func (s *Source) readAll() {
+	defer close(s.read)
+	var r ringbuf.Record
+	for {
+		if err := s.reader.ReadInto(&r); err != nil {
+			return
+		}
+		d, err := decodeRecord(r.RawSample)
+		if err != nil {
+			s.broken.Add(1)
+			continue
+		}
+		s.tell(d)
+	}
+}
+
+// tell tells those that watch a process that it has died.
+func (s *Source) tell(d record) {
+	s.mu.Lock()
+	w := s.watches[d.process]
+	for l := w; l != nil; l = l.next {
+		l.taken = true
+	}
+	if w != nil {
+		s.forgetLocked(d.process)
+	}
+	s.mu.Unlock()
+	if w == nil {
+		return // its watch was stopped, or it was told already
+	}
+	s.noticed.Add(1)
+	death := uhandle.FromStatus(int(d.status))
+	for ; w != nil; w = w.next {
+		w.died(death)
+		close(w.told)
+	}
+}
