@@ -62,8 +62,9 @@
 //	 6 version             →  protocol u16, zero 2, pid i32, daemon, go: strings
 //	 7 stat                first op u16, zero 2, first drive u32, pool string
 //	                    →  uptime ns, reaped u64, sessions, handles, next drive u32,
-//	                       next op u16, zero 2, list of operations {op u16, zero 6, count,
-//	                       errors, bytes, total ns u64, 28 buckets u64}, list of drives
+//	                       next op u16, zero 2, bytes of arenas, of these on huge pages u64,
+//	                       list of operations {op u16, zero 6, count, errors, bytes,
+//	                       total ns u64, 28 buckets u64}, list of drives
 //	                       {reads, writes, flushes, discards, read bytes, write bytes,
 //	                       errors, failed flushes u64, path}
 //	 8 ring create         version u16, arena u16, offset u32, entries u32, zero 4

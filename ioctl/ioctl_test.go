@@ -67,7 +67,7 @@ func samples() map[Op][2]Message {
 		OpStat: {
 			&StatAsk{Pool: "data", FirstOp: 1, FirstDrive: 2},
 			&StatReply{
-				Uptime: 1, Sessions: 2, Handles: 3, Reaped: 4, NextOp: 5, NextDrive: 6, Ops: []OpCounters{op},
+				Uptime: 1, Sessions: 2, Handles: 3, Reaped: 4, NextOp: 5, NextDrive: 6, Arenas: 7, Huge: 8, Ops: []OpCounters{op},
 				Drives: []DriveCounters{{
 					Path: "/dev/sda", Reads: 1, Writes: 2, Flushes: 3, Discards: 4, ReadBytes: 5, WriteBytes: 6,
 					Errors: 7, FlushFailures: 8,

@@ -62,7 +62,7 @@ const (
 )
 
 const (
-	statSize          = 32
+	statSize          = 48
 	opCountersSize    = 40 + 8*NumBuckets
 	driveCountersSize = 64
 )
@@ -78,6 +78,8 @@ type StatReply struct {
 	Reaped    uint64        // sessions ended so far; 0 in a pool's
 	NextOp    uint16        // go on from here, or 0
 	NextDrive uint32        // go on from here, or 0
+	Arenas    uint64        // bytes shared with clients; 0 in a pool's
+	Huge      uint64        // of these on huge pages
 	Ops       []OpCounters  // only those that were ever asked for
 	Drives    []DriveCounters
 }
@@ -90,6 +92,8 @@ func (m *StatReply) encode(w *writer) {
 	le.PutUint32(b[20:], m.Handles)
 	le.PutUint32(b[24:], m.NextDrive)
 	le.PutUint16(b[28:], m.NextOp)
+	le.PutUint64(b[32:], m.Arenas)
+	le.PutUint64(b[40:], m.Huge)
 	w.count(len(m.Ops), StatOpsPerPage, "list of operations")
 	for i := range m.Ops {
 		putOpCounters(w.block(opCountersSize), &m.Ops[i])
@@ -117,6 +121,8 @@ func (m *StatReply) decode(r *reader) {
 	m.NextDrive = le.Uint32(b[24:])
 	m.NextOp = le.Uint16(b[28:])
 	r.reserved(b[30:32])
+	m.Arenas = le.Uint64(b[32:])
+	m.Huge = le.Uint64(b[40:])
 	n := r.count(StatOpsPerPage, opCountersSize)
 	if n > 0 {
 		m.Ops = make([]OpCounters, n)

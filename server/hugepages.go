@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -66,4 +67,18 @@ func (a *arena) hugeBytes() int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.huge
+}
+
+// hugeBytes returns how many bytes of the session's arenas are on huge pages.
+func (s *session) hugeBytes() int64 {
+	s.mu.Lock()
+	arenas := slices.Clone(s.arenas)
+	s.mu.Unlock()
+	var sum int64
+	for _, a := range arenas {
+		if a != nil {
+			sum += a.hugeBytes()
+		}
+	}
+	return sum
 }

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/ioctl"
 )
 
 // An arena lies where huge pages fit, is on them if the kernel makes any, and
@@ -56,6 +58,31 @@ func TestArenaOnHugePages(t *testing.T) {
 	}
 	if huge == 0 { // each may fail alone, for want of memory in one piece
 		t.Error("none is on huge pages")
+	}
+}
+
+// The counters say how much memory clients share, and how much of it is on huge
+// pages, while they do.
+func TestStatTellsHugePages(t *testing.T) {
+	r := newRig(t)
+	stat := func(w *raw) (all, huge uint64) {
+		reply, ok := w.ok(ioctl.OpStat, &ioctl.StatAsk{}).(*ioctl.StatReply)
+		if !ok {
+			t.Fatal("no counters")
+		}
+		if s := r.srv.Snapshot(); s.ArenaBytes != int64(reply.Arenas) || s.HugeBytes != int64(reply.Huge) {
+			t.Errorf("%d and %d bytes, or %d and %d", s.ArenaBytes, s.HugeBytes, reply.Arenas, reply.Huge)
+		}
+		return reply.Arenas, reply.Huge
+	}
+	w := r.raw()
+	id, _, _ := w.arena(hugePage + 4096)
+	if all, huge := stat(w); all != hugePage+4096 || huge != 0 {
+		t.Errorf("an arena that is not used yet: %d bytes, %d on huge pages", all, huge)
+	}
+	w.ok(ioctl.OpArenaMapped, &ioctl.ArenaMapped{Arena: id})
+	if all, huge := stat(w); all != hugePage+4096 || huge != 0 && huge != hugePage {
+		t.Errorf("%d bytes, %d on huge pages", all, huge)
 	}
 }
 

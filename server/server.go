@@ -285,7 +285,9 @@ func (s *Server) stat(m *ioctl.StatAsk, a *activePool) *ioctl.StatReply {
 		for _, sess := range s.all() {
 			reply.Sessions++
 			reply.Handles += uint32(sess.table.Len())
+			reply.Huge += uint64(sess.hugeBytes())
 		}
+		reply.Arenas = uint64(s.arenaBytes.Load())
 		return reply
 	}
 	reply.Ops, reply.NextOp = a.ops.page(m.FirstOp)

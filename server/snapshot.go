@@ -16,6 +16,7 @@ type Snapshot struct {
 	Sessions   int
 	Handles    int          // of all sessions
 	ArenaBytes int64        // shared memory of all sessions
+	HugeBytes  int64        // of this on huge pages
 	Ops        []OpSnapshot // those ever asked for
 	Events     []EventCount
 	Reaped     []ReapedCount
@@ -79,6 +80,7 @@ func (s *Server) Snapshot() Snapshot {
 	for _, sess := range s.all() {
 		v.Sessions++
 		v.Handles += sess.table.Len()
+		v.HugeBytes += sess.hugeBytes()
 	}
 	v.Loops = s.loops.snapshot()
 	for _, a := range s.pools.list() {

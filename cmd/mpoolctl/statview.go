@@ -17,6 +17,8 @@ type statView struct {
 	Sessions   uint32      `json:"sessions"`
 	Handles    uint32      `json:"handles"`
 	Reaped     uint64      `json:"reaped"`
+	ArenaBytes uint64      `json:"arena_bytes"`      // shared with clients
+	HugeBytes  uint64      `json:"arena_huge_bytes"` // of these on huge pages
 	Operations []opView    `json:"operations"`
 	Drives     []driveStat `json:"drives"`
 }
@@ -51,6 +53,7 @@ func newStatView(pool string, last, now client.Stats) statView {
 	v := statView{
 		Time: formatTime(time.Now()), Pool: pool, UptimeS: now.Uptime.Seconds(),
 		Sessions: now.Sessions, Handles: now.Handles, Reaped: now.Reaped - last.Reaped,
+		ArenaBytes: now.Arenas, HugeBytes: now.Huge,
 		Operations: []opView{}, Drives: []driveStat{},
 	}
 	before := make(map[string]client.OpCounters)
@@ -120,6 +123,12 @@ func (v statView) show(w io.Writer, _ bool) error {
 	if _, err := fmt.Fprintf(w, "%s  %s  up %s  sessions %d  handles %d  ended %d\n",
 		v.Time, what, up, v.Sessions, v.Handles, v.Reaped); err != nil {
 		return err
+	}
+	if v.ArenaBytes > 0 {
+		if _, err := fmt.Fprintf(w, "shared with clients %s, %s of it on huge pages\n",
+			formatSize(int64(v.ArenaBytes)), formatSize(int64(v.HugeBytes))); err != nil {
+			return err
+		}
 	}
 	rows := make([][]string, 0, len(v.Operations))
 	for _, o := range v.Operations {
