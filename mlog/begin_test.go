@@ -121,7 +121,7 @@ func TestBegunAppends(t *testing.T) {
 func TestBegunAppendsNeverWait(t *testing.T) {
 	r := simRig(t, 1, 20000)
 	var want [][]byte
-	err := inWorld(r.disk, r.c, 1, sim.OpenOptions{}, func(c Config, s *sched.Sched) error {
+	err := inWorld(r.disk, r.c, 1, sim.OpenOptions{}, func(c Config, _ *sched.Sched) error {
 		l, err := Open(bg, c)
 		if err != nil {
 			return err

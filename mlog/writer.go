@@ -249,22 +249,26 @@ func (l *Log) endGroup(g *group) {
 	l.tell()
 }
 
-// tell wakes those whose records are durable, and lets them run: what they
-// append next goes into the next group, not into the one after it.
+// tell wakes those whose records are durable, and lets the tasks among them run:
+// what they append next goes into the next group, not into the one after it.
 func (l *Log) tell() {
 	if len(l.w.told) == 0 {
 		return
 	}
+	woken := 0
 	called := l.w.told[:0]
 	for _, t := range l.w.told {
-		if t.call != nil {
+		switch {
+		case t.call != nil:
 			called = append(called, t) // before the next is overwritten
+		case !t.writes: // that is who runs here
+			woken++
 		}
 		t.tell()
 	}
 	n := l.again(called)
 	clear(l.w.told)
-	for range gatherMost {
+	for i := 0; woken > 0 && i < gatherMost; i++ {
 		l.c.Sched.Yield()
 		was := n
 		if n = l.Records(); n == was {

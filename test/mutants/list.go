@@ -18,6 +18,46 @@ func mutants() []mutant {
 			pkg:  "./mblock", test: ".",
 		},
 		{
+			name: "mblock: a begun write counts as ended",
+			file: "mblock/writeop.go",
+			old:  "\top.placed = true\n\treturn nil\n",
+			new:  "\top.placed = true\n\tw.finish(off, nil)\n\treturn nil\n",
+		},
+		{
+			name: "mblock: a hole that a cancelled write leaves is committed",
+			file: "mblock/writeop.go",
+			old:  "op.leave(errCancelled)",
+			new:  "op.leave(nil)",
+			pkg:  "./mblock", test: "TestCancelledWrites",
+		},
+		{
+			name: "mpool: an object is forgotten while a read of it is under way",
+			file: "mpool/object.go",
+			old:  " && !o.pinnedLocked() {",
+			new:  " {",
+			pkg:  "./mpool", test: "^TestBegun",
+		},
+		{
+			name: "mpool: a drive is closed under operations that have begun",
+			file: "bdev/quiesce.go",
+			old:  " && d.held.Load() == 0 {",
+			new:  " {",
+			pkg:  "./mpool", test: "^TestBegun",
+		},
+		{
+			name: "mlog: a begun append is told before its group is durable",
+			file: "mlog/log.go",
+			old:  "l.callLocked(l.records, done)",
+			new:  "l.wantLocked(l.records)\n\t\tdone(nil)",
+		},
+		{
+			name: "mlog: begun appends of an abandoned log are not told",
+			file: "mlog/writer.go",
+			old:  "\tif l.abandoned {\n\t\tl.giveUpLocked()\n\t}\n",
+			new:  "",
+			pkg:  "./mlog", test: "^TestBegun",
+		},
+		{
 			name: "mlog: a group is not flushed",
 			file: "mlog/writer.go",
 			old:  "return crc, l.c.Drive.Flush(ctx, ticket)",
@@ -77,8 +117,8 @@ func mutants() []mutant {
 		{
 			name: "mdc: appends during a compaction go to the old log only",
 			file: "mlog/mdc.go",
-			old:  "if other != nil {\n\t\t\t\t\tif _, _, err := other.try(",
-			new:  "if false {\n\t\t\t\t\tif _, _, err := other.try(",
+			old:  "if other != nil {\n\t\tif _, _, err := other.try(",
+			new:  "if false {\n\t\tif _, _, err := other.try(",
 		},
 		{
 			name: "bdev: a flush under way serves writes that end during it",

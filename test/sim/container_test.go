@@ -50,6 +50,9 @@ func (w *worker) containerAppend(c api.MDC, cm *containerModel) {
 	cm.history = append(cm.history, change{key: uint8(w.rng.IntN(10)), value: w.rng.Uint64()})
 	version := uint64(len(cm.history))
 	sync := w.rng.IntN(2) == 0
+	if w.rng.IntN(2) == 0 && w.containerBegun(c, cm, version, sync) {
+		return
+	}
 	err := c.Append(ctx, encodeChange(version, cm.history[version-1]), sync)
 	if errors.Is(err, api.EFBIG) {
 		cm.history = cm.history[:version-1]

@@ -90,10 +90,15 @@ func (u *unsure) appendLog() {
 		must(l.Put())
 		return
 	}
+	open := 0 // begun and not told
 	for i := range 1 + u.rng.IntN(6) {
 		rec := fmt.Sprintf("%v %d %x %x", l.ID(), i, u.rng.Uint64(), pattern(u.rng, u.rng.IntN(300)))
 		sync := u.rng.IntN(3) == 0
 		lm.inflight[rec] = true
+		if !u.deadlines && u.rng.IntN(2) == 0 {
+			u.logBegun(lm, a, rec, sync, &open)
+			continue
+		}
 		var n uint64
 		err := u.with("append", func(ctx context.Context) (err error) { n, err = a.Append(ctx, []byte(rec), sync); return err })
 		switch {
@@ -119,6 +124,9 @@ func (u *unsure) appendLog() {
 		lm.synced = max(lm.synced, records)
 	} else {
 		lm.unclean = true
+	}
+	if open != 0 {
+		must(fmt.Errorf("mlog %v was closed with %d begun appends not told (S21)", l.ID(), open))
 	}
 	must(l.Put())
 }

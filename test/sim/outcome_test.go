@@ -133,6 +133,14 @@ func (u *unsure) alloc() (api.Mblock, *mblockModel) {
 		return nil, nil
 	}
 	must(u.m.given(b.ID()))
+	if !u.deadlines && u.rng.IntN(2) == 0 {
+		if err := u.writeBegun(b, data); err != nil {
+			must(u.explain("begun write", err))
+			must(b.Abort(ctx))
+			return nil, nil
+		}
+		return b, &mblockModel{fate: creating, data: data, tag: tag}
+	}
 	for off := 0; off < len(data); {
 		n := min(4096*(1+u.rng.IntN(8)), len(data)-off)
 		if err := u.with("write", func(ctx context.Context) error { _, err := b.Write(ctx, data[off:off+n]); return err }); err != nil {

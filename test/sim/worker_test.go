@@ -63,7 +63,11 @@ func (w *worker) run(n int) {
 		case 4, 5:
 			w.putMany()
 		case 6:
-			w.deleteMblock()
+			if w.rng.IntN(2) == 0 {
+				w.deleteUnderRead()
+			} else {
+				w.deleteMblock()
+			}
 		case 7:
 			w.readBack()
 		case 8:
@@ -108,6 +112,10 @@ func (w *worker) write() (api.Mblock, *mblockModel) {
 	}
 	must(err)
 	must(w.m.given(b.ID()))
+	if w.rng.IntN(2) == 0 {
+		must(w.writeBegun(b, data))
+		return b, &mblockModel{fate: creating, data: data, tag: tag}
+	}
 	for off := 0; off < len(data); {
 		n := min(4096*(1+w.rng.IntN(8)), len(data)-off)
 		_, err := b.Write(ctx, data[off:off+n])
@@ -127,7 +135,13 @@ func (w *worker) put() {
 		return
 	}
 	w.m.mblocks[b.ID()] = mm
-	err := b.Commit(ctx)
+	commit := func() error { return b.Commit(ctx) }
+	if info, err := b.Info(ctx); err == nil && len(mm.data)%4096 == 0 && info.Capacity-int64(len(mm.data)) >= 8192 && w.rng.IntN(2) == 0 {
+		last := pattern(w.rng, 1+w.rng.IntN(8192))
+		mm.data = append(slices.Clip(mm.data), last...)
+		commit = func() error { return w.commitUnderWay(b, last) }
+	}
+	err := commit()
 	if errors.Is(err, api.ENOSPC) {
 		mm.fate = dead
 		must(b.Abort(ctx))
@@ -238,6 +252,10 @@ func (w *worker) readBack() {
 	}
 	b, err := w.p.Mblock(ctx, id)
 	must(err)
+	if w.rng.IntN(2) == 0 {
+		must(w.compareBegun(b, w.m.mblocks[id].data))
+		return
+	}
 	must(compare(b, w.m.mblocks[id].data))
 	must(b.Put())
 }
@@ -296,17 +314,28 @@ func (w *worker) appendLog() {
 	must(err)
 	var done sched.Completion
 	done.Init(w.s)
+	open := 0 // begun and not told
+	appends := func(who string) {
+		if w.rng.IntN(2) == 0 {
+			w.appendsBegun(l.ID(), lm, a, who, &open)
+		} else {
+			w.appends(l.ID(), lm, a, who)
+		}
+	}
 	w.s.Go("second appender", func() {
 		defer done.Done()
-		w.appends(l.ID(), lm, a, "b")
+		appends("b")
 	})
-	w.appends(l.ID(), lm, a, "a")
+	appends("a")
 	must(done.Wait(ctx))
 	if w.rng.IntN(2) == 0 {
 		must(w.readLog(l, lm, true))
 	}
 	records, _ := a.Len()
 	must(a.Close(ctx))
+	if open != 0 {
+		must(fmt.Errorf("mlog %v was closed with %d begun appends not told (S21)", l.ID(), open))
+	}
 	lm.synced = max(lm.synced, records)
 	must(l.Put())
 }
