@@ -28,6 +28,23 @@
 // its requests, sessions made and messages that are answered at once, is paced:
 // see paceShare.
 //
+// # Rings
+//
+// Data also goes through rings (package ioctl/ring), without messages. An I/O loop
+// (ioLoop), one goroutine bound to its thread with a [bdev.Queue] of its own, serves
+// the rings of its sessions:
+//
+//	ring ──► copied, checked ──► begun: handle, pin, checksums ──► the drive's turn ──► queue
+//	              │                   │                                                  │
+//	              │                   └─ a synced append: the log calls back ──► loop ◄──┘
+//	              └─ would wait ──► its handle's lane: a goroutine, the socket's handlers ──► loop
+//
+// All that a loop has is its goroutine's alone; others hand it functions and
+// operations that they have ended, under ioLoop.mu. A handle is in use only until
+// its operation is begun: from then on the object's pin counts. While a handle has a
+// lane all its descriptors go there, in order. An error is sent by a goroutine of the
+// session's, and its descriptor is open until then. See docs/architecture.md.
+//
 // # What a client can do to the daemon
 //
 // Nothing but ask. Every byte is bounded and checked before use; descriptors
@@ -75,6 +92,10 @@
 //	                          buffer if it carries data, and two for its answer
 //	requests that run         by kind, some per processor: see fair; more only while
 //	                          others are held up
+//	rings                     ioctl.MaxRings a session; loopWords and loopEars a loop
+//	a session's descriptors   the entries of its rings; bytes begun: Limits.ArenaSession
+//	a session's lanes         Limits.Requests goroutines, and one for errors
+//	I/O of loops              Options.Loops threads; driveOps and driveBytes per drive and loop
 //	a session's lists         16 that are being read
 //	a session's handles       Limits.Handles; while it ends, a goroutine per open log
 //	arenas                    Limits.Arenas and ArenaSession per session, ArenaTotal
@@ -95,13 +116,15 @@
 // Serve accepts; one goroutine writes pools' troubles to the log; each session
 // has a reader, one per source of news of death, and, while it ends, one per log
 // that is being closed and one that waits for them; each request in flight has
-// one, and each change of a pool. Shutdown waits for all of them within its time.
+// one, and each change of a pool. An I/O loop has one, and one per ring where io_uring
+// cannot wait for rings; a session, those of its lanes and of its errors. Shutdown waits for all of them within its time.
 //
 // # Lock order
 //
 // Server.mu → poolTable.mu → activePool.mu, session.mu → feed.mu, ownership.mu,
-// eventRing.mu, ioBudget.mu, fair.mu; each guards maps and counts, and nothing that waits
-// is called under it. activePool.sweeping is taken first, before all of them,
+// eventRing.mu, ioBudget.mu, fair.mu; sessionRings.mu → ioLoops.mu, ioLoop.mu, which is
+// innermost as handleLane.mu and errorQueue.mu are. Each guards maps and counts, and nothing
+// that waits is called under it, but for the start of a loop under sessionRings.mu. activePool.sweeping is taken first, before all of them,
 // and is held across calls into the pool that do not wait for a drive: only
 // sweeps take it. A turn is taken with none of them held.
 package server

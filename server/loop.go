@@ -20,6 +20,8 @@ const (
 	loopBuffers = 1024
 	loopDrives  = 256
 	loopWords   = 1024
+	// loopEars is how many rings can have a goroutine, which occupies a thread.
+	loopEars = 256
 	// loopWorkers bounds the kernel threads of a loop, for devices that cannot be
 	// asked without blocking: several times what one drive may have under way.
 	loopWorkers = 4 * driveOps
@@ -200,6 +202,16 @@ func (l *ioLoop) check(err error) {
 	}
 	l.srv.complaints.Error("I/O loop's queue fails", slog.Int("loop", l.index), slog.Any("error", err))
 	_ = l.srv.clock.Sleep(l.srv.hard, 10*time.Millisecond) //nolint:errcheck // it may be shorter
+}
+
+// admits says whether the loop can wait for one more ring. It may err by those
+// that come at the same time.
+func (l *ioLoop) admits() bool {
+	most := int64(loopEars)
+	if l.words != nil {
+		most += loopWords
+	}
+	return l.count.rings.Load() < most
 }
 
 // do has f called by the loop, and says whether it will be: not after its end.

@@ -95,11 +95,11 @@ func (x *ringOp) check() error {
 			return errFlags
 		}
 	case ioctl.OpAppend, ioctl.OpMDCAppend:
-		if d.Flags&^ring.FlagSync != 0 {
+		if d.Flags&^ring.FlagSync != 0 || d.Offset != 0 {
 			return errFlags
 		}
 	case ioctl.OpSync, ioctl.OpMDCSync:
-		if d.Flags != 0 || d.Arena != 0 || d.Window != 0 || d.Length != 0 {
+		if d.Flags != 0 || d.Offset != 0 || d.Arena != 0 || d.Window != 0 || d.Length != 0 {
 			return errFlags
 		}
 	default:

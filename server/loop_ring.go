@@ -83,7 +83,6 @@ func (l *ioLoop) addRing(r *ioRing) {
 		r.armed, r.rung = false, true
 		l.heat(r)
 	}
-	l.count.rings.Add(1)
 	l.heat(r)
 }
 

@@ -77,9 +77,14 @@ func (s *session) addRing(r *ioRing) (uint16, error) {
 		rs.set = &ringSet{s: s, loop: l, most: s.srv.limits.ArenaSession, lanes: make(map[uint64]*handleLane)}
 	}
 	l := rs.set.loop
+	if !l.admits() {
+		return 0, api.Errorf(api.EAGAIN, "", "the daemon has as many rings as it can wait for")
+	}
 	r.set, r.number = rs.set, uint16(free+1)
 	s.requests.Add(1) // its loop's; the request that asks is another one
+	l.count.rings.Add(1)
 	if !l.do(func() { l.addRing(r) }) {
+		l.count.rings.Add(-1)
 		s.requests.Done()
 		return 0, api.Errorf(api.ECANCELED, "", "the daemon is stopping")
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,7 +32,6 @@ func gauge(name, help string, labels ...string) metric {
 // adds up to the drives' sizes.
 type families struct {
 	build, sessions, handles, arena, events, reaped    metric
-	hugeArena                                          metric
 	requests, requestErrors, requestBytes, requestTime metric
 
 	space, stored, objects, poolHandles, orphans  metric
@@ -40,6 +40,10 @@ type families struct {
 	inFlight, driveState, driveSize, driveFree    metric
 
 	watching, watched, watchLost, watchRefused metric
+
+	loopSessions, loopRings, loopArenas, loopListeners     metric
+	loopWakeups, loopOps, loopBytes, loopSlow, loopRereads metric
+	loopEmpty                                              metric
 
 	dropped, reloads, reloaded metric
 }
@@ -53,7 +57,6 @@ func newFamilies() families {
 		events:   counter("mpool_events_total", "Events since the start, by type.", "type"),
 		reaped: counter("mpool_sessions_reaped_total",
 			"Clients that ended, by how (cause) and by what it was noticed (detected_by).", "cause", "detected_by"),
-		hugeArena: gauge("mpool_arena_huge_bytes", "Memory shared with clients that is on huge pages, in bytes."),
 
 		requests:      counter("mpool_requests_total", "Requests answered, with an error or without, by operation.", "op"),
 		requestErrors: counter("mpool_request_errors_total", "Requests answered with an error, by operation.", "op"),
@@ -85,6 +88,18 @@ func newFamilies() families {
 		watchLost:    counter("mpool_exit_watch_lost_total", "Deaths that the exit tracepoint could not tell; others noticed them."),
 		watchRefused: counter("mpool_exit_watch_refused_total", "Processes that the exit tracepoint does not watch, for want of room; others do."),
 
+		loopSessions:  gauge("mpool_loop_sessions", "Sessions whose rings an I/O loop serves.", "loop"),
+		loopRings:     gauge("mpool_loop_rings", "Rings that an I/O loop serves.", "loop"),
+		loopArenas:    gauge("mpool_loop_arenas", "Arenas that an I/O loop uses; whether registered with the kernel.", "loop", "registered"),
+		loopListeners: gauge("mpool_loop_listeners", "Threads that listen to rings, for want of a wait within io_uring.", "loop"),
+		loopWakeups:   counter("mpool_loop_wakeups_total", "How often an I/O loop woke from sleep.", "loop"),
+		loopOps:       counter("mpool_loop_operations_total", "Descriptors of rings answered.", "loop"),
+		loopBytes:     counter("mpool_loop_bytes_total", "Bytes of data read or written for rings.", "loop"),
+		loopSlow:      counter("mpool_loop_slow_operations_total", "Descriptors that had to wait, and were served by a goroutine.", "loop"),
+		loopRereads: counter("mpool_loop_rereads_total",
+			"Reads that did not match their checksums in the client's memory, and were read again into the daemon's.", "loop"),
+		loopEmpty: counter("mpool_loop_empty_bells_total", "Bells of rings that rang for nothing.", "loop"),
+
 		dropped:  counter("mpool_log_lines_dropped_total", "Log lines that nobody took in time."),
 		reloads:  gauge("mpool_config_reload_successful", "1 if the configuration was read the last time that it was tried, else 0."),
 		reloaded: gauge("mpool_config_reload_success_timestamp_seconds", "When the configuration was last read, in seconds since 1970."),
@@ -94,11 +109,13 @@ func newFamilies() families {
 // all returns the families.
 func (f *families) all() []metric {
 	return []metric{
-		f.build, f.sessions, f.handles, f.arena, f.hugeArena, f.events, f.reaped,
+		f.build, f.sessions, f.handles, f.arena, f.events, f.reaped,
 		f.requests, f.requestErrors, f.requestBytes, f.requestTime,
 		f.space, f.stored, f.objects, f.poolHandles, f.orphans, f.health, f.readOnly, f.table, f.sums,
 		f.driveOps, f.driveBytes, f.driveErrors, f.flushFails, f.inFlight, f.driveState, f.driveSize, f.driveFree,
 		f.watching, f.watched, f.watchLost, f.watchRefused,
+		f.loopSessions, f.loopRings, f.loopArenas, f.loopListeners,
+		f.loopWakeups, f.loopOps, f.loopBytes, f.loopSlow, f.loopRereads, f.loopEmpty,
 		f.dropped, f.reloads, f.reloaded,
 	}
 }
@@ -173,7 +190,6 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.send(c.sessions, float64(s.Sessions))
 	e.send(c.handles, float64(s.Handles))
 	e.send(c.arena, float64(s.ArenaBytes))
-	e.send(c.hugeArena, float64(s.HugeBytes))
 	for _, n := range s.Events {
 		e.send(c.events, float64(n.Count), n.Type)
 	}
@@ -190,9 +206,27 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.send(c.watched, float64(d.exits.Processes))
 	e.send(c.watchLost, float64(d.exits.Lost))
 	e.send(c.watchRefused, float64(d.exits.Refused))
+	for i := range s.Loops {
+		c.loop(e, strconv.Itoa(i), &s.Loops[i])
+	}
 	e.send(c.dropped, float64(d.dropped))
 	e.send(c.reloads, boolean(d.reloadOK))
 	e.send(c.reloaded, float64(d.reloaded.UnixMilli())/1e3)
+}
+
+// loop sends the metrics of one I/O loop.
+func (c *collector) loop(e emitter, name string, l *server.LoopSnapshot) {
+	e.send(c.loopSessions, float64(l.Sessions), name)
+	e.send(c.loopRings, float64(l.Rings), name)
+	e.send(c.loopArenas, float64(l.Registered), name, "true")
+	e.send(c.loopArenas, float64(l.Plain), name, "false")
+	e.send(c.loopListeners, float64(l.Listeners), name)
+	e.send(c.loopWakeups, float64(l.Wakeups), name)
+	e.send(c.loopOps, float64(l.Ops), name)
+	e.send(c.loopBytes, float64(l.Bytes), name)
+	e.send(c.loopSlow, float64(l.Slow), name)
+	e.send(c.loopRereads, float64(l.Rereads), name)
+	e.send(c.loopEmpty, float64(l.EmptyBells), name)
 }
 
 // operation sends the metrics of one operation of the protocol.

@@ -59,6 +59,7 @@ type engine struct {
 	Workers       int    `toml:"workers" comment:"threads that a drive blocks at most"`
 	SumCacheBytes int64  `toml:"sum_cache_bytes" comment:"of each pool's cache of checksum pages"`
 	NoDiscard     bool   `toml:"no_discard" comment:"leave freed zones as they are"`
+	Loops         int    `toml:"loops" comment:"threads that serve clients' rings, started as they are needed; 0: half as many as processors, up to 4;\n-1: clients have no rings"`
 }
 
 func (e engine) server() server.EngineOptions {
@@ -157,6 +158,9 @@ func (c *config) problems() []problem {
 	}
 	limitProblem("limits", c.Limits.server().Validate())
 	limitProblem("engine", c.Engine.server().Validate())
+	if n := c.Engine.Loops; n < -1 || n > server.MaxLoops {
+		add("engine.loops", "is %d: want -1 to %d", n, server.MaxLoops)
+	}
 	list = append(list, activateProblems(c.Activate)...)
 	return append(list, ownerProblems(c.Owners)...)
 }

@@ -66,6 +66,7 @@ func (d *daemon) newServer(c *config, deaths *deathWatch) (*server.Server, error
 	}
 	o := server.Options{
 		Backend: backend, Logger: d.log, Version: buildVersion(), Limits: c.Limits.server(), Owners: rules,
+		Loops: c.Engine.Loops,
 	}
 	deaths.use(&o)
 	return server.New(o)
