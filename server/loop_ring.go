@@ -169,7 +169,7 @@ func (l *ioLoop) takeOne(r *ioRing) bool {
 		err = x.check()
 	}
 	if err != nil {
-		x.forget()
+		x.unanswered()
 		l.breach(r.set, err)
 		return false
 	}
