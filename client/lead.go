@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"runtime"
-	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
@@ -121,7 +120,7 @@ func (r *sharedRing) lead(ctx context.Context, w *caller, s *slot) bool {
 			runtime.Gosched()
 			continue
 		}
-		if r.spins.spin(r) {
+		if r.spins.able && r.few() && r.spins.spin(r.end) {
 			continue
 		}
 		if !watched {
@@ -301,61 +300,6 @@ func overdue(ctx context.Context, op ioctl.Op) error {
 		return &api.Error{Code: api.EUNKNOWN, Op: e.Op, Err: e, Detail: "the daemon did not say in time whether it was done"}
 	}
 	return e
-}
-
-// spinning decides whether a leader looks at the ring for a moment before it
-// sleeps: while very little is under way, there are CPUs to spare, and it has
-// been of use lately.
-type spinning struct {
-	able  bool
-	worth int // it is done while above 0
-	rest  int // sleeps until it is tried again
-}
-
-const (
-	spinFew   = 2 // requests under way at most
-	spinCPUs  = 3 // at least
-	spinFor   = 20 * time.Microsecond
-	spinLooks = 64 // at the ring between looks at the clock
-	spinWorth = 8  // at most
-	spinRest  = 256
-)
-
-func (p *spinning) init() {
-	p.able = runtime.NumCPU() >= spinCPUs && runtime.GOMAXPROCS(0) >= spinCPUs
-	p.worth = spinWorth
-}
-
-// spin spins if it may, and says whether there is an answer. Only the leader
-// calls it.
-func (p *spinning) spin(r *sharedRing) bool {
-	if !p.able {
-		return false
-	}
-	if p.worth <= 0 {
-		if p.rest--; p.rest > 0 {
-			return false
-		}
-		p.worth = 1
-	}
-	if !r.few() {
-		return false
-	}
-	for until := time.Now().Add(spinFor); ; { //nolint:forbidigo // how long a CPU is kept busy is a matter of real time
-		for range spinLooks {
-			if r.end.Ready() {
-				p.worth = min(p.worth+1, spinWorth)
-				return true
-			}
-		}
-		if time.Now().After(until) { //nolint:forbidigo // the same
-			break
-		}
-	}
-	if p.worth -= 2; p.worth <= 0 {
-		p.rest = spinRest
-	}
-	return false
 }
 
 // few says whether very little is under way.

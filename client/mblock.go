@@ -21,7 +21,8 @@ type mblock struct {
 	lost atomic.Bool
 	// capacity is what it was allocated with, in bytes, or 0: not known here.
 	capacity int64
-	written  atomic.Int64 // bytes, through this handle
+	written  atomic.Int64  // bytes, through this handle
+	begun    atomic.Uint64 // writes that a queue was given
 }
 
 // fits says whether a write of so many bytes is known to fit. If others write

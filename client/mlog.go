@@ -72,12 +72,16 @@ func (a *appender) Append(ctx context.Context, record []byte, sync bool) (uint64
 	if err := a.append(ctx, ioctl.OpAppend, record, sync, reply); err != nil {
 		return 0, a.unknown(err)
 	}
+	a.answered(reply)
+	return reply.Record, nil
+}
+
+// answered takes note of an append's answer. Answers may overtake each other.
+func (a *appender) answered(m *ioctl.Appended) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.acknowledged = max(a.acknowledged, reply.Record+1)
-	// Answers may overtake each other.
-	a.records, a.bytes = max(a.records, reply.Records), max(a.bytes, reply.Bytes)
-	return reply.Record, nil
+	a.acknowledged = max(a.acknowledged, m.Record+1)
+	a.records, a.bytes = max(a.records, m.Records), max(a.bytes, m.Bytes)
 }
 
 // unknown puts into an EUNKNOWN which records were acknowledged.
@@ -97,7 +101,7 @@ func (h *handle) append(ctx context.Context, op ioctl.Op, record []byte, sync bo
 		return err
 	}
 	if len(record) > api.MaxRecord {
-		return api.Errorf(api.EINVAL, op.Name(), "a record of %d bytes: at most %d", len(record), api.MaxRecord)
+		return tooLong(op, len(record))
 	}
 	if r := h.l.ring(); r != nil && op != ioctl.OpMDCCompactAppend {
 		if err := r.append(ctx, h, op, record, sync, reply); !errors.Is(err, errNoRegion) {
@@ -106,6 +110,10 @@ func (h *handle) append(ctx context.Context, op ioctl.Op, record []byte, sync bo
 	}
 	m := &ioctl.AppendRecord{To: h.h, Sync: sync}
 	return h.orStale(op, h.l.carry(ctx, op, m, record, &m.Data, reply))
+}
+
+func tooLong(op ioctl.Op, n int) error {
+	return api.Errorf(api.EINVAL, op.Name(), "a record of %d bytes: at most %d", n, api.MaxRecord)
 }
 
 // Sync implements [api.Appender].
