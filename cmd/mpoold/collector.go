@@ -32,6 +32,7 @@ func gauge(name, help string, labels ...string) metric {
 // adds up to the drives' sizes.
 type families struct {
 	build, sessions, handles, arena, events, reaped    metric
+	hugeArena                                          metric
 	requests, requestErrors, requestBytes, requestTime metric
 
 	space, stored, objects, poolHandles, orphans  metric
@@ -57,6 +58,7 @@ func newFamilies() families {
 		events:   counter("mpool_events_total", "Events since the start, by type.", "type"),
 		reaped: counter("mpool_sessions_reaped_total",
 			"Clients that ended, by how (cause) and by what it was noticed (detected_by).", "cause", "detected_by"),
+		hugeArena: gauge("mpool_arena_huge_bytes", "Memory shared with clients that is on huge pages, in bytes."),
 
 		requests:      counter("mpool_requests_total", "Requests answered, with an error or without, by operation.", "op"),
 		requestErrors: counter("mpool_request_errors_total", "Requests answered with an error, by operation.", "op"),
@@ -109,7 +111,7 @@ func newFamilies() families {
 // all returns the families.
 func (f *families) all() []metric {
 	return []metric{
-		f.build, f.sessions, f.handles, f.arena, f.events, f.reaped,
+		f.build, f.sessions, f.handles, f.arena, f.hugeArena, f.events, f.reaped,
 		f.requests, f.requestErrors, f.requestBytes, f.requestTime,
 		f.space, f.stored, f.objects, f.poolHandles, f.orphans, f.health, f.readOnly, f.table, f.sums,
 		f.driveOps, f.driveBytes, f.driveErrors, f.flushFails, f.inFlight, f.driveState, f.driveSize, f.driveFree,
@@ -190,6 +192,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.send(c.sessions, float64(s.Sessions))
 	e.send(c.handles, float64(s.Handles))
 	e.send(c.arena, float64(s.ArenaBytes))
+	e.send(c.hugeArena, float64(s.HugeBytes))
 	for _, n := range s.Events {
 		e.send(c.events, float64(n.Count), n.Type)
 	}

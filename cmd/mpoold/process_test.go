@@ -26,6 +26,7 @@ const (
 	roleUser    = "user"    // a client that goes through a pool's life
 	roleWriters = "writers" // clients that write until their daemon is gone
 	roleTenant  = "tenant"  // a client that looks around in a pool
+	roleHolder  = "holder"  // a client that waits
 )
 
 func play(role string) {
@@ -38,6 +39,8 @@ func play(role string) {
 		os.Exit(playWriters(os.Args[1]))
 	case roleTenant:
 		os.Exit(playTenant(os.Args[1]))
+	case roleHolder:
+		os.Exit(playHolder(os.Args[1]))
 	default:
 		fmt.Fprintln(os.Stderr, "no such role:", role)
 		os.Exit(99)

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mpool-go/mpool/client"
+)
+
+// playHolder has a session until it is killed.
+func playHolder(socket string) int {
+	c, err := client.Dial(context.Background(), client.Options{Socket: socket, Reconnect: -1})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer c.Close()
+	fmt.Fprintln(os.Stderr, "holding")
+	_, _ = os.Stdin.Read(make([]byte, 1)) // there is nothing to read; it is killed
+	return 0
+}
+
+// deathsConfig writes a configuration that says how deaths are noticed.
+func deathsConfig(t *testing.T, dir, ebpf string) string {
+	t.Helper()
+	return writeFile(t, filepath.Join(dir, "conf-"+ebpf), "[deaths]\nebpf = '"+ebpf+"'\n")
+}
+
+// With the exit tracepoint required, the daemon notices deaths by it, and the
+// log and the metrics say so; with it off it does not try.
+//
+// proves S34
+func TestDeathsByTheTracepoint(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to load a program into the kernel")
+	}
+	for ebpf, up := range map[string]float64{"require": 1, "off": 0} {
+		dir := shortDir(t)
+		socket, metrics := filepath.Join(dir, "s"), filepath.Join(dir, "m")
+		d := spawn(t, socket, "--config", deathsConfig(t, dir, ebpf), "--metrics", metrics)
+		d.says(t, map[string]string{
+			"require": `msg="clients' deaths are noticed" by="bpf, pidfd, socket" before_memory_is_freed=`,
+			"off":     "msg=\"clients' deaths are noticed\" by=\"pidfd, socket\"\n",
+		}[ebpf])
+		const by = `mpool_sessions_reaped_total{cause="signal",detected_by=`
+		var v map[string]float64
+		// Now and then another is first.
+		for killed := 1.0; killed <= 20 && v[by+`"bpf"}`] == 0; killed++ {
+			h := command(roleHolder, socket)
+			stdin, err := h.cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stdin.Close()
+			h.start(t).says(t, "holding")
+			if n := values(t, scrape(t, metrics))["mpool_exit_watch_processes"]; n != up {
+				t.Errorf("%s: %v of 1 clients are watched", ebpf, n)
+			}
+			h.signal(t, syscall.SIGKILL)
+			for end := time.Now().Add(20 * time.Second); ; {
+				v = values(t, scrape(t, metrics))
+				if v[by+`"bpf"}`]+v[by+`"pidfd"}`]+v[by+`"socket"}`] >= killed && v["mpool_exit_watch_processes"] == 0 {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("%s: %v clients were killed: %v", ebpf, killed, v)
+				}
+			}
+		}
+		if n := v[by+`"bpf"}`]; n != up || v["mpool_exit_watch_up"] != up {
+			t.Errorf("%s: %v noticed by the tracepoint, up is %v", ebpf, n, v["mpool_exit_watch_up"])
+		}
+		if v["mpool_exit_watch_lost_total"] != 0 || v["mpool_exit_watch_refused_total"] != 0 {
+			t.Errorf("%s: %v", ebpf, v)
+		}
+		d.signal(t, syscall.SIGTERM)
+		d.wait(t, stopTime, exitClean)
+	}
+}
+
+// A daemon that may not use the tracepoint says so in one line and goes on
+// without, unless it is required.
+func TestDeathsWithoutTheTracepoint(t *testing.T) {
+	home := homeOf(t)
+	socket := filepath.Join(home, "s")
+	d := asNobody(t, roleDaemon, "--socket", socket, "--config", deathsConfig(t, home, "auto")).start(t)
+	d.says(t, "msg=ready")
+	const why = "it takes CAP_BPF and CAP_PERFMON"
+	if n := strings.Count(d.stderr.String(), why); n != 1 || !strings.Contains(d.stderr.String(), "not_by_bpf=") {
+		t.Errorf("says %d times why:\n%s", n, d.stderr.String())
+	}
+	_ = dial(t, socket)
+	d.signal(t, syscall.SIGTERM)
+	d.wait(t, stopTime, exitClean)
+	d = asNobody(t, roleDaemon, "--socket", socket, "--config", deathsConfig(t, home, "require")).start(t)
+	d.wait(t, stopTime, exitFail)
+	d.says(t, `deaths.ebpf is \"require\": watch exits: `+why)
+}
+
+// What deaths.ebpf may be.
+func TestDeathsConfiguration(t *testing.T) {
+	_, err := load(deathsConfig(t, t.TempDir(), "never"))
+	if err == nil || !strings.Contains(err.Error(), `:2: deaths.ebpf is "never": want auto, off or require`) {
+		t.Errorf("%v", err)
+	}
+}
