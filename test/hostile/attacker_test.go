@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/test/daemon"
 )
 
@@ -36,6 +37,8 @@ type attacker struct {
 	sent   *atomic.Int64 // messages
 	made   *atomic.Int64 // sessions
 	buf    []byte
+
+	block, log, mdc layout.ObjectID // that it keeps for its next session
 }
 
 // nobody is the user that attackers are.

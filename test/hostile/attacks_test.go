@@ -34,6 +34,15 @@ var attacks = []attack{
 	{name: "handles-in-use", run: handlesInUse, clients: 4},
 	{name: "strangers", run: strangers, clients: 2},
 	{name: "forged", run: forged, clients: 4, asRoot: true},
+	{name: "ring-scribble", run: ringScribble, clients: 3},
+	{name: "ring-counters", run: ringCounters, clients: 3},
+	{name: "ring-descriptors", run: ringDescriptors, clients: 3},
+	{name: "ring-bells", run: ringBells, clients: 2},
+	{name: "ring-storm", run: ringStorm, clients: 3},
+	{name: "ring-memory", run: ringMemory, clients: 2},
+	{name: "ring-objects", run: ringObjects, clients: 3},
+	{name: "ring-unread", run: ringUnread, clients: 4},
+	{name: "ring-reads", run: ringReads, clients: 8},
 }
 
 // busyMachine asks the daemon for next to nothing, and keeps the processors busy.

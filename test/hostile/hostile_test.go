@@ -3,6 +3,7 @@ package hostile
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -218,7 +219,11 @@ func (s *siege) sweep(modest uint32) {
 		}
 		var o api.Object
 		if info.Partner != 0 {
-			continue // no attack makes a container
+			// One of its logs is the container's name.
+			if err := s.p.DeleteMDC(ctx, info.ID); err != nil && !errors.Is(err, api.ENOENT) && !errors.Is(err, api.EINVAL) {
+				s.t.Errorf("an attacker's container %v: %v", info.ID, err)
+			}
+			continue
 		}
 		if o, err = find(ctx, s.p, &info); err == nil {
 			err = o.Delete(ctx)

@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 	case "attacker":
 		attackerMain()
 		os.Exit(0)
+	case "ringer":
+		ringerMain()
+		os.Exit(0)
 	case "stranger":
 		strangerMain()
 		os.Exit(0)
