@@ -22,7 +22,7 @@ func (b *bench) seqBytes() int64 {
 	if b.quick {
 		return 512 << 20
 	}
-	return 3 << 30
+	return 2 << 30
 }
 
 // clientSeq compares 1 MiB writes and reads from another process with fio's.
