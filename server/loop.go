@@ -52,7 +52,7 @@ type ioLoop struct {
 	turn    int // which set is looked at first
 
 	now     time.Time
-	stale   bool        // time has passed since
+	stale   bool      // time has passed since
 	alarm   time.Time // when to look at rings that are muted; zero: none is
 	spin    spinner
 	stop    bool
@@ -128,7 +128,8 @@ func (l *ioLoop) run() {
 	}
 	l.spin.init()
 	l.now = l.srv.clock.Now()
-	for !l.step() {
+	for over := false; !over; {
+		over = l.step()
 	}
 	l.ears.Wait()
 	if err := l.queue.Close(); err != nil {

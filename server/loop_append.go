@@ -3,7 +3,6 @@ package server
 import (
 	"errors"
 
-	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/ioctl/ring"
 	"github.com/mpool-go/mpool/mpool"
 )
@@ -106,9 +105,6 @@ func (x *ringOp) abandon() {
 	x.ring.end.Fail()
 	x.ring.set.open--
 }
-
-// isAppend says whether an operation appends a record.
-func isAppend(op ioctl.Op) bool { return op == ioctl.OpAppend || op == ioctl.OpMDCAppend }
 
 // opList is a list of operations.
 type opList struct{ head, tail *ringOp }

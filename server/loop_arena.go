@@ -2,6 +2,7 @@ package server
 
 import (
 	"log/slog"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -110,14 +111,7 @@ func (l *ioLoop) register(set *ringSet, a *ringArena) {
 	l.count.registered.Add(1)
 }
 
-func (set *ringSet) uses(a *ringArena) bool {
-	for _, o := range set.arenas {
-		if o == a {
-			return true
-		}
-	}
-	return false
-}
+func (set *ringSet) uses(a *ringArena) bool { return slices.Contains(set.arenas, a) }
 
 // dropArena ends the rings' use of an arena, with no I/O under way on it.
 func (l *ioLoop) dropArena(a *ringArena) {

@@ -18,7 +18,7 @@ func (set *ringSet) drop() {
 // unstart drops a request whose operations were not started. The last is dropped
 // first, so that a write leaves no hole before another.
 func (x *ringOp) unstart() {
-	if x.isWrite() {
+	if x.verb == verbWrite {
 		x.write.Cancel()
 	} else {
 		x.read.Cancel()

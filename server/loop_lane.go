@@ -5,7 +5,6 @@ import (
 	"errors"
 	"sync"
 
-	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/ioctl/ring"
 )
@@ -145,27 +144,6 @@ func (x *ringOp) serveSlowly() error {
 	s.io.give(s, r.io)
 	s.unreserve(Requests, 1)
 	return err
-}
-
-// ask has the handler of the operation on the socket do it.
-func (x *ringOp) ask(r *request) (ioctl.Message, error) {
-	d := &x.d
-	h, w := ioctl.Handle(d.Handle), ioctl.Window{Arena: d.Arena, Offset: d.Window, Length: d.Length}
-	record := &ioctl.AppendRecord{To: h, Sync: d.Flags&ring.FlagSync != 0, Data: ioctl.Payload{Window: w}}
-	switch r.op {
-	case ioctl.OpMblockRead:
-		return mblockRead(r, &ioctl.MblockRead{Mblock: h, Offset: d.Offset, Into: w})
-	case ioctl.OpMblockWrite:
-		return mblockWrite(r, &ioctl.MblockWrite{Mblock: h, Total: uint64(d.Offset), Data: ioctl.Payload{Window: w}})
-	case ioctl.OpAppend:
-		return appendRecord(r, record)
-	case ioctl.OpMDCAppend:
-		return mdcAppend(r, record)
-	case ioctl.OpSync:
-		return appenderSync(r, &ioctl.Target{Handle: h})
-	default: // check lets no other through
-		return ofMDC(api.MDC.Sync)(r, &ioctl.Target{Handle: h})
-	}
 }
 
 // fill makes a completion of an answer.

@@ -14,19 +14,13 @@ import (
 	"github.com/mpool-go/mpool/uhandle"
 )
 
-// The most bytes of a descriptor that a loop serves itself, of a read or write and
-// of a record; what is longer goes to its handle's lane.
-const (
-	loopMaxData   = 4 << 20
-	loopMaxRecord = 256 << 10
-)
-
 // ringOp is a descriptor that was taken. It is its loop's, but for a lane that
 // serves it, a log that makes it durable, or who sends its error: they pass it
 // back. It is used again for another one.
 type ringOp struct {
 	ring  *ioRing
 	d     ring.Descriptor
+	verb  verb
 	began time.Time
 	pool  *activePool // for its counters, or nil
 	c     ring.Completion
@@ -86,46 +80,11 @@ func (x *ringOp) forget() {
 
 func (x *ringOp) loop() *ioLoop { return x.ring.set.loop }
 
-// check says whether a descriptor is one of this protocol.
-func (x *ringOp) check() error {
-	d := &x.d
-	switch ioctl.Op(d.Op) {
-	case ioctl.OpMblockRead, ioctl.OpMblockWrite:
-		if d.Flags != 0 {
-			return errFlags
-		}
-	case ioctl.OpAppend, ioctl.OpMDCAppend:
-		if d.Flags&^ring.FlagSync != 0 || d.Offset != 0 {
-			return errFlags
-		}
-	case ioctl.OpSync, ioctl.OpMDCSync:
-		if d.Flags != 0 || d.Offset != 0 || d.Arena != 0 || d.Window != 0 || d.Length != 0 {
-			return errFlags
-		}
-	default:
-		return errOp
-	}
-	if d.Arena == 0 && (d.Window != 0 || d.Length != 0) {
-		return errNoArena
-	}
-	return nil
-}
-
-var (
-	errFlags   = errors.New("a descriptor with flags or data that its operation has not")
-	errNoArena = errors.New("a descriptor with data in no arena")
-)
-
 // begin begins what a descriptor asks for: here, or in its handle's lane if it
 // would have to wait, or comes behind what is there.
 func (x *ringOp) begin() {
 	set, d := x.ring.set, &x.d
-	op := ioctl.Op(d.Op)
-	most := uint32(loopMaxData)
-	if isAppend(op) {
-		most = loopMaxRecord
-	}
-	if d.Length > most || len(set.lanes) > 0 && set.lanes[d.Handle] != nil {
+	if d.Length > x.verb.most() || len(set.lanes) > 0 && set.lanes[d.Handle] != nil {
 		x.toLane()
 		return
 	}
@@ -137,7 +96,7 @@ func (x *ringOp) begin() {
 		x.answer(err)
 		return
 	}
-	err = x.start(op, mem)
+	err = x.start(mem)
 	switch {
 	case errors.Is(err, errSlow):
 		x.dismiss()
@@ -183,29 +142,24 @@ func (x *ringOp) dismiss() {
 
 // start begins an operation. Its handle is in use until that is done: from then
 // on the object has its pin, and the handle may go.
-func (x *ringOp) start(op ioctl.Op, mem []byte) error {
-	kind := kindMblock
-	switch op {
-	case ioctl.OpAppend, ioctl.OpSync:
-		kind = kindAppender
-	case ioctl.OpMDCAppend, ioctl.OpMDCSync:
-		kind = kindMDC
-	}
+func (x *ringOp) start(mem []byte) error {
 	s := x.ring.set.s
-	e, err := s.table.Use(uhandle.Handle(x.d.Handle), kind)
+	e, err := s.table.Use(uhandle.Handle(x.d.Handle), x.verb.kind())
 	if err != nil {
 		return badHandle(ioctl.Handle(x.d.Handle))
 	}
 	x.pool = e.Value.home()
-	switch op {
-	case ioctl.OpMblockRead:
+	switch x.verb {
+	case verbRead:
 		err = x.startRead(e.Value, mem)
-	case ioctl.OpMblockWrite:
+	case verbWrite:
 		err = x.startWrite(e.Value, mem)
-	case ioctl.OpAppend, ioctl.OpMDCAppend:
+	case verbAppend, verbMDCAppend:
 		err = x.startAppend(e.Value, mem)
-	default:
+	case verbSync, verbMDCSync:
 		err = x.startSync(e.Value)
+	case verbNone:
+		panic(errNoVerb)
 	}
 	if s.table.Done(e) {
 		// Its last user lets go of what has ended; that may write.
@@ -295,7 +249,7 @@ func (x *ringOp) deviceDone(*bdev.Op) {
 func (x *ringOp) ioEnded() {
 	var n int
 	var err error
-	if x.isWrite() {
+	if x.verb == verbWrite {
 		n, err = x.write.End()
 	} else {
 		n, err = x.endRead()
@@ -311,8 +265,6 @@ func (x *ringOp) ioEnded() {
 	}
 	x.end(err)
 }
-
-func (x *ringOp) isWrite() bool { return ioctl.Op(x.d.Op) == ioctl.OpMblockWrite }
 
 // endRead ends a read. What does not match in memory that the client can write to
 // is read again, into the daemon's own: only that says something about the drive.
