@@ -20,6 +20,7 @@ type benchOptions struct {
 	depth      countValue
 	data       sizeValue
 	time       time.Duration
+	async      bool
 	zeroCopy   bool
 	sequential bool
 	noSync     bool
@@ -79,8 +80,9 @@ Without a ROW all four. The rows of docs/performance.md that a client can measur
 are there by their names: client-read, client-read-qd1, client-seq, mblock-durable,
 commit-rate, mlog-client. The pool may be left out when only one is active.
 
-Each operation in flight is a goroutine with a blocking call. With --zero-copy the
-data lies in memory that is shared with the daemon (read, write).
+Each operation in flight is a goroutine with a blocking call; with --zero-copy its
+data lies in memory that is shared with the daemon (read, write). With --async one
+goroutine submits and reaps all of them, from such memory (read, write, append).
 
 A row takes a quarter of the free space at most, 1 GiB if that is less, or --data;
 it says so if there is not enough. It touches nothing that it has not made, and
@@ -89,7 +91,7 @@ the tag ` + fmt.Sprint(uint64(benchTag)) + `; what a run that was killed has lef
 next one deletes.`,
 		Example: `  mpoolctl bench data
   mpoolctl bench data read --size 64KiB --depth 8 --time 10s
-  mpoolctl bench data read write --zero-copy --json`,
+  mpoolctl bench data read write append --async --json`,
 		Args: cobra.ArbitraryArgs,
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			pool, cases, err := o.plan(args)
@@ -111,6 +113,7 @@ next one deletes.`,
 	f.Var(&o.depth, "depth", "operations in flight")
 	f.Var(&o.data, "data", "how much of the pool to use at most")
 	f.DurationVar(&o.time, "time", 3*time.Second, "how long a row takes")
+	f.BoolVar(&o.async, "async", false, "submit and reap from one goroutine, with shared memory")
 	f.BoolVar(&o.zeroCopy, "zero-copy", false, "use memory that is shared with the daemon")
 	f.BoolVar(&o.sequential, "sequential", false, "read in order, not at random")
 	f.BoolVar(&o.noSync, "no-sync", false, "append without waiting until it is durable")
@@ -168,6 +171,8 @@ func (o *benchOptions) apply(c *benchCase) error {
 	case c.size*int64(c.depth) > benchMaxMemory:
 		return usagef("%s: %d operations of %s are more than %s of memory: want a smaller --size or --depth",
 			c.row, c.depth, formatSize(c.size), formatSize(benchMaxMemory))
+	case o.async && c.work == "commit":
+		return usagef("--async: commits have blocking calls only")
 	case o.zeroCopy && (c.work == "commit" || c.work == "append"):
 		return usagef("--zero-copy: want read or write, not %s", c.row)
 	}

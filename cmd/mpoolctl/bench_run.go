@@ -160,6 +160,9 @@ func (b *bench) repeat(ctx context.Context, c benchCase, op func(worker int) err
 // describe fills in what a case was.
 func (b *bench) describe(v benchView, c benchCase) benchView {
 	v.Row, v.Work, v.SizeBytes, v.Depth, v.Sequential = c.row, c.work, c.size, c.depth, c.sequential
-	v.Mode, v.ZeroCopy = "blocking", b.o.zeroCopy
+	v.Mode, v.ZeroCopy = "blocking", b.o.zeroCopy || b.o.async
+	if b.o.async {
+		v.Mode = "async"
+	}
 	return v
 }

@@ -64,6 +64,7 @@ func TestBenchRefuses(t *testing.T) {
 		"bench data read --depth 5000":          "want 1 to 1024",
 		"bench data read --size 1GiB --depth 2": "more than 1 GiB of memory",
 		"bench data append --zero-copy":         "want read or write",
+		"bench data commit --async":             "blocking calls only",
 		"bench data --time -1s":                 "want a duration",
 	} {
 		d := newFakeDaemon("data")

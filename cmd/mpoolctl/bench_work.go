@@ -106,7 +106,10 @@ func places(c benchCase, list []api.Mblock, each int64) func(worker int) place {
 // readFrom reads from mblocks of each bytes.
 func (b *bench) readFrom(ctx context.Context, c benchCase, list []api.Mblock, each int64) (benchView, error) {
 	next := places(c, list, each)
-	if b.o.zeroCopy {
+	switch {
+	case b.o.async:
+		return b.readSubmitted(ctx, c, next)
+	case b.o.zeroCopy:
 		return b.readShared(ctx, c, next)
 	}
 	bufs := make([][]byte, c.depth)
@@ -155,7 +158,10 @@ func (b *bench) write(ctx context.Context, c benchCase) (benchView, error) {
 }
 
 func (b *bench) writeTo(ctx context.Context, c benchCase, writers []*writer) (benchView, error) {
-	if b.o.zeroCopy {
+	switch {
+	case b.o.async:
+		return b.writeSubmitted(ctx, c, writers)
+	case b.o.zeroCopy:
 		return b.writeShared(ctx, c, writers)
 	}
 	data := noise(c.size)
@@ -221,18 +227,26 @@ func (b *bench) appendTo(ctx context.Context, c benchCase, m api.Mlog) (benchVie
 	if err != nil {
 		return benchView{}, err
 	}
+	run := b.appendBlocking
+	if b.o.async {
+		run = b.appendSubmitted
+	}
+	v, err := run(ctx, c, log)
+	v.Durable = !b.o.noSync
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeoutForCleanup)
+	defer cancel()
+	return v, errors.Join(err, log.Close(closing))
+}
+
+func (b *bench) appendBlocking(ctx context.Context, c benchCase, log api.Appender) (benchView, error) {
 	record := noise(c.size)
-	v, err := b.repeat(ctx, c, func(int) error {
+	return b.repeat(ctx, c, func(int) error {
 		_, err := log.Append(ctx, record, !b.o.noSync)
 		if errors.Is(err, api.EFBIG) {
 			return errBenchEnd
 		}
 		return err
 	})
-	v.Durable = !b.o.noSync
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeoutForCleanup)
-	defer cancel()
-	return v, errors.Join(err, log.Close(closing))
 }
 
 // benchCommits is the most objects that a bench commits: deleting them takes
