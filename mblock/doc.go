@@ -54,6 +54,9 @@
 //     ended the wait.
 //   - The caller's memory is not touched after a call has returned. Where a
 //     context can end a wait, the device works on memory of this package's own.
+//   - What [Writer.Seal] has returned is durable; what [Writer.SealWritten] says is
+//     unflushed becomes so with the next flush of the drive that succeeds, if none
+//     has failed since the ticket.
 //   - After a failed write or flush the Writer is poisoned: every call but
 //     reading its error fails with EIO.
 //

@@ -12,6 +12,11 @@ type Sealed struct {
 	Written    int64    // bytes, exact
 	Sums       []uint32 // the checksum of each block, if there are at most layout.MaxInlineSums; else nil
 	UsedBlocks uint32   // blocks of the extent that must be kept, at least 1
+
+	// Unflushed says that the content was written and is not flushed: it is
+	// durable after a flush of the drive under Ticket. Only of SealWritten.
+	Unflushed bool
+	Ticket    bdev.Ticket
 }
 
 // Seal ends the writing: it lets no new write begin, waits for those under way,
@@ -20,7 +25,14 @@ type Sealed struct {
 // returns the same, after an error of its context it goes on. Errors: EIO (a
 // write or the flush failed: poisoned), ENOENT (the object is being deleted),
 // ETIMEDOUT, ECANCELED.
-func (w *Writer) Seal(ctx context.Context) (Sealed, error) {
+func (w *Writer) Seal(ctx context.Context) (Sealed, error) { return w.seal(ctx, true) }
+
+// SealWritten is Seal, but leaves the flush to the caller where all checksums go
+// into the metadata record, by which the content can be found missing. Errors as
+// Seal. Either may be called after the other.
+func (w *Writer) SealWritten(ctx context.Context) (Sealed, error) { return w.seal(ctx, false) }
+
+func (w *Writer) seal(ctx context.Context, flush bool) (Sealed, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed = true
@@ -39,6 +51,10 @@ func (w *Writer) Seal(ctx context.Context) (Sealed, error) {
 	blocks := dataBlocks(w.next)
 	if blocks > 0 && pagesFor(blocks) == 0 {
 		s.Sums = append(s.Sums, w.sums[0][:blocks]...)
+		if !flush {
+			s.Unflushed, s.Ticket = true, w.ticket
+			return s, nil
+		}
 	}
 	if blocks > 0 {
 		w.sealing = true

@@ -42,6 +42,18 @@ func (l *Log) end(ctx context.Context, abandon bool) error {
 	return nil
 }
 
+// Confirm writes one more group, if nothing is under way and the last one is
+// only known here to be durable: it says so, should its pages rot. It does not
+// wait.
+func (l *Log) Confirm() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unsaid && !l.writing && !l.closing {
+		l.say = true
+		l.startLocked()
+	}
+}
+
 // pin counts a read of the extent in or out. While there are any, the log is not
 // closed.
 func (l *Log) pin(n int) {

@@ -65,7 +65,13 @@
 // far, and is alone in flight; whoever comes meanwhile waits for the next one.
 // Group numbers rise through a generation. A clean close writes one more group,
 // marked as such, if anything was appended: it says that the one before it is
-// durable.
+// durable. So does [Log.Confirm], without a mark.
+//
+// A group's flush makes durable what was written to the drive before it, also
+// what is none of the log's. [MDC.AppendData] appends a record of such data: a
+// crash before the flush may leave the record without the data, so whoever opens
+// the container asks [MDC.Unsure] for the records of which nothing says that they
+// were durable.
 //
 // If a write or a flush fails, the log is poisoned: nothing is tried again, the
 // records of that group are of unknown state (EUNKNOWN), later ones are refused

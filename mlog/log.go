@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/sched"
 )
 
@@ -23,6 +24,7 @@ type Log struct {
 	finals uint32      // final pages of the extent
 	run    func()      // the writer task's body
 	closed atomic.Bool // set with closing, for readers
+	sure   uint64      // records that the log itself said were durable, when it was opened
 
 	mu   sched.Mutex // held to copy records into page images, never across I/O
 	idle sched.Cond  // a group or the writer has ended
@@ -46,7 +48,15 @@ type Log struct {
 	// +checklocks:mu
 	writing bool // the writer task is alive
 	// +checklocks:mu
+	owes bool // the next group's flush is to cover data, too
+	// +checklocks:mu
+	owed bdev.Ticket // of the oldest of that
+	// +checklocks:mu
 	dirty bool // appended to since the last clean close
+	// +checklocks:mu
+	unsaid bool // no page says yet that the last group with records was durable
+	// +checklocks:mu
+	say bool // a group shall say so
 	// +checklocks:mu
 	closing bool // no more appends and syncs
 	// +checklocks:mu
@@ -119,7 +129,7 @@ var ErrWouldBlock = errors.New("the log takes no record without waiting")
 // another. Errors, after which nothing was taken and done is not called:
 // ErrWouldBlock, and those of Append; done gets EUNKNOWN or EBADF (abandoned).
 func (l *Log) BeginAppend(done func(error), record ...[]byte) (number uint64, err error) {
-	number, full, err := l.try(0, record, false, done)
+	number, full, err := l.try(0, record, false, nil, done)
 	if full {
 		err = ErrWouldBlock
 	}
@@ -153,9 +163,11 @@ func (l *Log) add(ctx context.Context, kind byte, record [][]byte, sync bool) (n
 }
 
 // try is add without waiting. It is full, and nothing was taken, when appends
-// must wait for a group to end, unless it is forced. done, if not nil, is called
-// when the record is durable or will not be.
-func (l *Log) try(kind byte, record [][]byte, force bool, done func(error)) (number uint64, full bool, err error) {
+// must wait for a group to end, unless it is forced. data, if not nil, is the
+// ticket of what was written to the log's drive, has ended, and must be durable
+// with the record: bdev.ErrFlushFailed, and nothing was taken, if it may be
+// lost. done, if not nil, is called when the record is durable or will not be.
+func (l *Log) try(kind byte, record [][]byte, force bool, data *bdev.Ticket, done func(error)) (number uint64, full bool, err error) {
 	size := recordSize(kind, record)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -165,6 +177,14 @@ func (l *Log) try(kind byte, record [][]byte, force bool, done func(error)) (num
 	if !force && l.fullLocked() {
 		l.wantLocked(l.records) // so that there is room soon
 		return 0, true, nil
+	}
+	if data != nil {
+		if *data != l.c.Drive.Ticket() {
+			return 0, false, bdev.ErrFlushFailed
+		}
+		if !l.owes {
+			l.owes, l.owed = true, *data // later ones are no older
+		}
 	}
 	number = l.putLocked(kind, record, size)
 	if done != nil {

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/sched"
 )
 
@@ -137,7 +138,7 @@ func (l *Log) mark(kind byte, v uint64) (uint64, error) {
 	for i := range b {
 		b[i] = byte(v >> (8 * i))
 	}
-	n, _, err := l.try(kind, [][]byte{b[:]}, true, nil)
+	n, _, err := l.try(kind, [][]byte{b[:]}, true, nil, nil)
 	return n, err
 }
 
@@ -146,6 +147,20 @@ func (l *Log) mark(kind byte, v uint64) (uint64, error) {
 // across compactions. The record is in memory only until it is synced. While a
 // compaction switches logs, appends wait. Errors as Log.Append; EFBIG: compact.
 func (m *MDC) Append(ctx context.Context, record ...[]byte) (seq uint64, err error) {
+	return m.append(ctx, nil, record)
+}
+
+// AppendData is Append of a record that tells of data which was written to the
+// container's drive under a ticket, has ended, and need not be durable yet: when
+// the record is durable, so is the data. Until then a crash may leave the record
+// without the data: see [MDC.Unsure]. Errors as Append; and bdev.ErrFlushFailed:
+// a flush has failed since the ticket, and nothing was taken. One that fails
+// later fails the record.
+func (m *MDC) AppendData(ctx context.Context, data bdev.Ticket, record ...[]byte) (seq uint64, err error) {
+	return m.append(ctx, &data, record)
+}
+
+func (m *MDC) append(ctx context.Context, data *bdev.Ticket, record [][]byte) (seq uint64, err error) {
 	m.mu.Lock()
 	for {
 		for m.state == compactSwitch && !m.closing {
@@ -154,7 +169,7 @@ func (m *MDC) Append(ctx context.Context, record ...[]byte) (seq uint64, err err
 				return 0, api.ContextError(opMDCAppend, err)
 			}
 		}
-		seq, full, err := m.tryLocked(record, nil)
+		seq, full, err := m.tryLocked(record, data, nil)
 		m.mu.Unlock()
 		if full == nil {
 			return seq, err
@@ -176,7 +191,7 @@ func (m *MDC) BeginAppend(done func(error), record ...[]byte) (seq uint64, err e
 	if m.state == compactSwitch && !m.closing {
 		return 0, ErrWouldBlock
 	}
-	seq, full, err := m.tryLocked(record, done)
+	seq, full, err := m.tryLocked(record, nil, done)
 	if full != nil {
 		err = ErrWouldBlock
 	}
@@ -187,7 +202,7 @@ func (m *MDC) BeginAppend(done func(error), record ...[]byte) (seq uint64, err e
 // the new one too. If one of them has no room just now, it returns that.
 //
 // +checklocks:m.mu
-func (m *MDC) tryLocked(record [][]byte, done func(error)) (seq uint64, full *Log, err error) {
+func (m *MDC) tryLocked(record [][]byte, data *bdev.Ticket, done func(error)) (seq uint64, full *Log, err error) {
 	if err := m.usableLocked(opMDCAppend); err != nil {
 		return 0, nil, err
 	}
@@ -195,7 +210,7 @@ func (m *MDC) tryLocked(record [][]byte, done func(error)) (seq uint64, full *Lo
 	if other != nil && other.full() {
 		return 0, other, nil
 	}
-	n, wait, err := l.try(KindData, record, false, done)
+	n, wait, err := l.try(KindData, record, false, data, done)
 	switch {
 	case err != nil:
 		return 0, nil, err
@@ -205,7 +220,7 @@ func (m *MDC) tryLocked(record [][]byte, done func(error)) (seq uint64, full *Lo
 	seq = n - m.base
 	m.appended = seq + 1
 	if other != nil {
-		if _, _, err := other.try(KindData, record, true, nil); err != nil {
+		if _, _, err := other.try(KindData, record, true, data, nil); err != nil {
 			m.doomed = err
 		}
 	}
@@ -247,6 +262,13 @@ func (m *MDC) Sync(ctx context.Context) error { return m.SyncTo(ctx, ^uint64(0))
 func (m *MDC) SyncTo(ctx context.Context, seq uint64) error {
 	l, n := m.upTo(seq)
 	return l.SyncTo(ctx, n)
+}
+
+// Confirm is Log.Confirm of the active log.
+func (m *MDC) Confirm() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.logs[m.active].Confirm()
 }
 
 // BeginSync is Sync without waiting, as [Log.BeginSync] is.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/sched"
@@ -62,6 +63,45 @@ func OpenMDC(ctx context.Context, c MDCConfig) (*MDC, error) {
 	return nil, &api.Error{
 		Code: api.ECORRUPT, Op: op, Object: c.A.ID, Device: c.A.Drive.Path(), Offset: c.A.Extent.Offset(),
 		Detail: "neither log of the container has the end of a compaction: restore it from a copy",
+	}
+}
+
+// Unsure calls f with each record, in order, of which nothing in the log says
+// that it was durable before the container was opened: those of the last group,
+// unless it was closed. What [MDC.AppendData] made of such a record may be a
+// record without its data. The slice is valid until f returns. It is for
+// whoever has opened the container, before anything is appended. Errors as
+// Reader.View; that of f.
+func (m *MDC) Unsure(ctx context.Context, f func(record []byte) error) error {
+	m.mu.Lock()
+	l := m.logs[m.active]
+	m.mu.Unlock()
+	if l.sure == l.Records() {
+		return nil
+	}
+	r := l.NewReader(ReaderOptions{})
+	defer r.free()
+	if err := r.Seek(ctx, l.sure); err != nil {
+		return err
+	}
+	for {
+		b, err := r.View(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		kind, body, err := splitRecord(b)
+		if err != nil {
+			return r.broken(r.page, err)
+		}
+		if kind != KindData {
+			continue
+		}
+		if err := f(body); err != nil {
+			return err
+		}
 	}
 }
 

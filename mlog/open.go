@@ -85,6 +85,8 @@ func newLog(c Config, r *recovery, t *tail) *Log {
 	l.run = l.write
 	l.pos = place{page: p.Index, used: int(p.Used)}
 	l.records = p.First + uint64(p.Fragments)
+	l.sure = r.surely(t)
+	l.unsaid = l.sure < l.records
 	l.bytes = t.bytes + int64(p.Bytes)
 	l.durable = mark{pages: p.Index, records: l.records, bytes: l.bytes}
 	l.flight = p.Index

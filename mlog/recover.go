@@ -38,6 +38,7 @@ type recovery struct {
 	claim  claim  // the strongest
 	group  uint64 // the highest seen
 	epoch  uint64 // the highest seen
+	sure   uint64 // records that lie in valid final pages known to have been durable
 	broken error  // why the page behind the border is not valid; nil at the extent's end
 
 	replay  func(number uint64, record []byte) error
@@ -90,6 +91,9 @@ func (r *recovery) walk(ctx context.Context) error {
 		}
 		r.see(&p)
 		r.ch.add(&p)
+		if r.known(&p, &r.tails[0].slot.page) {
+			r.sure = r.ch.next
+		}
 		if k < r.settled && r.replay != nil {
 			if err := r.records.add(&p, r.replay); err != nil {
 				r.replayFailed = true
@@ -168,6 +172,27 @@ func (r *recovery) end() (*tail, error) {
 	}
 	return nil, r.c.corrupt(op, r.c.Extent.Offset(),
 		"the newest tail is gone, though it was durable: restore the log from a copy, or erase it", r.broken)
+}
+
+// known says whether a page of a log that ends with the tail t, or a newer one,
+// was durable when some other page was written. What an earlier activation left
+// was flushed before anything was written behind it.
+func (r *recovery) known(p, t *Page) bool {
+	return p.Epoch < t.Epoch || p.Group <= r.claim.group
+}
+
+// surely returns how many records of a log that ends with the tail t are known
+// to have been durable: all but those of the last group, if nothing says that
+// it was.
+func (r *recovery) surely(t *tail) uint64 {
+	end := &t.slot.page
+	n := min(r.sure, end.First)
+	for i := range r.tails {
+		if p := &r.tails[i].slot.page; r.tails[i].matches && (p.Clean() || r.known(p, end)) {
+			n = max(n, p.First+uint64(p.Fragments))
+		}
+	}
+	return min(n, end.First+uint64(end.Fragments))
 }
 
 // replayRest replays what the walk did not: pages that belonged to the log only

@@ -26,8 +26,10 @@ type writer struct {
 
 // group is what one write and flush makes durable.
 type group struct {
-	from, to mark   // what becomes durable
-	header   Header // of the tail
+	from, to mark        // what becomes durable
+	header   Header      // of the tail
+	owes     bool        // the flush is to cover data, too ...
+	owed     bdev.Ticket // ... of this ticket
 }
 
 // gatherMost bounds how often the writer lets those it has woken run before the
@@ -140,6 +142,8 @@ func (l *Log) beginLocked(clean bool) group {
 	if clean {
 		g.header.Flags |= FlagClean
 	}
+	g.owes, g.owed, l.owes = l.owes, l.owed, false
+	l.unsaid, l.say = g.to.records > g.from.records, false
 	l.w.group++
 	l.w.chunk = l.w.chunk[:0]
 	for _, c := range l.images.chunks {
@@ -165,7 +169,7 @@ func (l *Log) needLocked() (clean, need bool) {
 		return false, false
 	}
 	clean = l.closing && l.dirty && l.durable.records == l.records
-	return clean, clean || l.want > l.durable.records
+	return clean, clean || l.say || l.want > l.durable.records
 }
 
 // writeGroup writes a group and flushes it. It returns the CRC of the last full
@@ -181,6 +185,9 @@ func (l *Log) writeGroup(g *group) (uint32, error) {
 	l.op(l.c.pairOffset(l.w.pair)).Buf = l.w.slot
 
 	ticket := l.c.Drive.Ticket()
+	if g.owes {
+		ticket = g.owed
+	}
 	l.w.batch.Ops = l.w.ops[:l.w.used]
 	ctx := context.Background()
 	if err := l.c.Drive.Run(ctx, &l.w.batch); err != nil {

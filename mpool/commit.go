@@ -2,12 +2,12 @@ package mpool
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mblock"
-	"github.com/mpool-go/mpool/sched"
 	"github.com/mpool-go/mpool/space"
 )
 
@@ -45,11 +45,17 @@ func (o *object) cancelCommit() {
 
 // prepare makes the object's bytes durable and completes its description.
 func (o *object) prepare(ctx context.Context, op string) (layout.Object, error) {
-	_, desc := o.snapshot()
 	if o.id.Kind() == layout.KindMlog {
+		_, desc := o.snapshot()
 		return desc, o.formatNew(ctx, op, &desc)
 	}
 	s, err := o.writer.Seal(ctx)
+	return o.sealed(op, &s, err)
+}
+
+// sealed completes the description of an mblock.
+func (o *object) sealed(op string, s *mblock.Sealed, err error) (layout.Object, error) {
+	_, desc := o.snapshot()
 	if err != nil {
 		o.poisonedBy(err)
 		return desc, ioError(op, o.drive.dev, err)
@@ -109,16 +115,26 @@ func (p *Pool) commit(ctx context.Context, op string, objects []*object, roots [
 	if len(started) == 0 && len(roots) == 0 {
 		return nil
 	}
-	descs, err := p.prepareAll(ctx, op, started)
-	if err != nil {
-		cancel()
-		return err
-	}
-	err = p.commitPrepared(ctx, op, started, descs, roots)
+	err := p.commitStarted(ctx, op, started, roots)
 	if err != nil && api.CodeOf(err) != api.EUNKNOWN {
 		cancel()
 	}
 	return err
+}
+
+// commitStarted commits objects that are committing.
+func (p *Pool) commitStarted(ctx context.Context, op string, objects []*object, roots []api.Root) error {
+	if len(objects) == 1 && len(roots) == 0 && p.meta.sharesFlush(objects[0]) {
+		err := p.commitUnflushed(ctx, op, objects[0])
+		if !errors.Is(err, errNotCovered) {
+			return err
+		}
+	}
+	descs, err := p.prepareAll(ctx, op, objects)
+	if err != nil {
+		return err
+	}
+	return p.commitPrepared(ctx, op, objects, descs, roots)
 }
 
 // commitPrepared sends the transaction for objects whose bytes are durable.
@@ -176,50 +192,6 @@ func (p *Pool) prepareAll(ctx context.Context, op string, objects []*object) ([]
 		})
 	}
 	return descs, j.wait()
-}
-
-// joiner waits for tasks and keeps the first error.
-type joiner struct {
-	mu   sched.Mutex
-	cond sched.Cond
-	// +checklocks:mu
-	running int
-	// +checklocks:mu
-	err error
-}
-
-func (j *joiner) init(s *sched.Sched) {
-	j.mu.Init(s, sched.RankQueue)
-	j.cond.Init(s, &j.mu)
-}
-
-func (j *joiner) start(s *sched.Sched, name string, f func() error) {
-	j.mu.Lock()
-	j.running++
-	j.mu.Unlock()
-	s.Go(name, func() {
-		err := f()
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		j.running--
-		if j.err == nil {
-			j.err = err
-		}
-		j.cond.Broadcast()
-	})
-}
-
-// wait returns when all tasks have ended. They end by themselves, by their
-// contexts at the latest.
-func (j *joiner) wait() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for j.running > 0 {
-		if err := j.cond.Wait(context.Background()); err != nil {
-			return err
-		}
-	}
-	return j.err
 }
 
 // CommitMany implements [api.Pool].

@@ -28,7 +28,9 @@
 //     durable, in the order of the log, by the log's writer. A transaction that
 //     was not sent leaves memory as it was; one whose outcome is unknown turns
 //     the pool read-only (EUNKNOWN).
-//   - An object's data is durable before the record that creates it is sent.
+//   - An object's data is durable before the record that creates it is sent; or,
+//     of a small mblock on the metadata drive, with that record, which then says
+//     so (unflushed.go).
 //   - A zone is free again only after the delete's record is durable, no I/O
 //     pins its extent, and it was discarded.
 //   - Every id and birth stamp that was given lies below a counter that was

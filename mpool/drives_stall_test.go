@@ -82,7 +82,7 @@ func (r *rackRig) holdUp(p *Pool, b api.Mblock, log api.Appender, id layout.Obje
 	r.s.Go("held up", func() { _, _ = read(p, id, 5000) })
 	for range 3 {
 		r.ok(r.s.Sleep(bg, stuckAfter))
-		p.choices(api.ClassCapacity)
+		p.choices(nil, api.ClassCapacity)
 	}
 }
 

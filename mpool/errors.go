@@ -16,8 +16,10 @@ var errIncomplete = errors.New("it lacks drives")
 // ioError turns a device's error into an api error with the device's name.
 // Errors that are api errors already stay.
 func ioError(op string, d *bdev.Drive, err error) error {
-	var known *api.Error
-	if err == nil || errors.As(err, &known) {
+	if err == nil {
+		return nil // before anything that takes memory
+	}
+	if _, known := errors.AsType[*api.Error](err); known {
 		return err
 	}
 	e := &api.Error{Code: api.EIO, Op: op, Err: err}

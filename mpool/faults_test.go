@@ -298,7 +298,7 @@ func metaRange(p *Pool) (from, to int64) {
 // failMetadata makes the next writes of the metadata fail, or the next flushes.
 func failMetadata(p *Pool, what string) devsim.Fault {
 	if what == "flush" {
-		return devsim.Fault{Code: bdev.OpFlush, Err: syscall.EIO, Skip: 1}
+		return devsim.Fault{Code: bdev.OpFlush, Err: syscall.EIO}
 	}
 	from, to := metaRange(p)
 	return devsim.Fault{Code: bdev.OpWrite, From: from, To: to, Err: syscall.EIO}

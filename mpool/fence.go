@@ -17,7 +17,8 @@ const fencePeriod = time.Second
 // drive that the kernel does not know to be one. It detects, it does not
 // prevent; the one whose epoch is lower turns read-only.
 //
-// Its task lives while there are writes, and a period longer.
+// Its task lives while there are writes, and a period longer. At the end it has
+// the metadata log say that its last group was durable.
 type fence struct {
 	pool   *Pool
 	ctx    context.Context
@@ -62,6 +63,7 @@ func (f *fence) run() {
 		f.mu.Unlock()
 		if f.pool.sched.Sleep(f.ctx, fencePeriod) == nil {
 			f.look()
+			f.pool.meta.confirm(&f.touched)
 		}
 		f.mu.Lock()
 	}

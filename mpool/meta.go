@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mlog"
 	"github.com/mpool-go/mpool/mpool/omf"
@@ -25,6 +26,11 @@ type txn struct {
 	// settled, if set, is called once, by any task, when no application can
 	// follow any more: it is applied, or was not sent, or the pool has failed.
 	settled func()
+
+	// unflushed says that the record tells of data which was written under the
+	// ticket and becomes durable with it.
+	unflushed bool
+	ticket    bdev.Ticket
 
 	seq uint64 // its record's number, once sent
 }
@@ -70,6 +76,8 @@ type meta struct {
 	pending []*txn // sent and not applied, in the order of the log
 	// +checklocks:applyMu
 	durable uint64 // records with lower numbers are durable
+
+	unflushed atomic.Int64 // transactions so called, from before they are sent until they are applied
 }
 
 func newMeta(p *Pool) *meta {
@@ -195,8 +203,11 @@ func (m *meta) commit(ctx context.Context, t *txn) error {
 // send appends the record and queues the transaction for its application. The
 // caller holds the turn.
 func (m *meta) send(ctx context.Context, t *txn) error {
-	seq, err := m.mdc.Append(ctx, t.rec.Bytes())
+	seq, err := m.append(ctx, t)
 	if err != nil {
+		if errors.Is(err, bdev.ErrFlushFailed) && t.unflushed {
+			return errNotCovered
+		}
 		if ctx.Err() != nil {
 			return api.ContextError(t.op, context.Cause(ctx))
 		}
@@ -215,6 +226,13 @@ func (m *meta) send(ctx context.Context, t *txn) error {
 	return nil
 }
 
+func (m *meta) append(ctx context.Context, t *txn) (uint64, error) {
+	if t.unflushed {
+		return m.mdc.AppendData(ctx, t.ticket, t.rec.Bytes())
+	}
+	return m.mdc.Append(ctx, t.rec.Bytes())
+}
+
 // onDurable is called by the log's writer: records below n are durable.
 func (m *meta) onDurable(n uint64) {
 	m.applyMu.Lock()
@@ -231,12 +249,23 @@ func (m *meta) applyReadyLocked() {
 			break
 		}
 		t.apply()
+		if t.unflushed {
+			m.unflushed.Add(-1)
+		}
 		done++
 	}
 	if done > 0 {
 		rest := copy(m.pending, m.pending[done:])
 		clear(m.pending[rest:])
 		m.pending = m.pending[:rest]
+	}
+}
+
+// confirm has the log say that its last group was durable, unless transactions
+// went on, which do that. A crash then leaves nothing in doubt.
+func (m *meta) confirm(goesOn *atomic.Bool) {
+	if !goesOn.Load() && m.failure() == nil {
+		m.mdc.Confirm()
 	}
 }
 

@@ -29,7 +29,9 @@ type object struct {
 	id    layout.ObjectID
 	run   space.Run // its zones; of a committed mblock those it kept
 
-	use layout.Use // references under Pool.usesMu; pins atomic
+	use       layout.Use  // references under Pool.usesMu; pins atomic
+	pinFunc   func() bool // pin and unpin, as values
+	unpinFunc func()
 
 	mu   sched.Mutex
 	cond sched.Cond // log.busy has ended
@@ -49,6 +51,7 @@ type object struct {
 
 func (p *Pool) newObject(d *drive, desc layout.Object, st objectState) *object {
 	o := &object{pool: p, drive: d, id: desc.ID, run: d.run(desc.Extent), desc: desc, state: st}
+	o.pinFunc, o.unpinFunc = o.pin, o.unpin
 	o.mu.Init(p.sched, sched.RankObject)
 	o.cond.Init(p.sched, &o.mu)
 	cfg := o.mblockConfig(desc)
@@ -65,7 +68,7 @@ func (p *Pool) newObject(d *drive, desc layout.Object, st objectState) *object {
 func (o *object) mblockConfig(desc layout.Object) mblock.Config {
 	return mblock.Config{
 		Sched: o.pool.sched, Drive: o.drive.dev, Extent: desc.Extent, ID: desc.ID, Birth: desc.Birth,
-		Capacity: int64(desc.Capacity), Pin: o.pin, Unpin: o.unpin,
+		Capacity: int64(desc.Capacity), Pin: o.pinFunc, Unpin: o.unpinFunc,
 	}
 }
 

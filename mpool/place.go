@@ -30,8 +30,10 @@ type choice struct {
 
 // choices returns a class's drives, the best first: by standing, then by the
 // share that is free and how much is under way, then by slot.
-func (p *Pool) choices(c api.Class) []choice {
-	var list []choice
+//
+// They are appended to list, which is empty or has other classes' drives.
+func (p *Pool) choices(list []choice, c api.Class) []choice {
+	first := len(list)
 	now := p.sched.Now()
 	for _, d := range p.drives {
 		if api.Class(d.entry.Class) != c || d.dev == nil {
@@ -47,7 +49,7 @@ func (p *Pool) choices(c api.Class) []choice {
 		}
 		list = append(list, x)
 	}
-	slices.SortStableFunc(list, func(a, b choice) int {
+	slices.SortStableFunc(list[first:], func(a, b choice) int {
 		return cmp.Or(cmp.Compare(a.standing, b.standing), cmp.Compare(b.score, a.score))
 	})
 	return list
@@ -57,11 +59,12 @@ func (p *Pool) choices(c api.Class) []choice {
 // drive that has not failed are on their way to being free it waits for them
 // rather than saying that there are none, also if that drive hangs just now.
 func (p *Pool) place(ctx context.Context, op string, o api.AllocOptions, blocks uint32, n int) (*drive, []space.Run, error) {
+	var few [4]choice
 	for {
 		was := p.freed.count()
-		list := p.choices(o.Class)
+		list := p.choices(few[:0], o.Class)
 		if o.Fallback {
-			list = append(list, p.choices(otherClass(o.Class))...)
+			list = p.choices(list, otherClass(o.Class))
 		}
 		if len(list) == 0 {
 			return nil, nil, api.Errorf(api.ENOENT, op, "the pool has no drive of class %v", o.Class)

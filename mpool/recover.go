@@ -37,9 +37,18 @@ func (p *Pool) recover(ctx context.Context) error {
 		return err
 	}
 	p.meta.mdc = mdc
-	if err := p.claimZones(); err != nil {
+	dropped, err := p.dropUnflushed(ctx)
+	if err == nil {
+		err = p.claimZones()
+	}
+	if err != nil {
 		return errors.Join(err, mdc.Abandon())
 	}
+	if err := p.deleteDropped(ctx, dropped); err != nil {
+		p.fence.close()
+		return errors.Join(err, p.meta.close(context.Background()))
+	}
+	p.meta.confirm(&p.fence.touched)
 	return nil
 }
 

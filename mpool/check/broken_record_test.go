@@ -75,6 +75,19 @@ func recordBreakages() []breakage {
 		{"property out of range", record(func(r *omf.Record) {
 			r.PropertyNumber(omf.PropSpare, 51)
 		}), check.PropertyValue, ""},
+		{"commit whose data did not arrive", func(t *testing.T, f *fixture) {
+			id := f.killed(t)
+			flip(f.disk, f.at(t, id, 1))
+		}, "", check.CommitCut},
+		{"commit whose data cannot be read", func(t *testing.T, f *fixture) {
+			id := f.killed(t)
+			f.disk.SetUnreadable(f.at(t, id, 0), page)
+		}, "", check.CommitCut},
+		{"commit whose data arrived", func(t *testing.T, f *fixture) { f.killed(t) }, "", ""},
+		{"rot of what was committed before", func(t *testing.T, f *fixture) {
+			id := f.killed(t, 100)
+			flip(f.disk, f.at(t, id, 1))
+		}, check.DataChecksum, ""},
 		{"no room for deletes", func(t *testing.T, f *fixture) {
 			for i := range uint64(10) {
 				f.record(t, func(r *omf.Record) {

@@ -77,6 +77,8 @@
 //	property-value        a property has a value that it cannot have
 //	metadata-room         the metadata log cannot take the deletes of all objects
 //	compaction-differs    a compaction changed what it was to copy
+//	commit-cut            (note) a commit was cut off: its record is there, its
+//	                      data is not, and nothing says that it was durable
 //
 // Objects:
 //
@@ -192,6 +194,7 @@ const (
 	PropertyValue     = "property-value"
 	MetadataRoom      = "metadata-room"
 	CompactionDiffers = "compaction-differs"
+	CommitCut         = "commit-cut"
 
 	ExtentDrive   = "extent-drive"
 	ExtentOutside = "extent-outside"

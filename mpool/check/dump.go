@@ -224,7 +224,7 @@ func operation(op *omf.Op) (string, []any) {
 	place := []any{"drive", o.Extent.Drive, "start", o.Extent.Start, "blocks", o.Extent.Blocks}
 	switch op.Type {
 	case omf.OpCreate:
-		return "create", created(o, append(object, place...))
+		return "create", created(op, append(object, place...))
 	case omf.OpDelete:
 		return "delete", object
 	case omf.OpErase:
@@ -251,7 +251,8 @@ func operation(op *omf.Op) (string, []any) {
 }
 
 // created adds what a create says beside id and place.
-func created(o *layout.Object, pairs []any) []any {
+func created(op *omf.Op, pairs []any) []any {
+	o := &op.Object
 	pairs = append(pairs, "kind", o.ID.Kind().String(), "capacity", o.Capacity, "owner", o.Owner, "tag", hex(o.Tag),
 		"created", time.UnixMilli(int64(o.Created)).UTC().Format(time.RFC3339Nano))
 	if o.ID.Kind() == layout.KindMlog {
@@ -265,7 +266,7 @@ func created(o *layout.Object, pairs []any) []any {
 	for _, s := range o.Sums {
 		sums = append(sums, fmt.Sprintf("%08x", s))
 	}
-	return append(pairs, "written", o.Written, "sums", sums)
+	return append(pairs, "written", o.Written, "sums", sums, "unflushed", op.Unflushed)
 }
 
 func propertyName(p omf.Property) string {

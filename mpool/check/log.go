@@ -46,9 +46,10 @@ type claim struct {
 type tail struct {
 	slot   int
 	page   mlog.Page
-	joined bool  // the final pages before it are those it was written behind
-	claim  claim // that refutes it, if its group is not 0
-	proven bool  // its own activation said later that it was durable
+	joined bool   // the final pages before it are those it was written behind
+	claim  claim  // that refutes it, if its group is not 0
+	proven bool   // its own activation said later that it was durable
+	heard  uint64 // the highest group that its own activation, or a later one, called durable
 }
 
 // hear takes in a claim. Whatever was durable in an earlier activation was there
@@ -57,6 +58,9 @@ type tail struct {
 func (t *tail) hear(c claim) {
 	if t.page.Epoch <= c.epoch && t.page.Group < c.group && t.claim.group < c.group {
 		t.claim = c
+	}
+	if c.epoch >= t.page.Epoch {
+		t.heard = max(t.heard, c.group)
 	}
 	t.proven = t.proven || t.page.Epoch == c.epoch && t.page.Group <= c.group
 }
@@ -74,7 +78,8 @@ type scan struct {
 	epoch  claim  // the highest epoch that was seen
 	ahead  claim  // epoch: the highest generation of pages that tell of records
 
-	end      *tail // the end of the log, or nil
+	end      *tail  // the end of the log, or nil
+	sure     uint64 // records below were durable: pages of the log say so
 	findings []Problem
 	notes    []Problem
 	mends    []mend // of what the notes are of
@@ -271,6 +276,27 @@ func (s *scan) choose() {
 			s.end.page.Group, s.end.page.Epoch, s.end.claim.offset, s.end.claim.group, s.broken)
 		s.end = nil
 	}
+	if s.end != nil {
+		s.sureTails()
+	}
+}
+
+// sureOf says whether a page of the log was durable when some other page was
+// written: only the last group may be cut off, and of what an earlier activation
+// left, nothing was when a later one wrote.
+func (s *scan) sureOf(p *mlog.Page) bool {
+	return p.Clean() || p.Epoch < s.end.page.Epoch || p.Group <= s.end.heard
+}
+
+// sureTails takes in what the tails say of the records below which all were
+// durable. Final pages may say more.
+func (s *scan) sureTails() {
+	for i := range s.tails {
+		if t := &s.tails[i]; t.joined && s.sureOf(&t.page) {
+			s.sure = max(s.sure, t.page.First+uint64(t.page.Fragments))
+		}
+	}
+	s.sure = min(s.sure, s.end.page.First+uint64(s.end.page.Fragments))
 }
 
 // lostAt returns the place of the first page that is not what a tail needs.
@@ -389,6 +415,9 @@ func (c *checker) records(ctx context.Context, s *scan, f func(number uint64, re
 			return nil
 		}
 		at.pass(&p)
+		if s.sureOf(&p) {
+			s.sure = max(s.sure, at.next)
+		}
 		take(&p)
 	}
 	take(&s.end.page)

@@ -63,6 +63,7 @@ func (c *checker) metadata(ctx context.Context) (*state, error) {
 		return nil, nil
 	}
 	st.former = nil
+	c.cutOff(st)
 	for _, p := range st.findings {
 		c.problem(p)
 	}

@@ -14,6 +14,7 @@ import (
 	devsim "github.com/mpool-go/mpool/bdev/sim"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mlog"
+	"github.com/mpool-go/mpool/mpool"
 	"github.com/mpool-go/mpool/mpool/omf"
 )
 
@@ -133,6 +134,24 @@ func (f *fixture) metadata(t testing.TB, use func(m *mlog.MDC)) {
 		use(m)
 		do(t, m.Close(bg))
 	})
+}
+
+// killed commits an mblock of two blocks and then others, one after the other,
+// and leaves the disk as a process does that dies then.
+func (f *fixture) killed(t testing.TB, others ...int) layout.ObjectID {
+	t.Helper()
+	var id layout.ObjectID
+	var left *devsim.Disk
+	use(t, f.disk, func(p *mpool.Pool) {
+		id = put(t, p, page+1)
+		for _, n := range others {
+			put(t, p, n)
+		}
+		left = f.disk.Clone()
+	})
+	f.disk = left
+	f.learn(t)
+	return id
 }
 
 // record appends a record to the metadata.

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mpool/omf"
@@ -32,9 +33,11 @@ type state struct {
 	nextBirth  layout.BirthStamp
 	births     []birth // all that were ever given, as far as the log says
 
-	record   uint64   // number of the one that is taken in
-	content  *content // of the log, when it ended
-	former   *state   // by the log that this one replaced, until they are compared
+	scan     *scan           // of the log, while it is taken in
+	doubtful []layout.Object // created without a flush of their data, in records that may not have been durable
+	record   uint64          // number of the one that is taken in
+	content  *content        // of the log, when it ended
+	former   *state          // by the log that this one replaced, until they are compared
 	findings []Problem
 }
 
@@ -76,6 +79,11 @@ func (s *state) data(number uint64, record []byte) {
 	s.record = number
 	err := omf.DecodeRecord(record, func(op *omf.Op) error {
 		s.apply(op)
+		if op.Unflushed && s.scan != nil && number >= s.scan.sure {
+			o := op.Object
+			o.Sums = slices.Clone(o.Sums)
+			s.doubtful = append(s.doubtful, o)
+		}
 		return nil
 	})
 	if err != nil {
@@ -84,7 +92,7 @@ func (s *state) data(number uint64, record []byte) {
 }
 
 // start takes in the start mark.
-func (s *state) start(*content) {}
+func (s *state) start(l *content) { s.scan = l.scan }
 
 // end takes in the end mark.
 func (s *state) end(l *content) {

@@ -46,7 +46,7 @@
 //	| version | 0      | count | operations                             |
 //	+---------+--------+-------+----------------------------------------+
 //
-//	operation:  type 1 | 0 1 | length 2 (of the body) | body
+//	operation:  type 1 | flags 1 | length 2 (of the body) | body
 //
 //	 1 create     id 8 | birth 8 | slot 2 | sums 2 | blocks 4 | start 8 | written 8 |
 //	              capacity 8 | owner 4 | 0 4 | tag 8 | created 8 (Unix ms) |
@@ -60,6 +60,11 @@
 //	 8 drive      slot 2 | class 1 | state 1 | zone log2 1 | sector log2 1 | 0 2 | uuid 16 | size 8
 //	 9 property   key 2 | value
 //	10 counter    next id 8 | next birth 8
+//
+// The one flag is bit 0 of a create, of an mblock with checksums: its data was
+// written and not flushed before the record was, and became durable with it.
+// Where nothing says that the record was durable, the data may not be there; then
+// the object never was.
 //
 // start and blocks are in 4 KiB blocks; written and capacity in bytes. A
 // counter operation promises that no id or birth stamp at or above its numbers

@@ -87,6 +87,50 @@ func TestGolden(t *testing.T) {
 	}
 	golden(t, "superblock-v1", b)
 	golden(t, "record-v1", exampleRecord())
+	golden(t, "record-v1-unflushed", unflushedRecord(1))
+}
+
+// unflushedRecord creates an mblock of so many blocks whose data was not flushed.
+func unflushedRecord(blocks int) []byte {
+	var r Record
+	r.Counter(6, 10)
+	r.CreateUnflushed(&layout.Object{
+		ID: layout.NewObjectID(layout.KindMblock, 5), Birth: 9, Written: uint64(blocks) * layout.BlockSize, Capacity: 1 << 20,
+		Sums: make([]uint32, blocks), Extent: layout.Extent{Drive: 0, Start: 768, Blocks: 32},
+	})
+	return r.Bytes()
+}
+
+// Only a create that has its checksums can say that its data was not flushed.
+func TestUnflushed(t *testing.T) {
+	find := func(b []byte) (found bool, err error) {
+		err = DecodeRecord(b, func(op *Op) error {
+			found = found || op.Unflushed
+			return nil
+		})
+		return found, err
+	}
+	if found, err := find(unflushedRecord(2)); err != nil || !found {
+		t.Errorf("unflushed %v, %v", found, err)
+	}
+	if found, err := find(exampleRecord()); err != nil || found {
+		t.Errorf("unflushed %v, %v", found, err)
+	}
+	if _, err := find(unflushedRecord(0)); !errors.Is(err, ErrBadRecord) {
+		t.Errorf("an unflushed create without checksums: %v", err)
+	}
+	// The bit in any other operation's header, and any other bit.
+	b := exampleRecord()
+	for at, n := recordHeader, 0; at < len(b); n++ {
+		for bit := range 8 {
+			c := bytes.Clone(b)
+			c[at+1] |= 1 << bit
+			if _, err := find(c); (err == nil) != (n == 0 && bit == 0) {
+				t.Errorf("operation %d with bit %d: %v", n, bit, err)
+			}
+		}
+		at += opHeader + int(le.Uint16(b[at+2:]))
+	}
 }
 
 func TestSuperblockRoundTrip(t *testing.T) {

@@ -96,6 +96,18 @@ func (r *Record) op(t OpType, n int) []byte {
 	return r.b[at+opHeader:]
 }
 
+// flagUnflushed in the header of a create says that the data was written, but
+// not flushed, before the record was.
+const flagUnflushed = 1
+
+// CreateUnflushed is Create of an mblock with inline checksums whose data becomes
+// durable only with the record: a crash may leave the record without the data.
+func (r *Record) CreateUnflushed(o *layout.Object) {
+	at := r.Len()
+	r.Create(o)
+	r.b[at+1] = flagUnflushed
+}
+
 // Create adds an object.
 func (r *Record) Create(o *layout.Object) {
 	e := r.op(OpCreate, createBody+4*len(o.Sums))
@@ -199,16 +211,20 @@ func (r *Record) Counter(nextID uint64, nextBirth layout.BirthStamp) {
 
 // Op is one decoded operation. Which fields count depends on Type.
 type Op struct {
-	Type     OpType
-	Object   layout.Object // create whole; delete, erase, update, relocate: ID, Birth and what changes
-	Name     string        // root, owner; property: the label
-	Index    uint32        // owner
-	Parent   uint32        // owner
-	Drive    Drive         // drive; without EndCopy
-	Property Property
-	Value    uint32            // property that is a number
-	NextID   uint64            // counter
-	Birth    layout.BirthStamp // counter
+	Type OpType
+	// Unflushed, of a create: the data was not flushed before the record. Where
+	// nothing says that the record was durable, the data may not be there, and
+	// then the object never was.
+	Unflushed bool
+	Object    layout.Object // create whole; delete, erase, update, relocate: ID, Birth and what changes
+	Name      string        // root, owner; property: the label
+	Index     uint32        // owner
+	Parent    uint32        // owner
+	Drive     Drive         // drive; without EndCopy
+	Property  Property
+	Value     uint32            // property that is a number
+	NextID    uint64            // counter
+	Birth     layout.BirthStamp // counter
 }
 
 // DecodeRecord calls f for each operation of a record, in order. The Op and its
@@ -226,14 +242,14 @@ func DecodeRecord(b []byte, f func(*Op) error) error {
 	var op Op
 	var sums [layout.MaxInlineSums]uint32
 	for i := range n {
-		if len(b) < opHeader || b[1] != 0 {
+		if len(b) < opHeader || b[1] != 0 && (OpType(b[0]) != OpCreate || b[1] != flagUnflushed) {
 			return fmt.Errorf("%w: operation %d of %d has a bad header", ErrBadRecord, i, n)
 		}
 		size := int(le.Uint16(b[2:]))
 		if len(b) < opHeader+size {
 			return fmt.Errorf("%w: operation %d of %d is cut off", ErrBadRecord, i, n)
 		}
-		op = Op{Type: OpType(b[0])}
+		op = Op{Type: OpType(b[0]), Unflushed: b[1] == flagUnflushed}
 		if err := op.decode(b[opHeader:opHeader+size], &sums); err != nil {
 			return fmt.Errorf("%w: operation %d of %d: %w", ErrBadRecord, i, n, err)
 		}
@@ -331,10 +347,13 @@ func (op *Op) decodeCreate(e []byte, sums *[layout.MaxInlineSums]uint32) error {
 	if o.ID.Kind() == layout.KindMblock {
 		blocks := (o.Written + layout.BlockSize - 1) / layout.BlockSize
 		inline := blocks <= layout.MaxInlineSums
+		if op.Unflushed && n == 0 {
+			return fmt.Errorf("mblock %v of %d bytes is said to be unflushed, and has no checksums here", o.ID, o.Written)
+		}
 		if o.Written > 1<<30 || blocks > uint64(o.Extent.Blocks) || inline && uint64(n) != blocks || !inline && n != 0 {
 			return fmt.Errorf("mblock %v of %d bytes with %d checksums in %d blocks", o.ID, o.Written, n, o.Extent.Blocks)
 		}
-	} else if n != 0 || o.Written != 0 || o.Generation == 0 {
+	} else if n != 0 || o.Written != 0 || o.Generation == 0 || op.Unflushed {
 		return fmt.Errorf("mlog %v with %d checksums, %d bytes, generation %d", o.ID, n, o.Written, o.Generation)
 	}
 	return nil

@@ -1,0 +1,182 @@
+package mpool
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
+	devsim "github.com/mpool-go/mpool/bdev/sim"
+	"github.com/mpool-go/mpool/layout"
+)
+
+// kill leaves the disk as a process does that dies now.
+func (r *rig) kill(p *Pool) {
+	r.t.Helper()
+	left := r.disk.Clone()
+	r.ok(p.Abandon(bg))
+	r.disk = left
+}
+
+// proves S12: a small mblock's commit is one flush, which makes its data and its
+// record durable; a large one's data is flushed first.
+func TestCommitFlushes(t *testing.T) {
+	r := newRig(t, 1, 64<<20)
+	r.run(func() {
+		r.create(api.CreateOptions{})
+		p := r.activate()
+		r.put(p, 1) // and a checkpoint of the counters
+		for _, c := range []struct {
+			size    int
+			flushes uint64
+		}{{0, 1}, {1, 1}, {layout.MaxInlineSums * layout.BlockSize, 1}, {layout.MaxInlineSums*layout.BlockSize + 1, 2}} {
+			before := p.DriveStats()["sim"].Flushes
+			r.put(p, c.size)
+			if n := p.DriveStats()["sim"].Flushes - before; n != c.flushes {
+				t.Errorf("%d bytes: %d flushes, want %d", c.size, n, c.flushes)
+			}
+		}
+		r.ok(p.Close())
+	})
+}
+
+// A commit of which a crash left the record without the data never was: for this
+// activation and all that follow, also when other things have been committed
+// since; and its zones are free.
+//
+// proves S12
+func TestCutOffCommit(t *testing.T) {
+	for _, damage := range []string{"lost", "unreadable"} {
+		r := newRig(t, 1, 64<<20)
+		r.run(func() {
+			r.create(api.CreateOptions{})
+			p := r.activate()
+			keep := r.put(p, 5000)
+			id := r.put(p, 5000)
+			desc, _ := p.table.Lookup(id)
+			r.kill(p)
+			if damage == "lost" {
+				r.disk.FlipBit(desc.Extent.Offset()+4096, 1)
+			} else {
+				r.disk.SetUnreadable(desc.Extent.Offset(), 4096)
+			}
+			for range 3 {
+				p = r.activate()
+				_, err := p.Mblock(bg, id)
+				r.want(api.ENOENT, err)
+				other := r.put(p, 100)
+				for _, id := range []layout.ObjectID{keep, other} {
+					b, err := p.Mblock(bg, id)
+					r.ok(err)
+					if n, err := b.ReadAt(make([]byte, 100), 0); n != 100 {
+						t.Errorf("%v: %d, %v", id, n, err)
+					}
+					r.ok(b.Put())
+				}
+				r.ok(noneLost(p))
+				r.kill(p)
+			}
+		})
+	}
+}
+
+// noneLost says whether space adds up with what the table has.
+func noneLost(p *Pool) error {
+	i, err := p.Info(bg)
+	if err != nil {
+		return err
+	}
+	s := i.Space
+	if s.Free+s.Live+s.Uncommitted+s.Draining+s.Spare+s.Overhead+s.Remainder != s.Total {
+		return api.Errorf(api.ECORRUPT, "test", "space %+v", s)
+	}
+	return nil
+}
+
+// Rot of what was committed is ECORRUPT and nothing else, once a later group, a
+// clean close, or a second without commits has said that it was durable.
+//
+// proves S23, S14
+func TestRotOfACommit(t *testing.T) {
+	for _, how := range []string{"later", "close", "idle"} {
+		r := newRig(t, 1, 64<<20)
+		r.run(func() {
+			r.create(api.CreateOptions{})
+			p := r.activate()
+			id := r.put(p, 5000)
+			desc, _ := p.table.Lookup(id)
+			switch how {
+			case "later":
+				r.put(p, 1)
+			case "idle":
+				r.ok(r.s.Sleep(bg, 3*fencePeriod))
+			}
+			if how == "close" {
+				r.ok(p.Close())
+			} else {
+				r.kill(p)
+			}
+			r.disk.FlipBit(desc.Extent.Offset()+4096, 1)
+			p = r.activate()
+			b, err := p.Mblock(bg, id)
+			r.ok(err)
+			_, err = b.ReadAt(make([]byte, 5000), 0)
+			r.want(api.ECORRUPT, err)
+			r.ok(b.Put())
+			r.ok(p.Close())
+		})
+	}
+}
+
+// proves S40: a flush that fails between an mblock's writing and its commit
+// poisons the mblock, and nothing else.
+func TestFlushFailsBeforeCommit(t *testing.T) {
+	r := newRig(t, 1, 64<<20)
+	r.run(func() {
+		r.create(api.CreateOptions{})
+		p := r.activate()
+		b, err := p.AllocMblock(bg, api.AllocOptions{Capacity: 10})
+		r.ok(err)
+		_, err = b.Write(bg, []byte("0123456789"))
+		r.ok(err)
+		d := p.metaDrive().dev
+		r.disk.Inject(devsim.Fault{Code: bdev.OpFlush, Count: 1, Err: syscall.EIO})
+		if d.Flush(bg, d.Ticket()) == nil {
+			t.Error("a flush did not fail")
+		}
+		r.disk.Heal()
+		r.want(api.EIO, b.Commit(bg))
+		r.ok(b.Abort(bg))
+		r.put(p, 10)
+		if n := p.meta.unflushed.Load(); n != 0 {
+			t.Errorf("%d commits are counted as under way", n)
+		}
+		r.ok(p.Close())
+	})
+}
+
+// An activation that drops what was cut off and cannot record that is over, with
+// no task of it left; the next one finds out the same.
+func TestDropCannotBeRecorded(t *testing.T) {
+	r := newRig(t, 1, 64<<20)
+	r.run(func() {
+		r.create(api.CreateOptions{})
+		p := r.activate()
+		id := r.put(p, 5000)
+		desc, _ := p.table.Lookup(id)
+		from, to := metaRange(p)
+		r.kill(p)
+		r.disk.FlipBit(desc.Extent.Offset(), 1)
+		r.disk.Inject(devsim.Fault{Code: bdev.OpWrite, From: from, To: to, Err: syscall.EIO})
+		if _, err := Activate(bg, "p", []string{"sim"}, api.ActivateOptions{}, r.options()); err == nil {
+			t.Error("activated")
+		}
+		r.disk.Heal()
+		r.ok(r.s.Sleep(bg, time.Minute))
+		p = r.activate()
+		_, err := p.Mblock(bg, id)
+		r.want(api.ENOENT, err)
+		r.ok(p.Close())
+	})
+}
