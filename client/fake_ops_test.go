@@ -106,6 +106,13 @@ func (f *fake) setRoots(roots []api.Root) {
 }
 
 func (s *fakeSession) arena(m *ioctl.ArenaAsk, fd *int) (ioctl.Message, error) {
+	total := m.Size
+	for _, mem := range s.arenas {
+		total += uint64(len(mem))
+	}
+	if s.f.rings && total > 64<<20 {
+		return nil, api.Errorf(api.EAGAIN, "", "%d bytes of arenas", total)
+	}
 	n, err := unix.MemfdCreate("fake", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, err

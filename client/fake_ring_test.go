@@ -19,7 +19,7 @@ type fakeRing struct {
 
 	taken []ring.Descriptor // withheld; guarded by fake.mu
 	let   []ring.Descriptor // to be answered now; guarded by fake.mu
-	bells int               // guarded by fake.mu
+	now   ring.Descriptor
 }
 
 // ring makes a ring.
@@ -76,12 +76,11 @@ func (r *fakeRing) serve() {
 			return
 		}
 		for range min(n, room) {
-			var d ring.Descriptor
-			if err := r.d.Take(&d); err != nil {
+			if err := r.d.Take(&r.now); err != nil {
 				r.s.f.t.Error(err)
 				return
 			}
-			if !r.take(d) {
+			if !r.take(&r.now) {
 				return
 			}
 		}
@@ -106,12 +105,12 @@ func (r *fakeRing) pending() bool {
 }
 
 // take answers a descriptor, or withholds the answer.
-func (r *fakeRing) take(d ring.Descriptor) bool {
+func (r *fakeRing) take(d *ring.Descriptor) bool {
 	f := r.s.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.withhold != nil && f.withhold(&d) {
-		r.taken = append(r.taken, d)
+	if f.withhold != nil && f.withhold(d) {
+		r.taken = append(r.taken, *d)
 		return true
 	}
 	return r.answer(d)
@@ -122,8 +121,8 @@ func (r *fakeRing) release() bool {
 	f := r.s.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, d := range r.let {
-		if !r.answer(d) {
+	for i := range r.let {
+		if !r.answer(&r.let[i]) {
 			return false
 		}
 	}
@@ -193,13 +192,13 @@ type fakeDescriptor ring.Descriptor
 
 // answer does a descriptor's request and answers it; false: the connection is
 // broken. The caller holds fake.mu.
-func (r *fakeRing) answer(d ring.Descriptor) bool {
+func (r *fakeRing) answer(d *ring.Descriptor) bool {
 	f, s, op := r.s.f, r.s, ioctl.Op(d.Op)
 	if s.ended {
 		return false
 	}
 	if f.instead != nil {
-		f.instead(r, &d)
+		f.instead(r, d)
 		return true
 	}
 	at, restart := never, false
@@ -217,7 +216,7 @@ func (r *fakeRing) answer(d ring.Descriptor) bool {
 	if at == afterAsked {
 		return breakNow()
 	}
-	m := (*fakeDescriptor)(&d).message()
+	m := (*fakeDescriptor)(d).message()
 	if m == nil {
 		f.t.Errorf("%v through a ring", op)
 		return false
@@ -246,7 +245,7 @@ func (r *fakeRing) answer(d ring.Descriptor) bool {
 			return false
 		}
 	} else {
-		r.d.Complete(completion(&d, reply))
+		r.d.Complete(completion(d, reply))
 		r.d.Notify()
 	}
 	if at == afterAnswer {
