@@ -36,14 +36,15 @@ const clockTick = 10 * time.Millisecond
 // Usage looks at the process. A process that is not there fails the test.
 func (d *Daemon) Usage() Usage {
 	d.tb.Helper()
-	u, err := readUsage(d.PID)
+	u, err := UsageOf(d.PID)
 	if err != nil {
 		d.tb.Fatalf("mpoold is gone: %v\n%s", err, d.Log())
 	}
 	return u
 }
 
-func readUsage(pid int) (Usage, error) {
+// UsageOf looks at any process of the user's.
+func UsageOf(pid int) (Usage, error) {
 	u := Usage{}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -31,14 +31,22 @@ type attack struct {
 
 // attacker is one hostile client of several in a process.
 type attacker struct {
-	ctx    context.Context
-	socket string
-	rng    *rand.Rand
-	sent   *atomic.Int64 // messages
-	made   *atomic.Int64 // sessions
-	buf    []byte
+	ctx      context.Context
+	socket   string
+	poolName string
+	rng      *rand.Rand
+	sent     *atomic.Int64 // messages
+	made     *atomic.Int64 // sessions
+	buf      []byte
 
 	block, log, mdc layout.ObjectID // that it keeps for its next session
+}
+
+func newAttacker(ctx context.Context, socket string, seed, number uint64, sent, made *atomic.Int64) *attacker {
+	return &attacker{
+		ctx: ctx, socket: socket, poolName: poolName, rng: rand.New(rand.NewPCG(seed, number)), sent: sent, made: made,
+		buf: make([]byte, 4*ioctl.MaxMessage),
+	}
 }
 
 // nobody is the user that attackers are.
@@ -65,10 +73,7 @@ func attackerMain() {
 	var sent, made atomic.Int64
 	var wg sync.WaitGroup
 	for i := range x.clients {
-		a := &attacker{
-			ctx: ctx, socket: os.Getenv(envSocket), rng: rand.New(rand.NewPCG(seed, uint64(i))), sent: &sent, made: &made,
-			buf: make([]byte, 4*ioctl.MaxMessage),
-		}
+		a := newAttacker(ctx, os.Getenv(envSocket), seed, uint64(i), &sent, &made)
 		wg.Go(func() {
 			for a.on() {
 				x.run(a)
@@ -134,7 +139,7 @@ func (a *attacker) open() (*daemon.Raw, ioctl.Handle) {
 		return nil, 0
 	}
 	a.sent.Add(1)
-	h, err := w.OpenPool(poolName)
+	h, err := w.OpenPool(a.poolName)
 	if err != nil {
 		w.Conn.Close()
 		return nil, 0
