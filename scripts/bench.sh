@@ -94,7 +94,7 @@ work=$(mktemp -d "${TMPDIR:-/var/tmp}/mpool-bench.XXXXXX")
 memory=$(mktemp -d /dev/shm/mpool-bench.XXXXXX)
 loops=()
 mounts=()
-huge_before=
+huge=0
 bench=
 
 cleanup() {
@@ -108,7 +108,8 @@ cleanup() {
 	fi
 	for m in "${mounts[@]}"; do umount "$m"; done
 	for l in "${loops[@]}"; do losetup --detach "$l"; done
-	[ -z "$huge_before" ] || echo "$huge_before" >/proc/sys/vm/nr_hugepages
+	# Another run may have taken some meanwhile: what is given back is what was taken.
+	[ "$huge" = 0 ] || echo $(($(cat /proc/sys/vm/nr_hugepages) - huge)) >/proc/sys/vm/nr_hugepages
 	rm -rf "$work" "$memory"
 	exit "$code"
 }
@@ -222,9 +223,10 @@ fi
 # shellcheck disable=SC2086 # a list of rows
 if needs $writing; then
 	# For fio; the daemon needs none: what it shares is on transparent huge pages.
-	huge_before=$(cat /proc/sys/vm/nr_hugepages)
-	echo $((huge_before + 16)) >/proc/sys/vm/nr_hugepages
-	if [ "$(cat /proc/sys/vm/nr_hugepages)" = $((huge_before + 16)) ]; then args+=(-huge-pages); fi
+	before=$(cat /proc/sys/vm/nr_hugepages)
+	echo $((before + 16)) >/proc/sys/vm/nr_hugepages
+	huge=$(($(cat /proc/sys/vm/nr_hugepages) - before))
+	if [ "$huge" = 16 ]; then args+=(-huge-pages); fi
 fi
 
 # In the background, so that a signal does not wait for it.
