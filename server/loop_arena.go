@@ -18,6 +18,7 @@ type ringArena struct {
 	arena *arena
 	mem   []byte
 	id    bdev.BufferID // registered with the loop's queue, or 0
+	plain bool          // it is not, and will not be
 }
 
 // window returns the memory that a descriptor names.
@@ -66,7 +67,7 @@ func (set *ringSet) arena(number uint16) (*ringArena, error) {
 func (set *ringSet) register(a *ringArena) {
 	l := set.loop
 	if r, ok := l.queue.(bdev.Registrar); !ok || r == nil {
-		l.count.plain.Add(1)
+		l.leavePlain(a)
 		return
 	}
 	a.arena.useAgain()
@@ -99,7 +100,7 @@ func (l *ioLoop) register(set *ringSet, a *ringArena) {
 		id, err = bdev.RegisterBuffer(l.queue, a.mem)
 	}
 	if err != nil {
-		l.count.plain.Add(1)
+		l.leavePlain(a)
 		if !l.unfixed {
 			l.unfixed = true
 			l.srv.log.Warn("arenas are not registered with the kernel: I/O costs more; is RLIMIT_MEMLOCK too low?",
@@ -111,12 +112,20 @@ func (l *ioLoop) register(set *ringSet, a *ringArena) {
 	l.count.registered.Add(1)
 }
 
+// leavePlain says that an arena is used as any memory.
+func (l *ioLoop) leavePlain(a *ringArena) {
+	a.plain = true
+	l.count.plain.Add(1)
+}
+
 func (set *ringSet) uses(a *ringArena) bool { return slices.Contains(set.arenas, a) }
 
 // dropArena ends the rings' use of an arena, with no I/O under way on it.
 func (l *ioLoop) dropArena(a *ringArena) {
-	if a.id == 0 {
+	if a.plain {
 		l.count.plain.Add(-1)
+	}
+	if a.id == 0 {
 		a.arena.unuse()
 		return
 	}

@@ -20,6 +20,8 @@ type gate struct {
 	file *os.File
 	size int64
 
+	spoil func(*bdev.Op) // called before an operation's end is told; or nil
+
 	mu    sync.Mutex
 	shut  func(*bdev.Op) bool // which operations wait; nil: none
 	held  []*bdev.Op
@@ -65,6 +67,9 @@ func (g *gate) finish(o *bdev.Op) {
 			_, err = g.file.WriteAt(b, at)
 		}
 		at += int64(len(b))
+	}
+	if g.spoil != nil {
+		g.spoil(o)
 	}
 	o.Complete(err)
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -338,5 +337,3 @@ func TestRingErrors(t *testing.T) {
 	_, err = w.ask(ioctl.OpRingClose, &ioctl.RingClose{})
 	want(t, api.EINVAL, err)
 }
-
-var _ = context.Background
