@@ -27,6 +27,7 @@ const courtesy = 10 * time.Second
 type link struct {
 	conn   *net.UnixConn
 	pid    int // of the process that made it
+	mark   mark
 	uid    int // that the process had
 	limits *ioctl.HelloReply
 	slots  chan struct{} // a token per request in flight
@@ -87,6 +88,7 @@ func newLink(u *net.UnixConn, limits *ioctl.HelloReply, pid int, wg *sync.WaitGr
 		// flight, and so not bring about an answer to it.
 		lastCount: rand.Uint64(),
 	}
+	l.mark = newMark(l, pid)
 	l.out.init(l, raw)
 	l.arenas.init(l, int64(limits.ArenaTotal/4))
 	l.lent.init(l, 0)
@@ -234,7 +236,7 @@ func (l *link) begin(ctx context.Context, op ioctl.Op, m ioctl.Message, hold *re
 	if ctx.Err() != nil {
 		return nil, expired(ctx, op.Name())
 	}
-	if os.Getpid() != l.pid {
+	if !l.mark.here() {
 		return nil, foreign(op.Name(), l.pid)
 	}
 	select {

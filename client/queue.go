@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/bits"
-	"os"
 	"sync"
 	"sync/atomic"
 
@@ -59,7 +58,6 @@ type Queue struct {
 	free    []uint16
 	flight  int // operations that are given and not reaped
 	unsaid  int // of those, the ones that came after the last Submit
-	pid     int
 	closed  bool
 	watched <-chan struct{} // of the context that wakes it, or nil
 	unwatch func() bool
@@ -141,7 +139,7 @@ func (l *link) newQueue(ctx context.Context, entries int) (*Queue, error) {
 		}
 		return nil, err
 	}
-	q := &Queue{ringEnd: end, mem: mem, slots: make([]queueSlot, entries), pid: l.pid}
+	q := &Queue{ringEnd: end, mem: mem, slots: make([]queueSlot, entries)}
 	q.spins.init()
 	for i := range entries {
 		q.free = append(q.free, uint16(entries-1-i))
@@ -160,8 +158,8 @@ func (q *Queue) ready(op ioctl.Op) error {
 	switch {
 	case q.closed:
 		return api.Errorf(api.EBADF, op.Name(), "the queue was closed")
-	case os.Getpid() != q.pid:
-		return foreign(op.Name(), q.pid)
+	case !q.l.mark.here():
+		return foreign(op.Name(), q.l.pid)
 	case q.l.over.Load():
 		return stale(op)
 	case len(q.free) == 0:
@@ -292,7 +290,7 @@ func (q *Queue) put(d *ring.Descriptor, b *Buffer, s queueSlot) {
 // Submit lets the daemon know of the operations that were given since the last
 // Submit. It may have begun them before. Reap does the same when it waits.
 func (q *Queue) Submit() {
-	if q.unsaid > 0 && !q.closed && os.Getpid() == q.pid {
+	if q.unsaid > 0 && !q.closed && q.l.mark.here() {
 		q.unsaid = 0
 		q.end.Bell()
 	}

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"os"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
@@ -17,8 +16,8 @@ func (q *Queue) Reap(ctx context.Context, least int, out []Completion) (int, err
 	if q.closed {
 		return 0, api.Errorf(api.EBADF, opQueue, "the queue was closed")
 	}
-	if os.Getpid() != q.pid {
-		return 0, foreign(opQueue, q.pid)
+	if !q.l.mark.here() {
+		return 0, foreign(opQueue, q.l.pid)
 	}
 	least = min(least, len(out), q.flight)
 	n := 0
@@ -220,8 +219,8 @@ func (q *Queue) Close() error {
 	if q.closed {
 		return api.Errorf(api.EBADF, opQueue, "the queue was closed before")
 	}
-	if os.Getpid() != q.pid {
-		return foreign(opQueue, q.pid)
+	if !q.l.mark.here() {
+		return foreign(opQueue, q.l.pid)
 	}
 	ctx, cancel := polite()
 	defer cancel()

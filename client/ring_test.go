@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -520,4 +523,37 @@ func TestWriteInPieces(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A child of the process that made a mark sees that it is another one.
+//
+// proves S32
+func TestMark(t *testing.T) {
+	var owner int
+	m := newMark(&owner, os.Getpid())
+	if !m.here() || m.word == nil {
+		t.Error("not here")
+	}
+	// What the kernel does to the word in a child: see madvise(2).
+	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	if pid == 0 { // nothing of the runtime may be used here
+		code := uintptr(0)
+		if *m.word != 0 {
+			code = 1
+		}
+		for {
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, code, 0, 0)
+		}
+	}
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(int(pid), &ws, 0, nil); err != nil || ws.ExitStatus() != 0 {
+		t.Errorf("%v, exit status %d", err, ws.ExitStatus())
+	}
+	if !m.here() {
+		t.Error("no longer here")
+	}
+	runtime.KeepAlive(&owner)
 }

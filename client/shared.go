@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"os"
 	"sync"
 	"sync/atomic"
 
@@ -352,7 +351,7 @@ func errorIn(op ioctl.Op, buf *[ioctl.MaxMessage]byte, n int) error {
 // one makes one request and waits for its answer. got is called with the answer
 // before the slot is given back.
 func (r *sharedRing) one(ctx context.Context, q *request, got func(s *slot, c ring.Completion)) error {
-	if os.Getpid() != r.l.pid {
+	if !r.l.mark.here() {
 		q.giveUp()
 		return foreign(ioctl.Op(q.Op).Name(), r.l.pid)
 	}

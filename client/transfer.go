@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"os"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
@@ -153,7 +152,7 @@ func (t *transfer) fill(ctx context.Context, most int) error {
 
 // read reads what is not done yet, and says whether it met the end.
 func (r *sharedRing) read(ctx context.Context, h *handle, to memory, off int64, done *int) (eof bool, err error) {
-	if os.Getpid() != r.l.pid {
+	if !r.l.mark.here() {
 		return false, foreign(ioctl.OpMblockRead.Name(), r.l.pid)
 	}
 	t := transfer{r: r, w: getCaller(), h: h, op: ioctl.OpMblockRead, m: to, off: off, sent: *done}
@@ -185,7 +184,7 @@ func (r *sharedRing) read(ctx context.Context, h *handle, to memory, off int64, 
 // as it is not known that all of it fits, no other piece is begun before the
 // first was taken: it may be refused, and the others not.
 func (r *sharedRing) write(ctx context.Context, m *mblock, from memory, done *int) error {
-	if os.Getpid() != r.l.pid {
+	if !r.l.mark.here() {
 		return foreign(ioctl.OpMblockWrite.Name(), r.l.pid)
 	}
 	t := transfer{r: r, w: getCaller(), h: &m.handle, op: ioctl.OpMblockWrite, m: from, sent: *done}
