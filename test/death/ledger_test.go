@@ -15,6 +15,7 @@ type ledger struct {
 	leaving  map[tag]bool   // deletions sent
 	left     map[tag]bool   // deletions acknowledged
 	records  map[tag]uint64 // acknowledged
+	asked    map[tag]uint64 // at most, where several are under way at one time
 	mistakes []string
 	ready    chan struct{} // closed when it is at work
 }
@@ -22,7 +23,7 @@ type ledger struct {
 func newLedger() *ledger {
 	return &ledger{
 		begun: map[tag]int{}, done: map[tag]bool{}, leaving: map[tag]bool{}, left: map[tag]bool{},
-		records: map[tag]uint64{}, ready: make(chan struct{}),
+		records: map[tag]uint64{}, asked: map[tag]uint64{}, ready: make(chan struct{}),
 	}
 }
 
@@ -48,7 +49,7 @@ func (l *ledger) take(line string) error {
 		_, err = fmt.Sscan(rest, &l.pid)
 		close(l.ready)
 		return err
-	case "c", "a":
+	case "c", "a", "q":
 		_, err = fmt.Sscanf(rest, "%x %d", &t, &n)
 	default:
 		_, err = fmt.Sscanf(rest, "%x", &t)
@@ -67,6 +68,8 @@ func (l *ledger) take(line string) error {
 		l.left[t] = true
 	case "a":
 		l.records[t] = n
+	case "q":
+		l.asked[t] = n
 	default:
 		return fmt.Errorf("no such line")
 	}

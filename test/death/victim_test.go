@@ -28,6 +28,7 @@ import (
 //	x TAG    it is about to delete the object
 //	X TAG    it was told that it is deleted
 //	a TAG N  it was told that the log has N records
+//	q TAG N  it may have asked for up to N before it is told of them
 //	E TEXT   something is wrong
 //
 // A line about what follows is written before the request is, and one about
@@ -134,7 +135,9 @@ func (v *victim) blame(what string, err error) bool {
 
 // live does one thing, and says whether to go on.
 func (v *victim) live(ctx context.Context, rng *rand.Rand) bool {
-	switch rng.IntN(10) {
+	switch rng.IntN(14) {
+	case 10, 11, 12, 13:
+		return v.blame("ring", v.ride(ctx, rng))
 	case 0, 1, 2, 3:
 		return v.blame("mblock", v.block(ctx, rng))
 	case 4:
