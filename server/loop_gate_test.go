@@ -20,9 +20,8 @@ type gate struct {
 	file *os.File
 	size int64
 
-	spoil func(*bdev.Op) // called before an operation's end is told; or nil
-
 	mu    sync.Mutex
+	spoil func(*bdev.Op)      // called before an operation's end is told; or nil
 	shut  func(*bdev.Op) bool // which operations wait; nil: none
 	held  []*bdev.Op
 	began int // reads and writes
@@ -68,8 +67,11 @@ func (g *gate) finish(o *bdev.Op) {
 		}
 		at += int64(len(b))
 	}
-	if g.spoil != nil {
-		g.spoil(o)
+	g.mu.Lock()
+	spoil := g.spoil
+	g.mu.Unlock()
+	if spoil != nil {
+		spoil(o)
 	}
 	o.Complete(err)
 }

@@ -17,6 +17,7 @@ import (
 // The words of a ring, by their places; see package ring.
 const (
 	wordSubmitted = 0x000
+	wordTaken     = 0x080
 	wordBell      = 0x100
 	wordSeen      = 0x200
 )
@@ -182,12 +183,14 @@ func TestRingScribbledRead(t *testing.T) {
 		p := random(1, size)
 		h := w.stored(p)
 		var spoil atomic.Int32
+		g.mu.Lock()
 		g.spoil = func(o *bdev.Op) {
 			if o.Code == bdev.OpRead && spoil.Load() > 0 {
 				spoil.Add(-1)
 				o.Buf[7] ^= 1
 			}
 		}
+		g.mu.Unlock()
 		spoil.Store(1)
 		x := w.do(w.desc(ioctl.OpMblockRead, h, 0, 0, 4096))
 		if x.N != 4096 || !bytes.Equal(w.mem[:4096], p[:4096]) {

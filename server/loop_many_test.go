@@ -171,13 +171,15 @@ func TestRingShutdown(t *testing.T) {
 		w.put(w.desc(ioctl.OpMblockRead, h, 0, 0, 4096))
 	}
 	g.heldAtLeast(t, driveOps)
+	until(t, "all are taken", func() bool { return w.word(wordTaken).Load() == w.word(wordSubmitted).Load() })
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	ended := make(chan error)
 	go func() { ended <- r.srv.Shutdown(ctx) }()
 	until(t, "it is stopping", func() bool {
-		_, err := w.ask(ioctl.OpVersion, &ioctl.Empty{})
-		return err != nil || len(r.srv.all()) == 0 || r.srv.stops()
+		r.srv.mu.Lock()
+		defer r.srv.mu.Unlock()
+		return r.srv.stopping
 	})
 	g.open()
 	if err := <-ended; err != nil {
@@ -186,12 +188,6 @@ func TestRingShutdown(t *testing.T) {
 	for range 100 {
 		w.next()
 	}
-}
-
-func (s *Server) stops() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stopping
 }
 
 // Where the kernel registers no memory, one line of the log says so, and where
