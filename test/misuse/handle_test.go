@@ -193,6 +193,7 @@ var withoutHandle = []ioctl.Op{
 	ioctl.OpHello, ioctl.OpCancel, ioctl.OpArena, ioctl.OpArenaMapped, ioctl.OpVersion, ioctl.OpStat,
 	ioctl.OpPoolCreate, ioctl.OpPoolActivate, ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy, ioctl.OpPoolRename,
 	ioctl.OpPoolSet, ioctl.OpPoolList, ioctl.OpPoolOpen, ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext,
+	ioctl.OpRing, ioctl.OpRingClose,
 }
 
 // proves S31: a handle that is stale, of another kind, another session's, or was

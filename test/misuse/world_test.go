@@ -142,7 +142,7 @@ type backend struct {
 	open func(w *world) (end func())
 }
 
-var backends = []backend{{"inprocess", inProcess}, {"daemon", daemon}}
+var backends = []backend{{"inprocess", inProcess}, {"daemon", daemon}, {"socket", socketOnly}}
 
 // each runs f on each implementation.
 func each(t *testing.T, f func(t *testing.T, b backend)) {
@@ -259,8 +259,13 @@ func (s *served) dial(t *testing.T) *client.Conn {
 	return c
 }
 
-func daemon(w *world) func() {
-	s := serve(w.t, w.disks, server.Options{})
+// daemon serves with rings, and socketOnly without.
+func daemon(w *world) func() { return daemonOf(w, server.Options{}) }
+
+func socketOnly(w *world) func() { return daemonOf(w, server.Options{Loops: -1}) }
+
+func daemonOf(w *world, o server.Options) func() {
+	s := serve(w.t, w.disks, o)
 	c := s.dial(w.t)
 	_, err := c.CreatePool(w.ctx, "p", []string{"one"}, api.CreateOptions{})
 	w.ok(err)
