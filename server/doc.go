@@ -93,7 +93,7 @@
 //	requests that run         by kind, some per processor: see fair; more only while
 //	                          others are held up
 //	rings                     ioctl.MaxRings a session; loopWords and loopEars a loop
-//	a session's descriptors   the entries of its rings; bytes begun: Limits.ArenaSession
+//	a session's descriptors   the entries of its rings, and setOps; bytes begun: Limits.ArenaSession
 //	a session's lanes         Limits.Requests goroutines, and one for errors
 //	I/O of loops              Options.Loops threads; driveOps and driveBytes per drive and loop
 //	a session's lists         16 that are being read

@@ -103,7 +103,7 @@ func (x *ringOp) abandon() {
 	x.dismiss()
 	x.orphan = true
 	x.ring.end.Fail()
-	x.ring.set.open--
+	x.ring.set.ease(0, 1)
 }
 
 // opList is a list of operations.

@@ -174,7 +174,7 @@ func (sh *driveShare) ended(x *ringOp) {
 	sh.bytes -= size
 	d.ops--
 	d.bytes -= size
-	if d.ops == 0 {
+	if d.ops == 0 && len(d.queue) == 0 {
 		d.idle()
 	}
 }
@@ -214,6 +214,9 @@ func (d *loopDrive) dispatch() {
 			d.queue[len(d.queue)-1] = nil
 			d.queue = d.queue[:len(d.queue)-1]
 		}
+	}
+	if len(d.queue) == 0 && d.ops == 0 {
+		d.idle()
 	}
 }
 

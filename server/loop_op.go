@@ -56,12 +56,14 @@ const (
 	opSent                   // its error is told
 )
 
-// newOp returns an operation for a descriptor that will be taken: there are not
-// more of them than the ring has entries.
+// newOp returns an operation for a descriptor that will be taken. There are never
+// more of them than the session has had descriptors open at one time.
 func (r *ioRing) newOp() *ringOp {
-	x := r.free
+	set := r.set
+	x := set.free
 	if x != nil {
-		r.free, x.next = x.next, nil
+		set.free, x.next = x.next, nil
+		x.ring = r
 		return x
 	}
 	x = &ringOp{ring: r}
@@ -71,11 +73,11 @@ func (r *ioRing) newOp() *ringOp {
 
 // forget ends an operation that is answered, or never will be.
 func (x *ringOp) forget() {
-	r := x.ring
+	set := x.ring.set
 	x.pool, x.err, x.share, x.device, x.ctx, x.cancel = nil, nil, nil, nil, nil, nil
 	x.state, x.direct, x.orphan, x.prev = opBegun, false, false, nil
 	x.c = ring.Completion{}
-	x.next, r.free = r.free, x
+	x.next, set.free = set.free, x
 }
 
 func (x *ringOp) loop() *ioLoop { return x.ring.set.loop }
@@ -130,14 +132,8 @@ func (x *ringOp) dismiss() {
 	set := x.ring.set
 	set.s.io.give(set.s, x.io)
 	set.s.unreserve(Requests, 1)
-	wasFull := set.full()
-	set.begun -= x.begun
+	set.ease(x.begun, 0)
 	x.io, x.begun = 0, 0
-	if wasFull {
-		for _, r := range set.rings {
-			set.loop.heat(r)
-		}
-	}
 }
 
 // start begins an operation. Its handle is in use until that is done: from then
@@ -308,7 +304,7 @@ func (x *ringOp) answer(err error) {
 	}
 	x.c.Tag, x.c.Op = x.d.Tag, x.d.Op
 	r.end.Complete(&x.c)
-	set.open--
+	set.ease(0, 1)
 	l.tell(r)
 	l.heat(r)
 	x.forget()
@@ -318,7 +314,7 @@ func (x *ringOp) answer(err error) {
 func (x *ringOp) unanswered() {
 	r := x.ring
 	r.end.Fail()
-	r.set.open--
+	r.set.ease(0, 1)
 	x.loop().heat(r)
 	x.forget()
 }

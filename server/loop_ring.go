@@ -14,6 +14,8 @@ const (
 	takeBytes = takeOps * 2 * opCost
 	// opCost is what a descriptor counts beside its bytes.
 	opCost = 4096
+	// setOps is how many descriptors of a session may be taken and not answered.
+	setOps = 4096
 )
 
 // ringSet is a session's rings, all on one loop, whose goroutine's it is.
@@ -34,6 +36,7 @@ type ringSet struct {
 	open    int   // descriptors taken and not answered
 	over    bool  // nothing is taken any more
 	appends opList
+	free    *ringOp
 }
 
 // ioRing is the daemon's end of a ring.
@@ -57,7 +60,6 @@ type ioRing struct {
 	closing bool
 	closed  chan struct{} // closed when the loop looks at it no more
 
-	free *ringOp
 	bell func(error) // the end of a wait for the bell
 	ear  chan *uint32
 }
@@ -154,7 +156,7 @@ func (l *ioLoop) take(r *ioRing) bool {
 func (l *ioLoop) takeOne(r *ioRing) bool {
 	x := r.newOp()
 	err := r.end.Take(&x.d)
-	r.set.open++
+	x.ring.set.open++
 	if err == nil {
 		err = x.check()
 	}
@@ -183,9 +185,22 @@ func (r *ioRing) takeable() (int, error) {
 // stopped says whether nothing is taken any more.
 func (set *ringSet) stopped() bool { return set.over || set.s.gone.Load() }
 
-// full says whether so much has been begun that the rest has to wait. A client
-// that uses its arenas as it should does not meet it.
-func (set *ringSet) full() bool { return set.begun >= set.most }
+// full says whether so much is under way that the rest has to wait. A client that
+// uses its arenas as it should does not meet the bound of bytes.
+func (set *ringSet) full() bool { return set.begun >= set.most || set.open >= setOps }
+
+// ease counts out what has ended. If the set was full, its rings are to be looked at
+// again.
+func (set *ringSet) ease(bytes int64, open int) {
+	wasFull := set.full()
+	set.begun -= bytes
+	set.open -= open
+	if wasFull {
+		for _, r := range set.rings {
+			set.loop.heat(r)
+		}
+	}
+}
 
 // breach ends a session for what its ring holds.
 func (l *ioLoop) breach(set *ringSet, err error) {
