@@ -16,7 +16,10 @@ import (
 
 // socketed runs each case over a client, a socket, a server and a pool on a
 // regular file. A restart is a restart of the server.
-type socketed struct{ dir string }
+type socketed struct {
+	dir   string
+	loops int // as Options.Loops
+}
 
 func (b socketed) Run(t *testing.T, f func(e *behave.Env)) {
 	t.Helper()
@@ -32,7 +35,7 @@ func (b socketed) Run(t *testing.T, f func(e *behave.Env)) {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
-	d := startDaemon(t, dir)
+	d := startDaemon(t, dir, b.loops)
 	defer func() { d.stop(t) }()
 	if _, err := d.conn.CreatePool(ctx, "p", []string{path}, api.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -48,7 +51,7 @@ func (b socketed) Run(t *testing.T, f func(e *behave.Env)) {
 	e.Pool = open()
 	e.Reopen = func() api.Pool {
 		d.stop(t)
-		d = startDaemon(t, dir)
+		d = startDaemon(t, dir, b.loops)
 		if _, err := d.conn.ActivatePool(ctx, "p", []string{path}, api.ActivateOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -67,9 +70,9 @@ type daemon struct {
 	done chan error
 }
 
-func startDaemon(t *testing.T, dir string) *daemon {
+func startDaemon(t *testing.T, dir string, loops int) *daemon {
 	t.Helper()
-	srv, err := server.New(server.Options{Backend: server.Engine{}})
+	srv, err := server.New(server.Options{Backend: server.Engine{}, Loops: loops})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +104,8 @@ func (d *daemon) stop(t *testing.T) {
 	}
 }
 
-// The client over a daemon behaves as the engine in process does.
+// The client over a daemon behaves as the engine in process does, with rings and
+// without.
 func TestBehaviour(t *testing.T) {
 	dir, err := os.MkdirTemp(".", "behave") // on the disk: a temporary folder may have no direct I/O
 	if err != nil {
@@ -112,5 +116,6 @@ func TestBehaviour(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	behave.Run(t, socketed{dir})
+	t.Run("rings", func(t *testing.T) { behave.Run(t, socketed{dir, 0}) })
+	t.Run("socket", func(t *testing.T) { behave.Run(t, socketed{dir, -1}) })
 }
