@@ -82,7 +82,7 @@ func arenaNote(s *series) string {
 		return ""
 	}
 	x := s.Runs[len(s.Runs)-1].Extra
-	return fmt.Sprintf("%.0f of %.0f MiB of the daemon's arenas on huge pages", x["hugeArenas"]/(1<<20), x["arenas"]/(1<<20))
+	return fmt.Sprintf("%.0f of %.0f shared MiB on huge pages", x["hugeArenas"]/(1<<20), x["arenas"]/(1<<20))
 }
 
 // clientWriteWork makes a pool and writes o.size bytes into mblocks of it, in

@@ -60,7 +60,7 @@ func clientIdleWork(ctx context.Context, o *options) (*measure.Result, error) {
 			return nil, err
 		}
 	}
-	time.Sleep(2 * time.Second) // what follows the use, such as a collection, is no idleness
+	time.Sleep(min(2*time.Second, o.plan.Time)) // what follows the use, such as a collection, is no idleness
 	if err := o.measured(); err != nil {
 		return nil, err
 	}

@@ -76,18 +76,18 @@ func run(ctx context.Context, args []string) error {
 	f.BoolVar(&b.large, "large", false, "also what takes very long")
 	f.StringVar(&b.profile, "profile", "", "folder to write profiles to")
 	f.BoolVar(&b.hugePages, "huge-pages", false, "the system has huge pages reserved")
-	f.BoolVar(&b.quick, "quick", false, "short runs, two alternations")
+	f.BoolVar(&b.quick, "quick", false, "short runs, one alternation")
 	f.DurationVar(&b.patience, "wait", 0, "how long to wait before each turn until others are quiet")
-	turns := f.Int("turns", 0, "alternations; 0: five, or two with -quick")
+	turns := f.Int("turns", 0, "alternations; 0: five, or one with -quick")
 	command := "bench"
 	f.StringVar(&command, "command", command, "the command line to be written beside the figures")
 	jsonFile := f.String("json", "", "file to write all figures to")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	b.turns, b.time = 5, 2*time.Second
+	b.turns, b.time = 5, 1500*time.Millisecond
 	if b.quick {
-		b.turns, b.time = 2, 300*time.Millisecond
+		b.turns, b.time = 1, 300*time.Millisecond
 	}
 	if *turns > 0 {
 		b.turns = *turns

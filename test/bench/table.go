@@ -196,16 +196,19 @@ func (r *report) markdown() []rowTable {
 // markdown returns the line as a row of its table.
 func (l *line) markdown() string {
 	its := l.Note
+	where := l.Where
+	if l.Zone > 0 {
+		where += ", zones of " + zone(l.Zone)
+	}
 	if l.Anchor.Name != "" {
-		its = strings.TrimSpace(l.Anchor.Name + " " + number(l.Anchor.Value.Median) + " " + l.Note)
+		its = l.Anchor.Name + " " + number(l.Anchor.Value.Median)
+		if l.Note != "" {
+			where += "; " + l.Note
+		}
 	}
 	compared := l.compared()
 	if l.How == valueAtMost {
 		compared = spreadOnly(l.Compared)
-	}
-	where := l.Where
-	if l.Zone > 0 {
-		where += ", zones of " + zone(l.Zone)
 	}
 	cells := []string{
 		l.Case + " (" + where + ")", number(l.Mine.Value.Median) + " " + l.Unit, orDash(its), compared,
