@@ -32,6 +32,12 @@ type device struct {
 	locks []int // descriptors that hold locks only
 	geo   Geometry
 
+	// punts: io_uring hands each read and write to a kernel thread, because they
+	// cannot be begun without waiting (zram, files of some file systems).
+	punts bool
+	// noRing: io_uring is not to be used unless asked for: see [device.suits].
+	noRing bool
+
 	// plainDiscard: a discard has to go through ioctl, because io_uring has
 	// none for this device.
 	plainDiscard atomic.Bool

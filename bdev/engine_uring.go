@@ -24,6 +24,14 @@ const (
 	aloneFor = 64
 	// ioctlWorkers do what io_uring cannot.
 	ioctlWorkers = 2
+	// kickAfter is how long a completion may be left behind on a thread that
+	// computes before the leader kicks it. With crowd operations or more under
+	// way the leader looks at the clock when it waits, because it does so often;
+	// with fewer it waits for so long only, kickTurns times, each twice as long
+	// as the one before. (Then the next timer tick of that thread serves.)
+	kickAfter = 200 * time.Microsecond
+	kickTurns = 5
+	crowd     = 4
 )
 
 // uringEngine does the I/O of one device for any number of blocking callers
@@ -42,6 +50,13 @@ const (
 // nobody waits for, a reaper that ends with them. And as long as anything is
 // under way there is a leader, or one who was woken and will appoint one, or
 // the waiter of something just put who will find that nobody leads.
+//
+// The kernel makes an operation's completion on the thread that submitted it,
+// and would interrupt that thread each time, which is most of what a read costs
+// when many are under way. The ring is made so that it does not: the completion
+// comes when the thread next enters or leaves the kernel, or sleeps there. Nearly
+// always it does so at once. A thread that computes does not before its next
+// timer tick; so a leader who may miss something kicks all threads.
 //
 // Operations under way are bounded by the submission queue, and so by the
 // completion queue, which is twice as long: no completion is ever lost.
@@ -84,18 +99,29 @@ type uringEngine struct {
 	entering atomic.Int32 // callers that submit outside of mu
 
 	// The leader's own.
-	cqes  [128]uring.CQE
-	ended []*Op
+	cqes   [128]uring.CQE
+	ended  []*Op
+	kicked time.Time // when threads were kicked last
+	lazy   bool      // threads have to be kicked; does not change
+	fixed  bool      // the device is the ring's registered file 0; does not change
 }
 
 // newURingEngine makes the engine, or returns an error that wraps
 // uring.ErrUnsupported where the kernel has no ring for us.
 func newURingEngine(dev *device, o *OpenOptions) (*uringEngine, error) {
 	e := &uringEngine{dev: dev}
+	flags := uint32(0)
+	if canKick() {
+		flags = uring.SetupCoopTaskrun
+	}
 	// One entry is the interrupt's.
-	ring, ops, err := newRing(uint32(o.QueueDepth+1), 0, o.MaxWorkers)
+	ring, ops, err := newRing(uint32(o.QueueDepth+1), flags, o.MaxWorkers)
 	if err != nil {
 		return nil, err
+	}
+	e.lazy = ring.Flags()&uring.SetupCoopTaskrun != 0
+	if e.fixed, err = registerOnly(ring, dev.fd); err != nil {
+		return nil, errors.Join(err, ring.Close())
 	}
 	if !ops.Has(uring.OpURingCmd) {
 		dev.plainDiscard.Store(true)
@@ -147,6 +173,19 @@ func newRing(entries, flags uint32, maxWorkers int) (*uring.Ring, *uring.Ops, er
 		return nil, nil, errors.Join(err, ring.Close())
 	}
 	return ring, ops, nil
+}
+
+// registerOnly makes a file the only registered one of a ring, number 0, if the
+// kernel can (Linux 5.13).
+func registerOnly(ring *uring.Ring, fd int) (bool, error) {
+	err := ring.RegisterFiles(1)
+	if errors.Is(err, syscall.EINVAL) {
+		return false, nil
+	}
+	if err == nil {
+		err = ring.SetFile(0, fd)
+	}
+	return err == nil, err
 }
 
 // Geometry returns what is known of the device.
@@ -232,6 +271,10 @@ func (e *uringEngine) entryLocked(o *Op) {
 		panic("bdev: more operations than entries of the ring")
 	}
 	e.dev.prepare(sqe, o, 0)
+	if e.fixed {
+		sqe.FD = 0
+		sqe.Flags |= uring.SQEFixedFile
+	}
 }
 
 // adoptLocked makes sure that somebody waits for operations without a batch.

@@ -175,19 +175,18 @@ func (e *uringEngine) lead(ctx context.Context, c *sched.Completion) error {
 		}
 		e.mu.Lock()
 		e.waiting = true
-		submit := e.ring.Pending()
-		idle := e.underWayLocked() == 0
+		submit, underWay := e.ring.Pending(), e.underWayLocked()
 		e.mu.Unlock()
 		// After waiting is set: what happens from now on interrupts.
 		switch {
-		case idle || c.IsDone():
+		case underWay == 0 || c.IsDone():
 			e.resign()
 			return nil
 		case ctx.Err() != nil:
 			e.resign()
 			return context.Cause(ctx)
 		}
-		e.enter(submit, 1, uring.EnterGetEvents)
+		e.wait(submit, underWay >= crowd)
 	}
 }
 
@@ -354,5 +353,11 @@ func (e *uringEngine) Close() error {
 	for e.entering.Load() > 0 {
 		runtime.Gosched()
 	}
-	return joinClose(e.dev.geo.Path, e.slow.close(), e.ring.Close(), e.dev.close())
+	var file error
+	if e.fixed {
+		// The kernel takes a ring down some time after it is closed: the device
+		// must be free at once.
+		file = e.ring.UnregisterFiles()
+	}
+	return joinClose(e.dev.geo.Path, e.slow.close(), file, e.ring.Close(), e.dev.close())
 }

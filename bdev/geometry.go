@@ -1,6 +1,7 @@
 package bdev
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -72,6 +73,28 @@ func (d *device) measureBlock(rdev uint64) error {
 	g.WriteCache = sysfsString(queue, "write_cache") != "write through"
 	g.FUA = sysfsInt(queue, "fua") > 0
 	return nil
+}
+
+// suits says whether io_uring suits the device better than pread and pwrite. On
+// a FUSE file whose file system is not asynchronous, the kernel goes on with a
+// write that was done in part at a wrong place; so it is never used on one unless
+// asked for. On what it punts it is slower by far than to wait.
+func (d *device) suits() bool { return !d.noRing && !d.punts }
+
+// isFUSE says whether the device is a file of a FUSE file system.
+func (d *device) isFUSE() bool {
+	var fs unix.Statfs_t
+	return d.geo.Regular && unix.Fstatfs(d.fd, &fs) == nil && fs.Type == unix.FUSE_SUPER_MAGIC
+}
+
+// waits says whether reads and writes cannot be begun without waiting. It asks
+// by a read behind the end, which does no I/O.
+func (d *device) waits() bool {
+	buf := AllocBuffer(BufferAlign)
+	defer FreeBuffer(buf)
+	end := (d.geo.Size + BufferAlign) &^ (BufferAlign - 1)
+	_, err := unix.Preadv2(d.fd, [][]byte{buf}, end, unix.RWF_NOWAIT)
+	return errors.Is(err, unix.EOPNOTSUPP)
 }
 
 // sysfsBlock returns the directory of a block device in sysfs: /sys/dev/block/M:m

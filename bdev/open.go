@@ -17,7 +17,7 @@ type EngineKind uint8
 
 // The kinds of engine.
 const (
-	Auto  EngineKind = iota // io_uring, or pread where the kernel refuses it
+	Auto  EngineKind = iota // io_uring, or pread where the kernel refuses it or the device makes it the slower
 	URing                   // io_uring, or an error
 	Pread                   // pread, pwrite, fdatasync
 )
@@ -134,7 +134,7 @@ func openPatiently(ctx context.Context, s *sched.Sched, path string, o *OpenOpti
 }
 
 func newEngine(dev *device, o *OpenOptions) (Engine, error) {
-	if o.Engine != Pread {
+	if o.Engine == URing || (o.Engine == Auto && dev.suits()) {
 		e, err := newURingEngine(dev, o)
 		if err == nil {
 			return e, nil
@@ -195,9 +195,15 @@ func (d *device) setUp(path string, o *OpenOptions, named *unix.Stat_t) error {
 		}
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
-		return d.measureFile(&st)
+		if err := d.measureFile(&st); err != nil {
+			return err
+		}
+	} else if err := d.measureBlock(st.Rdev); err != nil {
+		return err
 	}
-	return d.measureBlock(st.Rdev)
+	d.noRing = d.isFUSE()
+	d.punts = d.waits()
+	return nil
 }
 
 // open is open(2) that goes on after signals.

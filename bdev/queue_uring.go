@@ -111,16 +111,18 @@ func (q *ringQueue) setUp(o *QueueOptions) error {
 	return nil
 }
 
-// deviceOf returns the device under a drive, or nil if a ring cannot use it.
+// deviceOf returns the device under a drive, or nil if a ring cannot or is not to
+// use it.
 func deviceOf(d *Drive) *device {
 	switch e := d.engine.(type) {
 	case *uringEngine:
 		return e.dev
 	case *preadEngine:
-		return e.dev
-	default:
-		return nil
+		if !e.dev.noRing {
+			return e.dev
+		}
 	}
+	return nil
 }
 
 // Put prepares an operation.
