@@ -24,9 +24,9 @@ func (b *bench) idle(ctx context.Context) error {
 	if _, err := b.work(ctx, "read-fill", "-dev", b.fast, "-size", strconv.Itoa(mblockSize)); err != nil {
 		return err
 	}
-	turns := b.turns
-	b.turns = 1 // it is long enough
-	defer func() { b.turns = turns }()
+	turns, patience := b.turns, b.patience
+	b.turns, b.patience = 1, 0 // it is long enough, and others do not wake the daemon
+	defer func() { b.turns, b.patience = turns, patience }()
 	all, err := b.alternate(ctx, b.client("daemon", "client-idle", "-dev", b.fast, "-time", over.String(),
 		"-flight", strconv.Itoa(idleClients)))
 	if err != nil {

@@ -30,11 +30,12 @@ func (b *bench) mlogSync(ctx context.Context) error {
 // mlogCase is one size of records and one number of appenders.
 func (b *bench) mlogCase(ctx context.Context, size, n int) error {
 	plan := []string{"-time", b.time.String(), "-flight", strconv.Itoa(n), "-size", strconv.Itoa(size)}
+	onExt4 := func(label, anchor string) side {
+		return b.onExt4(b.anchor(label, append([]string{anchor}, append(plan, "-dir", b.ext4)...)...))
+	}
 	sides := []side{
 		b.worker("mlog", "mlog", append(plan, "-dev", b.disk)...),
-		b.anchor("etcd, grouped", append([]string{"etcd"}, append(plan, "-dir", b.ext4)...)...),
-		b.anchor("Pebble", append([]string{"pebble"}, append(plan, "-dir", b.ext4)...)...),
-		b.anchor("Pebble's log writer", append([]string{"pebble-log"}, append(plan, "-dir", b.ext4)...)...),
+		onExt4("etcd, grouped", "etcd"), onExt4("Pebble", "pebble"), onExt4("Pebble's log writer", "pebble-log"),
 	}
 	if n == 1 {
 		sync := []string{
@@ -43,7 +44,7 @@ func (b *bench) mlogCase(ctx context.Context, size, n int) error {
 		}
 		sides = append(sides,
 			b.fio("fio, device", append(sync, "--filename="+b.disk)...),
-			b.fio("fio, ext4", append(sync, "--overwrite=1", "--filename="+filepath.Join(b.ext4, "fio"))...))
+			b.onExt4(b.fio("fio, ext4", append(sync, "--overwrite=1", "--filename="+filepath.Join(b.ext4, "fio"))...)))
 	}
 	all, err := b.alternate(ctx, sides...)
 	if err != nil {
@@ -64,6 +65,14 @@ func (b *bench) mlogCase(ctx context.Context, size, n int) error {
 	b.report(name, opsPerSecond, all[0], all[2], ratioAtLeast, pebble[0], pebble[1])
 	b.report(name, opsPerSecond, all[0], all[3], ratioAtLeast, 0, 0)
 	return nil
+}
+
+// onExt4 returns a side that needs ext4, or says why there is none.
+func (b *bench) onExt4(s side) side {
+	if b.noExt4 != "" && s.missing == "" {
+		return without(s.name, b.noExt4)
+	}
+	return s
 }
 
 // mlogWork appends records of o.size bytes to one log.
