@@ -73,6 +73,12 @@
 // the container asks [MDC.Unsure] for the records of which nothing says that they
 // were durable.
 //
+// Who waits for a group is a task that the group's end wakes, or somebody who left
+// word how to be told ([Log.BeginAppend]) and does not wait: an I/O loop, for the
+// clients of a daemon. The latter come back through other threads and processes, one
+// after another; the writer gives as many as it told last time a moment to come
+// before it begins the next group, if that has paid lately.
+//
 // If a write or a flush fails, the log is poisoned: nothing is tried again, the
 // records of that group are of unknown state (EUNKNOWN), later ones are refused
 // (EIO).

@@ -22,6 +22,8 @@ type writer struct {
 	used  int // of ops, in this group
 	batch bdev.Batch
 	told  []*waiter
+
+	gather gather
 }
 
 // group is what one write and flush makes durable.
@@ -32,9 +34,9 @@ type group struct {
 	owed     bdev.Ticket // ... of this ticket
 }
 
-// gatherMost bounds how often the writer lets those it has woken run before the
+// yieldMost bounds how often the writer lets those it has woken run before the
 // next group.
-const gatherMost = 4
+const yieldMost = 4
 
 // writeAt is the size of one write of final pages, in bytes.
 const writeAt = 1 << 20
@@ -69,6 +71,7 @@ func (l *Log) writeTo(n uint64) {
 		l.w.slot = bdev.AllocBuffer(PairPages * PageSize)
 	}
 	for {
+		l.gather()
 		l.mu.Lock()
 		clean, need := l.needLocked()
 		if !need {
@@ -81,10 +84,12 @@ func (l *Log) writeTo(n uint64) {
 		}
 		g := l.beginLocked(clean)
 		l.mu.Unlock()
+		begun := l.c.Sched.Now()
 		if crc, err := l.writeGroup(&g); err != nil {
 			l.failGroup(&g, err)
 		} else {
 			l.w.prev = crc
+			l.w.gather.took = l.c.Sched.Now().Sub(begun)
 			l.endGroup(&g)
 		}
 	}
@@ -273,9 +278,10 @@ func (l *Log) tell() {
 		}
 		t.tell()
 	}
+	l.w.gather.expect = len(called)
 	n := l.again(called)
 	clear(l.w.told)
-	for i := 0; woken > 0 && i < gatherMost; i++ {
+	for i := 0; woken > 0 && i < yieldMost; i++ {
 		l.c.Sched.Yield()
 		was := n
 		if n = l.Records(); n == was {
