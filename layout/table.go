@@ -51,7 +51,7 @@ type Table struct {
 	// +checklocks:mu
 	stored int64 // sum of Written
 	// +checklocks:mu
-	touched uint32 // keeps InsertAll's early reads from being optimized away
+	touched uint32 // keeps UpsertAll's early reads from being optimized away
 }
 
 // NewTable makes an empty table.
@@ -97,20 +97,13 @@ func (t *Table) Upsert(o Object) {
 	assertSums(&o)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h := hashID(o.ID)
-	if _, slot := t.findLocked(o.ID, h); slot != 0 {
-		e := t.entryLocked(slot)
-		t.forgetLocked(e)
-		t.storeLocked(e, &o)
-		return
-	}
-	t.addLocked(&o, h)
+	t.upsertLocked(&o, hashID(o.ID))
 }
 
-// InsertAll inserts objects as Insert does, one after another, and returns how
-// many ids were new. For activation: where every single insert would wait for
-// memory, here many wait at once. It holds the lock throughout.
-func (t *Table) InsertAll(objects []Object) (added int) {
+// UpsertAll is Upsert of objects, one after another. For activation: where every
+// single one would wait for memory, here many wait at once. It holds the lock
+// throughout.
+func (t *Table) UpsertAll(objects []Object) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var hashes [32]uint64
@@ -124,14 +117,21 @@ func (t *Table) InsertAll(objects []Object) (added int) {
 		}
 		for i := range group {
 			assertSums(&group[i])
-			if _, slot := t.findLocked(group[i].ID, hashes[i]); slot == 0 {
-				t.addLocked(&group[i], hashes[i])
-				added++
-			}
+			t.upsertLocked(&group[i], hashes[i])
 		}
 		t.touched = touched
 	}
-	return added
+}
+
+// +checklocks:t.mu
+func (t *Table) upsertLocked(o *Object, h uint64) {
+	if _, slot := t.findLocked(o.ID, h); slot != 0 {
+		e := t.entryLocked(slot)
+		t.forgetLocked(e)
+		t.storeLocked(e, o)
+		return
+	}
+	t.addLocked(o, h)
 }
 
 // Lookup returns the object of an id. Its Sums are the caller's own copy; one

@@ -126,7 +126,7 @@ func BenchmarkTable(b *testing.B) {
 		for i := range n {
 			batch[i%200] = block(i)
 			if i%200 == 199 {
-				tab.InsertAll(batch)
+				tab.UpsertAll(batch)
 			}
 		}
 		insert := time.Since(start)
@@ -139,7 +139,7 @@ func BenchmarkTable(b *testing.B) {
 				o, _ := tab.Lookup(NewObjectID(KindMblock, rng.Uint64N(n)+1))
 				sum += uint64(o.Sums[0])
 			}
-			b.ReportMetric(float64(insert.Nanoseconds())/float64(n), "ns/InsertAll")
+			b.ReportMetric(float64(insert.Nanoseconds())/float64(n), "ns/UpsertAll")
 		})
 		b.Run("miss/"+name, func(b *testing.B) {
 			for b.Loop() {
