@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mpool-go/mpool/test/daemon"
 )
@@ -81,9 +82,36 @@ func TestClients(t *testing.T) {
 		}
 	}
 	clientFails(t, b, drive)
+	rowsWithoutAnchors(t, b, drive)
 	r, err := b.work(t.Context(), "logs", "-dev", drive, "-time", "50ms", "-size", "128", "-flight", "2")
 	if err != nil || r.Ops == 0 {
 		t.Errorf("logs: %+v, %v", r, err)
+	}
+}
+
+// rowsWithoutAnchors: a row goes on without the anchors that cannot be had, and
+// says which those are.
+func rowsWithoutAnchors(t *testing.T, b *bench, drive string) {
+	t.Helper()
+	const why = "not in a test"
+	b.quick, b.time, b.disk = true, 50*time.Millisecond, drive
+	b.noFio, b.noAnchors, b.noExt4, b.noXFS = why, why, why, why
+	chosen, err := choose([]string{"mlog-sync"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range chosen {
+		if err := b.runRow(t.Context(), r); err != nil {
+			t.Fatalf("%s: %v", r.name, err)
+		}
+	}
+	for _, l := range b.lines {
+		if l.Row == "" || l.Verdict != "" || !strings.Contains(l.Note, why) || l.Mine.Value.Median <= 0 {
+			t.Errorf("%+v", l)
+		}
+	}
+	if len(b.lines) < 8 {
+		t.Errorf("%d lines", len(b.lines))
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -98,9 +99,15 @@ func run(ctx context.Context, args []string) error {
 	}
 	all := &report{Machine: machine(), Command: command}
 	fmt.Println(all.Machine)
+	var failed error
 	for _, r := range chosen {
 		if err := b.runRow(ctx, r); err != nil {
-			return fmt.Errorf("%s: %w", r.name, err)
+			err = fmt.Errorf("%s: %w", r.name, err)
+			if ctx.Err() != nil {
+				return err
+			}
+			fmt.Fprintf(b.log, "  %v\n", err)
+			failed = errors.Join(failed, err) // the other rows go on
 		}
 		// What is measured is kept, whatever becomes of the rest.
 		if all.Lines = b.lines; *jsonFile != "" {
@@ -113,7 +120,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	fmt.Printf("load at the end: %s\n", loadavg())
-	return nil
+	return failed
 }
 
 // runRow runs one row.
@@ -121,14 +128,12 @@ func (b *bench) runRow(ctx context.Context, r row) error {
 	from, at := len(b.lines), time.Now()
 	b.disturbed = nil
 	fmt.Fprintf(b.log, "%s (load %s)\n", r.name, loadavg())
-	if err := r.run(b, ctx); err != nil {
-		return err
-	}
+	err := r.run(b, ctx)
 	for _, l := range b.lines[from:] {
 		l.Row, l.Others = r.name, spreadOf(b.disturbed)
 	}
 	fmt.Fprintf(b.log, "  %.0f s; others used %s\n", time.Since(at).Seconds(), disturbance(b.disturbed))
-	return nil
+	return err
 }
 
 func choose(names []string) ([]row, error) {
