@@ -46,8 +46,10 @@ while [ $# -gt 0 ]; do
 	--tables)
 		[ $# -gt 1 ] || usage
 		shift
+		files=()
+		for f in "$@"; do files+=("$(realpath -m "$f")"); done
 		cd "$(dirname "$0")/.."
-		exec go run ./test/bench tables "$@"
+		exec go run ./test/bench tables "${files[@]}"
 		;;
 	--turns)
 		[ $# -gt 1 ] || usage
