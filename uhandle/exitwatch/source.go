@@ -47,7 +47,9 @@ type Source struct {
 	link link.Link
 	read chan struct{} // closed when the goroutine has ended
 
-	noticed, refused, broken atomic.Uint64 // see Stats
+	noticed atomic.Uint64 // see Stats
+	refused atomic.Uint64
+	broken  atomic.Uint64 // records that cannot be read: lost
 
 	mu sync.Mutex
 	// +checklocks:mu
