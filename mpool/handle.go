@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mblock"
 )
@@ -224,12 +225,14 @@ func (m *Mblock) Reader() (*mblock.Reader, error) {
 	return o.reader, nil
 }
 
-// copyChunk is the unit of WriteTo, in bytes.
-const copyChunk = 1 << 20
+// copyChunk is the unit of WriteTo, in bytes: two reads are under way together.
+const copyChunk = 4 << 20
 
-// WriteTo implements io.WriterTo.
+// WriteTo implements io.WriterTo. It is the fastest way to read an mblock in order:
+// through 4 MiB of aligned memory of its own.
 func (m *Mblock) WriteTo(w io.Writer) (int64, error) {
-	buf := make([]byte, copyChunk)
+	buf := bdev.AllocBuffer(copyChunk)
+	defer bdev.FreeBuffer(buf)
 	var done int64
 	for {
 		n, err := m.ReadAt(buf, done)
