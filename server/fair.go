@@ -148,6 +148,21 @@ func (f *fair) submit(fl *flow, t *task) {
 	f.launch(next)
 }
 
+// turn waits for a turn and returns what ends it; an error if ctx has ended
+// before.
+func (f *fair) turn(ctx context.Context, fl *flow, k kind, size int64) (end func(), err error) {
+	begun, over := make(chan bool, 1), make(chan struct{})
+	f.submit(fl, &task{
+		kind: k, size: size, ctx: ctx,
+		do:   func() { begun <- true; <-over },
+		quit: func() { begun <- false },
+	})
+	if !<-begun {
+		return nil, context.Cause(ctx)
+	}
+	return func() { close(over) }, nil
+}
+
 // withdraw takes a task back that waits; false: it has begun.
 func (f *fair) withdraw(q *queue, t *task) bool {
 	f.mu.Lock()

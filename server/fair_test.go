@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -262,6 +263,42 @@ func TestWaitersLeave(t *testing.T) {
 	if did.Load() != 100 || quit.Load() != 100 {
 		t.Errorf("%d ran, %d left", did.Load(), quit.Load())
 	}
+}
+
+// proves S42 S46: who waits in a goroutine of his own has his turn until he ends
+// it, and none if his context ends before.
+func TestTurn(t *testing.T) {
+	f := newFair(time.Hour)
+	fl := f.join(1)
+	end, err := f.turn(context.Background(), fl, bulk, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := f.turn(ctx, fl, bulk, 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("a turn without a place: %v", err)
+	}
+	begun := make(chan func())
+	go func() {
+		end, err := f.turn(context.Background(), fl, bulk, 1)
+		if err != nil {
+			t.Error(err)
+		}
+		begun <- end
+	}()
+	daemon.Eventually(t, "one waits", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.lanes[bulk].waiting) == 1
+	})
+	select {
+	case <-begun:
+		t.Error("two have the only place")
+	default:
+	}
+	end()
+	(<-begun)()
 }
 
 // proves S43: whatever comes and goes at once, each request runs or leaves

@@ -125,6 +125,11 @@ func (x *ringOp) serveSlowly() error {
 	if err := x.ctx.Err(); err != nil {
 		return err
 	}
+	end, err := s.srv.fair.turn(x.ctx, s.flow, x.turnKind(), min(int64(x.d.Length), maxTurnBytes))
+	if err != nil {
+		return err
+	}
+	defer end()
 	if err := s.reserve(Requests, 1); err != nil {
 		return err
 	}
@@ -144,6 +149,20 @@ func (x *ringOp) serveSlowly() error {
 	s.io.give(s, r.io)
 	s.unreserve(Requests, 1)
 	return err
+}
+
+// turnKind is what the operation needs in its handle's lane.
+func (x *ringOp) turnKind() kind {
+	switch x.verb {
+	case verbRead, verbWrite:
+		return bulk
+	case verbAppend, verbMDCAppend:
+		if x.d.Flags&ring.FlagSync == 0 {
+			return bulk
+		}
+	case verbNone, verbSync, verbMDCSync:
+	}
+	return durable
 }
 
 // fill makes a completion of an answer.
