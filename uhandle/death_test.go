@@ -259,6 +259,32 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+// A process's inode number is its own: the same by every pidfd, another for every
+// other process, and none of a Process that is closed.
+func TestInode(t *testing.T) {
+	o, other := shell(t, "exit 0"), shell(t, "exit 0")
+	again, err := Open(o.p.PID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := o.p.Inode()
+	if n == 0 {
+		t.Skip("needs Linux 6.9, which numbers pidfds")
+	}
+	if again.Inode() != n || other.p.Inode() == n || other.p.Inode() == 0 {
+		t.Errorf("inode %d, by another pidfd %d, of another process %d", n, again.Inode(), other.p.Inode())
+	}
+	o.tell()
+	o.wait()
+	if again.Inode() != n {
+		t.Errorf("inode %d, after its end %d", n, again.Inode())
+	}
+	again.Close()
+	if again.Inode() != 0 {
+		t.Errorf("inode %d of nothing", again.Inode())
+	}
+}
+
 // What /proc says of a process is taken apart whatever the process calls itself.
 func TestParseStat(t *testing.T) {
 	const rest = "S 1 2 3 0 -1 4194564 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 2304\n"

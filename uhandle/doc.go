@@ -22,8 +22,8 @@
 //
 // A [Process] is held by its pidfd, never by its number, which is another's
 // once the process is gone. A [Vigil] watches it through one or more sources: the
-// pidfd always ([Pidfd]), others that are earlier where there are some. The
-// first source that notices acts; the others find it done. That a process's
+// pidfd always ([Pidfd]), others that are earlier where there are some
+// (package exitwatch has one). The first source that notices acts; the others find it done. That a process's
 // socket has ended is for its owner to see, who then asks [Vigil.Verdict] how
 // the process ended, if it did.
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 
 	"github.com/mpool-go/mpool/server"
 	"github.com/mpool-go/mpool/uhandle/exitwatch"
@@ -32,6 +33,9 @@ func watchDeaths(c *config) (w deathWatch, err error) {
 	if w.why != nil && c.Deaths.EBPF == ebpfRequire {
 		return w, fmt.Errorf("deaths.ebpf is %q: %w", ebpfRequire, w.why)
 	}
+	// The kernel's types, 10 MB, are garbage by now, and an idle daemon would
+	// not come to collect it.
+	debug.FreeOSMemory()
 	return w, nil
 }
 
