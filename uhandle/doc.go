@@ -23,9 +23,9 @@
 // A [Process] is held by its pidfd, never by its number, which is another's
 // once the process is gone. A [Vigil] watches it through one or more sources: the
 // pidfd always ([Pidfd]), others that are earlier where there are some
-// (package exitwatch has one). The first source that notices acts; the others find it done. That a process's
-// socket has ended is for its owner to see, who then asks [Vigil.Verdict] how
-// the process ended, if it did.
+// (package exitwatch has one). The first source that notices acts; the others
+// find it done. That a process's socket has ended is for its owner to see, who
+// then asks [Vigil.Verdict] how the process ended, if it did.
 //
 // How it ended, the kernel says to those who may know: /proc/PID/stat between
 // the end and its parent's taking note of it, the pidfd itself after that (Linux
