@@ -266,8 +266,8 @@ func mutants() []mutant {
 		{
 			name: "mpool: a commit holds up all others while its drive works",
 			file: "mpool/commit.go",
-			old:  "\tdescs, err := p.prepareAll(ctx, op, started)\n",
-			new:  "\tif err := p.admin.enter(ctx, op); err != nil {\n\t\tcancel()\n\t\treturn err\n\t}\n\tdescs, err := p.prepareAll(ctx, op, started)\n\tp.admin.leave()\n",
+			old:  "\tdescs, err := p.prepareAll(ctx, op, objects)\n",
+			new:  "\tif err := p.admin.enter(ctx, op); err != nil {\n\t\treturn err\n\t}\n\tdescs, err := p.prepareAll(ctx, op, objects)\n\tp.admin.leave()\n",
 			test: "TestStalledClass",
 		},
 	}
