@@ -84,6 +84,7 @@ type loopTest struct {
 	noWords    bool // a kernel without IORING_OP_FUTEX_WAIT
 	noURing    bool // io_uring is refused
 	noRegister bool // memory cannot be locked
+	spins      bool // there are cores for it
 }
 
 func newIOLoop(srv *Server, index int, test loopTest) *ioLoop {
@@ -126,7 +127,7 @@ func (l *ioLoop) run() {
 	if err := l.start(); err != nil {
 		return
 	}
-	l.spin.init()
+	l.spin.init(l.test.spins)
 	l.now = l.srv.clock.Now()
 	for over := false; !over; {
 		over = l.step()

@@ -16,7 +16,7 @@ import (
 // and go.
 func TestRingManySessions(t *testing.T) {
 	eachLoopKind(t, func(t *testing.T, change func(*Options)) {
-		const sessions, loops = 24, 3
+		const sessions, loops = 12, 3
 		r := newLoopRig(t, change, func(o *Options) { o.Loops = loops })
 		var all sync.WaitGroup
 		clients := make([]*ringClient, sessions)
@@ -36,7 +36,7 @@ func TestRingManySessions(t *testing.T) {
 			all.Go(func() {
 				p := random(uint64(i), 64<<10)
 				h := w.stored(p)
-				for n := range 100 {
+				for n := range 40 {
 					if n%20 == 19 {
 						w.ok(ioctl.OpRingClose, &ioctl.RingClose{Ring: w.ring})
 						w.ring, w.c = w.newRing(0, 8)

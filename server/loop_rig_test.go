@@ -166,6 +166,7 @@ var loopKinds = map[string]func(*Options){
 	"io_uring":      func(*Options) {},
 	"no futex wait": func(o *Options) { o.loopTest.noWords = true },
 	"no io_uring":   func(o *Options) { o.loopTest.noURing = true },
+	"spins":         func(o *Options) { o.loopTest.spins = true },
 	"no registered": func(o *Options) { o.loopTest.noRegister = true },
 }
 

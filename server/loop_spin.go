@@ -31,9 +31,9 @@ type spinner struct {
 	until  time.Time
 }
 
-// init finds out whether there are cores for it.
-func (s *spinner) init() {
-	s.never = runtime.GOMAXPROCS(0) < spinCores || runtime.NumCPU() < spinCores
+// init finds out whether there are cores for it, unless it is to be done always.
+func (s *spinner) init(always bool) {
+	s.never = !always && (runtime.GOMAXPROCS(0) < spinCores || runtime.NumCPU() < spinCores)
 }
 
 // worked says that there was work.
