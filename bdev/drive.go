@@ -259,6 +259,10 @@ type Batch struct {
 	// up waiting for it (and only then). Until then the device may touch the
 	// operations' memory. It must not block.
 	Detached func()
+	// Meanwhile, if set, is called by Run before it waits: when the operations are
+	// started, if there are several. So the caller works while the device does.
+	// It is not called when nothing was started because the context had ended.
+	Meanwhile func()
 
 	pending atomic.Int32
 	gaveUp  atomic.Bool
@@ -293,6 +297,9 @@ func (d *Drive) Run(ctx context.Context, b *Batch) error {
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: I/O not started: %w", d.Path(), context.Cause(ctx))
+	}
+	if len(b.Ops) == 1 && b.Meanwhile != nil {
+		b.Meanwhile() // a single operation may be done here
 	}
 	if !d.tryInline(ctx, b) {
 		if err := d.runBatch(ctx, b); err != nil {
@@ -341,6 +348,9 @@ func (d *Drive) runBatch(ctx context.Context, b *Batch) error {
 		d.batcher.startContext(ctx, ops)
 	default:
 		d.engine.Start(ops)
+	}
+	if len(b.Ops) > 1 && b.Meanwhile != nil {
+		b.Meanwhile()
 	}
 	err := d.await(ctx, b)
 	if err == nil {

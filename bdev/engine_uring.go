@@ -227,6 +227,7 @@ func (e *uringEngine) put(ctx context.Context, ops []*Op) {
 	if e.alone++; len(ops) > 1 || e.room.used > 0 || e.inlining {
 		e.alone = 0
 	}
+	hurry := ops[0].batch != nil && ops[0].batch.Meanwhile != nil // it is long before anybody waits
 	n := e.room.take(len(ops))
 	for {
 		orphans := 0
@@ -246,7 +247,7 @@ func (e *uringEngine) put(ctx context.Context, ops []*Op) {
 			break
 		}
 		r := e.room.wait(len(ops))
-		e.submitAndUnlock()
+		e.submitAndUnlock(hurry)
 		err := e.Await(ctx, &r.done)
 		e.mu.Lock()
 		if err != nil {
@@ -258,7 +259,7 @@ func (e *uringEngine) put(ctx context.Context, ops []*Op) {
 		}
 		n = r.granted
 	}
-	e.submitAndUnlock()
+	e.submitAndUnlock(hurry)
 }
 
 // entryLocked makes a submission entry for an operation. The ring has as many
@@ -297,12 +298,12 @@ func (e *uringEngine) adoptLocked(n int) {
 }
 
 // submitAndUnlock lets the kernel take what is pending, unless the next leader
-// will do so in a moment.
+// will do so in a moment and there is no hurry.
 //
 // +checklocksrelease:e.mu
-func (e *uringEngine) submitAndUnlock() {
+func (e *uringEngine) submitAndUnlock(hurry bool) {
 	n := e.ring.Pending()
-	if n == 0 || (!e.waiting && n < submitBatch) {
+	if n == 0 || (!hurry && !e.waiting && n < submitBatch) {
 		e.mu.Unlock()
 		return
 	}

@@ -56,10 +56,11 @@ func (w *Writer) BeginWrite(op *WriteOp, p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	if err := op.begin(p, off, sums, aligned(p)); err != nil {
+	if err := op.begin(p, off, aligned(p)); err != nil {
 		w.finish(off, err)
 		return err
 	}
+	op.sum(sums)
 	op.placed = true
 	return nil
 }
@@ -70,17 +71,15 @@ func (op *WriteOp) reset(w *Writer, size int) {
 	op.placed = false
 }
 
-// begin prepares the write of p at an offset that somebody has reserved; the
-// first page of sums is that of the offset's block.
-func (op *WriteOp) begin(p []byte, off int64, sums [][]uint32, direct bool) error {
+// begin prepares the write of p at an offset that somebody has reserved, but for
+// its checksums.
+func (op *WriteOp) begin(p []byte, off int64, direct bool) error {
 	if !op.w.cfg.pin() {
 		return op.w.cfg.gone(opWrite)
 	}
 	op.pinned, op.off = true, off
 	op.fill(p, direct)
-	first := uint32(off / blockSize)
-	op.place(first)
-	op.sum(first, sums)
+	op.place(uint32(off / blockSize))
 	return nil
 }
 
@@ -136,9 +135,10 @@ func (op *WriteOp) place(block uint32) {
 	}
 }
 
-// sum fills in the checksums of what is written from a block on; sums begin with
-// the page of that block.
-func (op *WriteOp) sum(first uint32, sums [][]uint32) {
+// sum fills in the checksums of what is written; sums begin with the page of its
+// first block.
+func (op *WriteOp) sum(sums [][]uint32) {
+	first := uint32(op.off / blockSize)
 	base := first / PageSums * PageSums
 	at := first - base
 	for _, o := range op.list {

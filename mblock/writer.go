@@ -262,9 +262,10 @@ func (w *Writer) transferPart(ctx context.Context, p []byte, direct bool, off in
 	if w.cfg.Sched.Simulated() {
 		defer g.unwound()
 	}
-	if err := g.begin(p, off, sums, direct); err != nil {
+	if err := g.begin(p, off, direct); err != nil {
 		return err
 	}
+	g.batch.Meanwhile = func() { g.sum(sums) }
 	return g.run(ctx, opWrite)
 }
 
