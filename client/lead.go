@@ -78,7 +78,7 @@ func (r *sharedRing) park(w *caller, s *slot) bool {
 	case w.leads || s.done.Load():
 		return false
 	}
-	w.want = s
+	w.want, s.who = s, w
 	if r.leader == nil {
 		r.leader, w.leads = w, true
 		return false
@@ -202,7 +202,7 @@ func (r *sharedRing) settle(s *slot) {
 		return
 	}
 	s.done.Store(true)
-	if w := s.who; w.parked && w.want == s {
+	if w := s.who; w != nil && w.parked && w.want == s {
 		r.parked.remove(w)
 		w.wake <- struct{}{}
 	}
@@ -258,9 +258,14 @@ func (r *sharedRing) die(cause error) {
 // +checklocks:r.mu
 func (r *sharedRing) bury() {
 	for i := range r.slots {
-		if s := &r.slots[i]; s.tag != 0 {
+		s := &r.slots[i]
+		s.late = s.late || s.kept
+		switch {
+		case s.tag != 0:
 			s.err = r.dead
 			r.settle(s)
+		case s.kept:
+			r.settle(s) // it was answered, and is given back
 		}
 	}
 }

@@ -23,6 +23,7 @@ type mblock struct {
 	capacity int64
 	written  atomic.Int64  // bytes, through this handle
 	begun    atomic.Uint64 // writes that a queue was given
+	ahead    readAhead
 }
 
 // fits says whether a write of so many bytes is known to fit. If others write
@@ -53,7 +54,9 @@ func (m *mblock) Commit(ctx context.Context) error {
 	if err := m.sound(ioctl.OpObjectCommit); err != nil {
 		return err
 	}
-	return m.commit(ctx)
+	err := m.commit(ctx)
+	m.ahead.afresh()
+	return err
 }
 
 // Write implements [api.Mblock].
@@ -157,6 +160,15 @@ func (m *mblock) read(ctx context.Context, to memory, off int64) (int, error) {
 		return 0, err
 	}
 	done := 0
+	if to.b == nil {
+		n, eof, ok := m.ahead.read(ctx, m, to.p, off)
+		if done = n; ok {
+			if eof {
+				return n, io.EOF
+			}
+			return n, nil
+		}
+	}
 	eof, err := read(ctx, &m.handle, to, off, &done)
 	if lostIn(err) != nil && to.b == nil {
 		err = m.elsewhere(ctx, op, err, func(h *handle) (err error) {
@@ -248,6 +260,11 @@ type copying struct {
 
 // from copies what is not done yet. It returns what kept it from reading.
 func (c *copying) from(ctx context.Context, h *handle) error {
+	if r := h.l.ring(); r != nil {
+		if ended, err := c.ahead(ctx, r, h); ended {
+			return err
+		}
+	}
 	for c.err == nil {
 		n := 0
 		eof, err := read(ctx, h, memory{p: c.buf, n: len(c.buf)}, c.done, &n)

@@ -145,9 +145,9 @@ func (l *link) newQueue(ctx context.Context, entries int) (*Queue, error) {
 		q.free = append(q.free, uint16(entries-1-i))
 	}
 	if q.index, err = l.addRing(q); err != nil {
-		//nolint:errcheck // the connection is gone, or it says so later
-		_ = q.ringEnd.close(ctx)
-		mem.drop()
+		if q.close(ctx) == nil {
+			mem.drop()
+		}
 		return nil, err
 	}
 	return q, nil

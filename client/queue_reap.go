@@ -234,7 +234,7 @@ func (q *Queue) Close() error {
 		q.unwatch()
 	}
 	if err == nil {
-		if err = q.ringEnd.close(ctx); lostIn(err) != nil {
+		if err = q.close(ctx); lostIn(err) != nil {
 			err = nil // it went with its connection
 		}
 	}

@@ -106,7 +106,7 @@ func TestQueue(t *testing.T) {
 		t.Errorf("% x", p[:2])
 	}
 	s.f.mu.Lock()
-	s.f.refuse = func(op ioctl.Op) error { return api.EIO }
+	s.f.refuse = func(ioctl.Op) error { return api.EIO }
 	s.f.mu.Unlock()
 	if err := errors.Join(q.Read(m, b[0], 0, 1), q.Append(s.app, b[1], true, 2), q.Sync(s.app, 3)); err != nil {
 		t.Fatal(err)

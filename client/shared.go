@@ -48,12 +48,14 @@ type slot struct {
 	// What follows is guarded by sharedRing.mu, but that the caller reads it
 	// when done is set.
 	tag    uint64 // of the request under way, else 0
+	begun  uint64 // the last request's tag
 	op     ioctl.Op
 	length uint32
 	who    *caller
 	hold   *region // kept to the end, or nil
 	lent   *Buffer // the same
 	late   bool    // the caller does not wait any more
+	kept   bool    // nobody waits now; who wants it claims it
 
 	done atomic.Bool
 	c    ring.Completion
@@ -214,7 +216,8 @@ func (r *sharedRing) put(w *caller, s *slot, q *request) {
 		q.Arena, q.Window = s.window.Arena, s.window.Offset
 	}
 	q.Tag = r.tag(s.number)
-	s.tag, s.op, s.length, s.who, s.hold, s.lent = q.Tag, ioctl.Op(q.Op), q.Length, w, q.hold, q.lent
+	s.tag, s.begun = q.Tag, q.Tag
+	s.op, s.length, s.who, s.hold, s.lent = ioctl.Op(q.Op), q.Length, w, q.hold, q.lent
 	s.done.Store(false)
 	if !r.end.Put(&q.Descriptor) {
 		panic("client: more requests than entries in a ring")
@@ -303,7 +306,7 @@ func (r *sharedRing) leave(s *slot) {
 //
 // +checklocks:r.mu
 func (r *sharedRing) recycle(s *slot) {
-	s.who, s.hold, s.lent, s.buf, s.err, s.late = nil, nil, nil, nil, nil, false
+	s.who, s.hold, s.lent, s.buf, s.err, s.late, s.kept = nil, nil, nil, nil, nil, false, false
 	if len(r.queue) == 0 || r.dead != nil {
 		r.free = append(r.free, s)
 		return
