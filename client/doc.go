@@ -16,14 +16,37 @@
 //
 // # Data
 //
-// Up to ioctl.MaxInline bytes travel within a message; more goes, in pieces,
-// through memory shared with the daemon, which is asked for when it is first
-// needed. If the daemon has none to give everything travels in messages.
+// Reads and writes of mblocks, appends and syncs go through a ring in memory
+// shared with the daemon (package ioctl/ring), which the first of them lets be
+// made; until it is there, and for good if the daemon has none to give, they
+// travel as everything else: up to ioctl.MaxInline bytes within a message, more
+// through shared memory. Callers need not know. In the ring
+//
+//	any number of goroutines put requests in; one of those who wait, the
+//	leader, takes the answers for all, and sleeps when there are none; when
+//	its own is there, or its context ends, another one leads
+//	up to 4 KiB travel in a page of the request's slot; more in regions of
+//	arenas, in pieces of 1 MiB, of which four of one call are under way
+//	an error comes on the socket; either answer ends the request, once
+//
+// Small reads of a committed mblock that follow each other are served from what
+// was read ahead. The daemon has verified all bytes before it hands them over.
+//
+// Who has more to do than to wait uses a [Queue]: operations are put in and
+// their completions reaped later. Its data, and that of [BufferIO], lies in a
+// [Buffer], memory that was borrowed, and is copied nowhere.
+//
+// # Locks
+//
+//	link.mu → sharedRing.mu or Queue.mu → arenas.mu
+//
+// The memory of a ring is mapped as long as somebody may touch it: until the
+// connection is gone and no caller is within.
 //
 // # Deadlines
 //
-// A context's deadline goes with the request, and its end is told to the
-// daemon. The call then waits a moment for the daemon to say what became of the
+// A context's deadline goes with a message, not through the ring, and its end is
+// told to the daemon. The call then waits a moment for the daemon to say what became of the
 // request. If it does not, the call returns: with EUNKNOWN if the request may
 // have changed something, else with the context's error. What the request may
 // yet give, a handle say, is given back when it comes.
