@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"io"
-	"sync"
 	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
@@ -122,11 +121,11 @@ type readAhead struct {
 	// refused says that the mblock was not committed when that was last asked.
 	refused atomic.Bool
 
-	mu sync.Mutex
-	// +checklocks:mu
-	fixed bool // the mblock is known to be committed
-	// +checklocks:mu
-	list [2]*window // one after the other
+	// turn is had by at most one goroutine, which waits for nobody else's; the
+	// rest is its.
+	turn  atomic.Bool
+	fixed bool       // the mblock is known to be committed
+	list  [2]*window // one after the other
 }
 
 // read serves a read from a window; false: it did not, and the read is made as
@@ -145,11 +144,11 @@ func (a *readAhead) read(ctx context.Context, m *mblock, p []byte, off int64) (n
 		return 0, false, false
 	}
 	r := m.l.shared.Load()
-	if r == nil || a.gone.Load() || !m.l.mark.here() || !a.mu.TryLock() {
+	if r == nil || a.gone.Load() || !m.l.mark.here() || !a.turn.CompareAndSwap(false, true) {
 		return 0, false, false
 	}
 	defer func() {
-		a.mu.Unlock()
+		a.turn.Store(false)
 		if a.gone.Load() {
 			a.drop(m)
 		}
@@ -169,8 +168,6 @@ func (a *readAhead) read(ctx context.Context, m *mblock, p []byte, off int64) (n
 }
 
 // committed says whether the mblock is committed, which it asks once.
-//
-// +checklocks:a.mu
 func (a *readAhead) committed(ctx context.Context, m *mblock) bool {
 	if a.fixed || a.refused.Load() {
 		return a.fixed
@@ -183,8 +180,6 @@ func (a *readAhead) committed(ctx context.Context, m *mblock) bool {
 
 // from copies what the first window has of p, and goes on to the second when
 // the first is used up.
-//
-// +checklocks:a.mu
 func (a *readAhead) from(ctx context.Context, r *sharedRing, w *caller, m *mblock, p []byte, off int64) (n int, eof, ok bool) {
 	x := a.list[0]
 	if x != nil && (off < x.off || off >= x.off+int64(x.size)) {
@@ -226,10 +221,10 @@ func (a *readAhead) from(ctx context.Context, r *sharedRing, w *caller, m *mbloc
 
 // drop gives all windows up, unless a read is at them.
 func (a *readAhead) drop(m *mblock) {
-	if !a.mu.TryLock() {
+	if !a.turn.CompareAndSwap(false, true) {
 		return
 	}
-	defer a.mu.Unlock()
+	defer a.turn.Store(false)
 	a.used.Store(false)
 	if r := m.l.shared.Load(); r != nil {
 		for i, x := range a.list {
