@@ -91,12 +91,12 @@ func (o *object) publish(desc layout.Object) {
 }
 
 // commit commits objects and changes roots in one transaction. Objects that are
-// committed already are left out.
+// committed already are left out, also of the caller's slice.
 func (p *Pool) commit(ctx context.Context, op string, objects []*object, roots []api.Root) error {
 	if err := p.alive(op); err != nil {
 		return err
 	}
-	started := make([]*object, 0, len(objects))
+	started := objects[:0]
 	cancel := func() {
 		for _, o := range started {
 			o.cancelCommit()

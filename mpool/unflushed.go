@@ -32,6 +32,13 @@ const maxUnflushed = 2048
 // make durable since.
 var errNotCovered = errors.New("a flush has failed since the data was written")
 
+// unflushedCommit is all that the transaction of one commit needs.
+type unflushedCommit struct {
+	txn
+	desc layout.Object
+	one  [1]layout.ObjectID
+}
+
 // sharesFlush says whether an object may be committed with one flush.
 func (m *meta) sharesFlush(o *object) bool {
 	return o.id.Kind() == layout.KindMblock && o.drive == m.pool.metaDrive()
@@ -61,10 +68,11 @@ func (p *Pool) commitUnflushed(ctx context.Context, op string, o *object) error 
 	case s.Ticket != o.drive.dev.Ticket():
 		return errNotCovered // also where the pool takes no transactions any more
 	}
-	t := &txn{op: op, objects: 1, ids: []layout.ObjectID{o.id}, live: createBytes(&desc), unflushed: true, ticket: s.Ticket}
-	t.rec.CreateUnflushed(&desc)
-	t.apply = func() { o.publish(desc) }
-	err = m.commit(ctx, t)
+	c := &unflushedCommit{desc: desc, one: [1]layout.ObjectID{o.id}}
+	c.txn = txn{op: op, objects: 1, ids: c.one[:], live: createBytes(&desc), unflushed: true, ticket: s.Ticket}
+	c.rec.CreateUnflushed(&c.desc)
+	c.apply = func() { o.publish(c.desc) }
+	err = m.commit(ctx, &c.txn)
 	sent = err == nil || api.CodeOf(err) == api.EUNKNOWN
 	return err
 }

@@ -85,6 +85,9 @@ func (r *Record) Reset() { r.b, r.count = r.b[:0], 0 }
 
 // op appends an operation's header and n zero bytes of body, which it returns.
 func (r *Record) op(t OpType, n int) []byte {
+	if cap(r.b) == 0 { // most records have one operation
+		r.b = make([]byte, 0, recordHeader+opHeader+n)
+	}
 	if len(r.b) == 0 {
 		r.b = append(r.b, 0, 0, 0, 0)
 	}
