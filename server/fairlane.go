@@ -87,15 +87,20 @@ type queue struct {
 // queues is a heap of queues that have tasks, the lowest mark first.
 type queues []*queue
 
-func (h queues) Len() int           { return len(h) }
-func (h queues) Less(i, j int) bool { return h[i].mark < h[j].mark }
+// Len is for package heap, as all of these are.
+func (h *queues) Len() int { return len(*h) }
 
-func (h queues) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].at, h[j].at = i, j
+// Less says which of two is before the other.
+func (h *queues) Less(i, j int) bool { return (*h)[i].mark < (*h)[j].mark }
+
+// Swap makes two change their places.
+func (h *queues) Swap(i, j int) {
+	l := *h
+	l[i], l[j] = l[j], l[i]
+	l[i].at, l[j].at = i, j
 }
 
-// Push is for package heap.
+// Push appends one.
 func (h *queues) Push(x any) {
 	q, ok := x.(*queue)
 	if !ok {
@@ -105,7 +110,7 @@ func (h *queues) Push(x any) {
 	*h = append(*h, q)
 }
 
-// Pop is for package heap.
+// Pop takes the last.
 func (h *queues) Pop() any {
 	last := len(*h) - 1
 	q := (*h)[last]

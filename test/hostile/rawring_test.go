@@ -193,13 +193,13 @@ func allocation(pool ioctl.Handle, capacity int64) *ioctl.Alloc {
 
 // reuse opens an object that an attacker has, or makes it: else the pool would
 // soon be full of them.
-func (a *attacker) reuse(w *daemon.Raw, pool ioctl.Handle, find ioctl.Op, id *layout.ObjectID, make func() ioctl.Handle) ioctl.Handle {
+func (a *attacker) reuse(w *daemon.Raw, pool ioctl.Handle, find ioctl.Op, id *layout.ObjectID, create func() ioctl.Handle) ioctl.Handle {
 	if *id != 0 {
 		if h := a.give(w, find, &ioctl.Find{Pool: pool, ID: *id}); h != 0 {
 			return h
 		}
 	}
-	h := make()
+	h := create()
 	_, _ = a.ask(w, ioctl.OpObjectCommit, &ioctl.Target{Handle: h}) // it may fail
 	if reply, err := a.ask(w, ioctl.OpObjectInfo, &ioctl.Target{Handle: h}); err == nil {
 		if m, ok := reply.(*ioctl.ObjectReply); ok {

@@ -204,7 +204,7 @@ func children(pid int) (list []int) {
 		if err != nil {
 			continue
 		}
-		for _, f := range strings.Fields(string(b)) {
+		for f := range strings.FieldsSeq(string(b)) {
 			var child int
 			if _, err := fmt.Sscan(f, &child); err == nil {
 				list = append(list, child)
