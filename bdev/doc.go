@@ -78,9 +78,8 @@
 // The ring that blocking callers share does not interrupt threads for
 // completions. A thread that submitted an operation for a goroutine and then
 // runs another one that computes may be late in making its completion: until a
-// leader kicks it, within some hundred microseconds as long as others come and
-// go or hardly anything is under way, or at its timer tick at the latest (1 to
-// 10 ms). A Queue has no such delay.
+// leader kicks it, within about a millisecond as long as others come and go or
+// hardly anything is under way, or at its timer tick at the latest (1 to 10 ms). A Queue has no such delay.
 //
 // # Flushes and FUA
 //

@@ -24,13 +24,14 @@ const (
 	aloneFor = 64
 	// ioctlWorkers do what io_uring cannot.
 	ioctlWorkers = 2
-	// kickAfter is how long a completion may be left behind on a thread that
-	// computes before the leader kicks it. With crowd operations or more under
-	// way the leader looks at the clock when it waits, because it does so often;
-	// with fewer it waits for so long only, kickTurns times, each twice as long
-	// as the one before. (Then the next timer tick of that thread serves.)
+	// kickAfter is how long the leader waits, with fewer than crowd operations
+	// under way, before it kicks who may have left a completion behind; then twice
+	// as long, kickTurns times in all. (Later the next timer tick serves.) With
+	// more under way it does not wait by the clock, which costs, but kicks in
+	// passing, each kickEvery at most.
 	kickAfter = 200 * time.Microsecond
 	kickTurns = 5
+	kickEvery = time.Millisecond
 	crowd     = 4
 )
 
@@ -52,7 +53,7 @@ const (
 // the waiter of something just put who will find that nobody leads.
 //
 // The kernel makes an operation's completion on the thread that submitted it,
-// and would interrupt that thread each time, which is most of what a read costs
+// and would interrupt that thread each time, which is much of what a read costs
 // when many are under way. The ring is made so that it does not: the completion
 // comes when the thread next enters or leaves the kernel, or sleeps there. Nearly
 // always it does so at once. A thread that computes does not before its next

@@ -36,7 +36,7 @@ func (e *uringEngine) wait(submit uint32, many bool) {
 		return
 	}
 	if many {
-		if now := e.sched.Now(); now.Sub(e.kicked) > kickAfter {
+		if now := e.sched.Now(); now.Sub(e.kicked) > kickEvery {
 			kick()
 			e.kicked = now
 		}
