@@ -21,6 +21,7 @@ const (
 	EventPoolReadOnly    EventType = 7
 	EventOverQuota       EventType = 8
 	EventRevoked         EventType = 9
+	EventCommitCut       EventType = 10 // a crash had cut a commit off; activation dropped what it left
 )
 
 var eventTypeNames = [...]string{
@@ -28,6 +29,7 @@ var eventTypeNames = [...]string{
 	EventClientReaped: "client_reaped", EventCorruption: "corruption", EventPoisoned: "poisoned",
 	EventDriveFailed: "drive_failed", EventPoolReadOnly: "pool_read_only",
 	EventOverQuota: "over_quota", EventRevoked: "revoked",
+	EventCommitCut: "commit_cut",
 }
 
 func (t EventType) String() string {

@@ -16,13 +16,14 @@ const (
 	EventPoisoned                         // a failed write or flush took what was written to an object
 	EventDriveFailed                      // a drive failed a write or a flush; new objects avoid it
 	EventReadOnly                         // the pool is read-only from now on
+	EventCommitCut                        // activation found a commit that a crash had cut off; the object never was
 )
 
 // Event is something that whoever looks after the pool should know of. Fields
 // that do not belong to its type are zero.
 type Event struct {
 	Type   EventType
-	Object layout.ObjectID // corruption, poisoned
+	Object layout.ObjectID // corruption, poisoned, commit cut
 	Device string          // path
 	Offset int64           // on the device, in bytes
 	Err    error           // what was seen

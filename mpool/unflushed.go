@@ -118,6 +118,8 @@ func (p *Pool) dropUnflushed(ctx context.Context) (*omf.Record, error) {
 		if now, lives := p.table.Lookup(o.ID); lives && now.Birth == o.Birth && !there[i] {
 			p.table.Delete(o.ID)
 			r.Delete(o.ID, o.Birth)
+			d := p.byslot[o.Extent.Drive]
+			p.opt.OnEvent(Event{Type: EventCommitCut, Object: o.ID, Device: d.path(), Offset: o.Extent.Offset()})
 		}
 	}
 	return r, nil

@@ -61,9 +61,16 @@ func TestCutOffCommit(t *testing.T) {
 			} else {
 				r.disk.SetUnreadable(desc.Extent.Offset(), 4096)
 			}
-			for range 3 {
-				p = r.activate()
-				_, err := p.Mblock(bg, id)
+			for i := range 3 {
+				var cut []Event
+				opt := r.options()
+				opt.OnEvent = func(e Event) { cut = append(cut, e) }
+				p, err := Activate(bg, "p", []string{"sim"}, api.ActivateOptions{}, opt)
+				r.ok(err)
+				if told := len(cut) == 1 && cut[0].Type == EventCommitCut && cut[0].Object == id; told != (i == 0) {
+					t.Errorf("activation %d tells %+v", i, cut)
+				}
+				_, err = p.Mblock(bg, id)
 				r.want(api.ENOENT, err)
 				other := r.put(p, 100)
 				for _, id := range []layout.ObjectID{keep, other} {

@@ -160,6 +160,8 @@ func (f *feed) event(e mpool.Event) {
 		out.Type = ioctl.EventDriveFailed
 	case mpool.EventReadOnly:
 		out.Type = ioctl.EventPoolReadOnly
+	case mpool.EventCommitCut:
+		out.Type = ioctl.EventCommitCut
 	}
 	if e.Err != nil {
 		out.Text = e.Err.Error()
@@ -178,7 +180,7 @@ func (s *Server) logEvents(stop <-chan struct{}) {
 		case ioctl.EventCorruption, ioctl.EventPoisoned, ioctl.EventDriveFailed, ioctl.EventPoolReadOnly:
 			return true
 		case ioctl.EventPoolActivated, ioctl.EventPoolDeactivated, ioctl.EventClientReaped, ioctl.EventOverQuota,
-			ioctl.EventRevoked:
+			ioctl.EventRevoked, ioctl.EventCommitCut:
 		}
 		return false
 	}

@@ -86,12 +86,14 @@ func TestEventFeed(t *testing.T) {
 	tell(mpool.Event{Type: mpool.EventPoisoned, Object: mblockID(8), Err: errWhy})
 	tell(mpool.Event{Type: mpool.EventDriveFailed, Device: "/dev/a", Err: errWhy})
 	tell(mpool.Event{Type: mpool.EventReadOnly})
+	tell(mpool.Event{Type: mpool.EventCommitCut, Object: mblockID(9)})
 	got := w.events(ioctl.EventNext{After: last}).Events
-	if len(got) != 4 {
+	if len(got) != 5 {
 		t.Fatalf("%d events: %+v", len(got), got)
 	}
 	for i, typ := range []ioctl.EventType{
 		ioctl.EventCorruption, ioctl.EventPoisoned, ioctl.EventDriveFailed, ioctl.EventPoolReadOnly,
+		ioctl.EventCommitCut,
 	} {
 		if e := got[i]; e.Type != typ || e.Pool != "data" || e.Time.IsZero() {
 			t.Errorf("event %d: %+v, want %v", i, e, typ)

@@ -131,7 +131,7 @@ func (a *activePool) snapshot() (PoolSnapshot, bool) {
 
 // The kinds of event, cause and source that are counted apart.
 const (
-	numEvents  = int(ioctl.EventRevoked) + 1
+	numEvents  = int(ioctl.EventCommitCut) + 1
 	numCauses  = int(ioctl.CauseClosed) + 1
 	numSources = int(ioctl.SourceShutdown) + 1
 )

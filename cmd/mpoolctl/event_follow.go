@@ -17,8 +17,8 @@ func newEventFollow(a *app) *cobra.Command {
 		Short: "Print what happens, as it happens, until interrupted",
 		Long: `Print what an administrator should know of, as it happens: pools that are activated
 and deactivated, client processes that end and what was reclaimed from them,
-corruption, poisoned objects, failed drives, pools that turn read-only. An
-interrupt ends it, with exit code 0.
+corruption, poisoned objects, failed drives, pools that turn read-only, commits that
+a crash had cut off. An interrupt ends it, with exit code 0.
 
 --since begins with what happened before, as far as the daemon still has it: since
 a time (2026-11-21T09:30:00Z) or for a duration up to now (10m). Events that are
