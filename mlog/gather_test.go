@@ -64,7 +64,7 @@ func TestBegunAppendsAreGathered(t *testing.T) {
 
 // Many who are told at once and do not come back are soon waited for no more.
 func TestWaitsThatDoNotPayAreGivenUp(t *testing.T) {
-	given, n := uint64(0), seeds(10)
+	given, n := uint64(0), uint64(10)
 	for seed := range n {
 		r := simRig(t, seed, 3000)
 		err := inWorld(r.disk, r.c, seed, sim.OpenOptions{}, func(c Config, s *sched.Sched) error {
