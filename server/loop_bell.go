@@ -61,7 +61,7 @@ func (l *ioLoop) hasWork(r *ioRing) bool {
 	switch {
 	case err != nil || n > 0 && !r.set.full():
 		return true // take says what is wrong
-	case r.end.Open() > 0, n > 0 && r.set.open > 0:
+	case n > 0 && r.set.open > 0:
 		return false
 	default:
 		l.mute(r)
