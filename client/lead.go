@@ -126,7 +126,7 @@ func (r *sharedRing) lead(ctx context.Context, w *caller, s *slot) bool {
 		if !watched {
 			watched, stop = true, context.AfterFunc(ctx, func() { r.wakeLeader(w) })
 		}
-		r.end.Doze()
+		r.end.Doze(1)
 		if r.over.Load() || s.done.Load() || ctx.Err() != nil {
 			r.end.Stay()
 			continue

@@ -30,7 +30,7 @@ func (q *Queue) Reap(ctx context.Context, least int, out []Completion) (int, err
 		if ctx.Err() != nil {
 			return n, expired(ctx, opQueue)
 		}
-		q.sleep(ctx)
+		q.sleep(ctx, least-n)
 	}
 }
 
@@ -125,14 +125,14 @@ func (q *Queue) complete(i int, c *ring.Completion, err error, out *Completion) 
 	}
 }
 
-// sleep waits until there is something to gather, or the context ends. It may
-// return for no reason.
-func (q *Queue) sleep(ctx context.Context) {
+// sleep waits until there are so many completions to gather, or a failure, or the
+// context ends. It may return for no reason.
+func (q *Queue) sleep(ctx context.Context, least int) {
 	if q.flight <= spinFew && q.spins.spin(q.end) {
 		return
 	}
 	q.watch(ctx)
-	q.end.Doze()
+	q.end.Doze(least)
 	if q.woken.Load() || ctx.Err() != nil {
 		q.end.Stay()
 		return

@@ -150,30 +150,43 @@ func (l *ioLoop) step() (over bool) {
 		busy = true
 	}
 	l.dispatchAll()
+	if !busy || !l.spin.never {
+		busy = l.reap() || busy
+	}
+	l.tellAll()
+	l.endRings()
+	switch {
+	case l.stop && len(l.sets) == 0 && l.queue.InFlight() == 0 && l.quit():
+		return true
+	case busy:
+		l.spin.worked()
+		if !l.spin.never {
+			return false
+		}
+	case l.spin.again(l):
+		return false
+	}
+	// Without cores to look for more at leisure, what was begun is started by
+	// the system call that sleeps.
+	if l.doze() {
+		l.check(l.sleep())
+		l.count.wakeups.Add(1)
+	} else if busy {
+		l.reap()
+	}
+	return false
+}
+
+// reap starts what was begun and ends what has ended, and says whether that was
+// anything.
+func (l *ioLoop) reap() bool {
 	l.stale = true
 	n, err := l.queue.Reap(0)
 	l.check(err)
 	if n > 0 {
-		busy = true
 		l.dispatchAll()
 	}
-	l.tellAll()
-	l.endRings()
-	if busy {
-		l.spin.worked()
-		return false
-	}
-	if l.stop && len(l.sets) == 0 && l.queue.InFlight() == 0 && l.quit() {
-		return true
-	}
-	if l.spin.again(l) {
-		return false
-	}
-	if l.doze() {
-		l.check(l.sleep())
-		l.count.wakeups.Add(1)
-	}
-	return false
+	return n > 0
 }
 
 // sleep waits for anything to do.

@@ -12,6 +12,7 @@ type Client struct {
 	m         memory
 	submitted uint32
 	seen      uint32
+	least     uint32 // completions that the announced Sleep is for
 }
 
 // NewClient makes the client's end over a ring's memory, Size(entries) bytes.
@@ -64,13 +65,22 @@ func (c *Client) Take(x *Completion) bool {
 
 // Doze announces a Sleep. Between the two the caller looks once more whether
 // there is something to sleep for: a Wake that comes after Doze ends the Sleep.
-func (c *Client) Doze() { c.m.word(waiterAt).Store(1) }
+//
+// least is how many completions the Sleep is for, at least 1: the daemon does not
+// wake the client for fewer. Those that will be answered on the socket count as
+// none: whoever is told of them there calls Wake.
+func (c *Client) Doze(least int) {
+	c.least = uint32(least)
+	c.m.word(wantedAt).Store(c.seen + c.least)
+	c.m.word(waiterAt).Store(1)
+}
 
-// Sleep sleeps, after Doze, until there is a completion, Wake has been called
-// since, or the time is up (negative: never). It may return for no reason.
+// Sleep sleeps, after Doze, until there are as many completions as that said, Wake
+// has been called since, or the time is up (negative: never). It may return for no
+// reason.
 func (c *Client) Sleep(d time.Duration) {
 	w := c.m.word(waiterAt)
-	if !c.Ready() {
+	if c.m.word(endedAt).Load()-c.seen < c.least {
 		wait(w, 1, d)
 	}
 	w.Store(0)
@@ -79,9 +89,10 @@ func (c *Client) Sleep(d time.Duration) {
 // Stay takes Doze back: there is no Sleep after all.
 func (c *Client) Stay() { c.m.word(waiterAt).Store(0) }
 
-// Wait is Doze and Sleep, for who has nothing to look at between them.
+// Wait is Doze and Sleep for one completion, for who has nothing to look at between
+// them.
 func (c *Client) Wait(d time.Duration) {
-	c.Doze()
+	c.Doze(1)
 	c.Sleep(d)
 }
 

@@ -78,11 +78,11 @@ func (d *Daemon) Fail() { d.opened-- }
 // Open returns how many descriptors are taken and not answered.
 func (d *Daemon) Open() int { return int(d.opened) }
 
-// Notify wakes the client if it sleeps, and says whether it did: once for any
-// number of completions.
+// Notify wakes the client if it sleeps and what it sleeps for is there, and says
+// whether it did: once for any number of completions.
 func (d *Daemon) Notify() bool {
 	w := d.m.word(waiterAt)
-	if w.Load() == 0 {
+	if w.Load() == 0 || int32(d.ended-d.m.word(wantedAt).Load()) < 0 {
 		return false
 	}
 	w.Store(0)

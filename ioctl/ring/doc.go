@@ -16,6 +16,7 @@
 //	0x180  ended     u32   completions ever filled, by the daemon
 //	0x200  seen      u32   completions ever taken, by the client
 //	0x280  waiter    u32   futex: 1 while the client sleeps, else 0
+//	0x300  wanted    u32   completions ever filled at which the client is to be woken
 //	0x1000           entries descriptors of 64 bytes
 //	                 entries completions of 32 bytes
 //

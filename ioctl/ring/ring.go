@@ -34,6 +34,7 @@ const (
 	endedAt     = 0x180
 	seenAt      = 0x200
 	waiterAt    = 0x280
+	wantedAt    = 0x300
 )
 
 // ErrBroken is wrapped by the errors of a ring whose words cannot be true.

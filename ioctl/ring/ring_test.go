@@ -64,7 +64,7 @@ func TestForm(t *testing.T) {
 		Tag: 0x1112131415161718, Handle: 0x2122232425262728, Offset: 0x3132333435363738,
 	}
 	c.Put(&x)
-	c.Doze()
+	c.Doze(1)
 	d.Doze()
 	if err := d.Take(&x); err != nil {
 		t.Fatal(err)
@@ -238,7 +238,7 @@ func TestEndOfWaits(t *testing.T) {
 		}
 	}
 	ended = make(chan bool)
-	c.Doze()
+	c.Doze(1)
 	go func() {
 		c.Sleep(-1)
 		close(ended)
@@ -303,7 +303,7 @@ func TestScribble(t *testing.T) {
 	}
 	scribbler.Go(func() {
 		rng := rand.New(rand.NewPCG(seed, 1))
-		words := []uintptr{submittedAt, takenAt, bellAt, endedAt, seenAt, waiterAt}
+		words := []uintptr{submittedAt, takenAt, bellAt, endedAt, seenAt, waiterAt, wantedAt}
 		for !stop.Load() {
 			w := m.word(words[rng.IntN(len(words))])
 			switch rng.IntN(4) {

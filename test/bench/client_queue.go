@@ -59,7 +59,7 @@ func (r *queueRun) run(ctx context.Context, o *options, begin func(i int) (more 
 		}
 	}
 	for r.q.Flight() > 0 {
-		n, err := r.q.Reap(ctx, 1, r.done)
+		n, err := r.q.Reap(ctx, max(len(r.bufs)/8, 1), r.done)
 		if err != nil {
 			return nil, err
 		}
