@@ -9,8 +9,19 @@ import (
 // tail is a candidate for the end of the log: a valid tail slot.
 type tail struct {
 	slot    *slot
-	matches bool  // the final pages before it are there, and are those it was written behind
-	bytes   int64 // record data in the pages before it
+	matches bool   // the final pages before it are there, and are those it was written behind
+	bytes   int64  // record data in the pages before it
+	heard   uint64 // the highest group that its own activation called durable
+	sure    uint64 // records in final pages of which it knows that they were durable
+}
+
+// knows says whether a page of a log that ends with the tail was durable, with
+// all that was to become so with it, as far as the tail's activation says: what
+// an earlier one left was settled before this one's first group could stand. A
+// later activation is no witness. It calls durable what it has found, and its
+// first group, which settles what that is worth, may have been cut off.
+func (t *tail) knows(p *Page) bool {
+	return p.Epoch < t.slot.page.Epoch || p.Group <= t.heard
 }
 
 // claim is what a page says of others: when epoch wrote it, the group was known
@@ -38,7 +49,6 @@ type recovery struct {
 	claim  claim  // the strongest
 	group  uint64 // the highest seen
 	epoch  uint64 // the highest seen
-	sure   uint64 // records that lie in valid final pages known to have been durable
 	broken error  // why the page behind the border is not valid; nil at the extent's end
 
 	replay  func(number uint64, record []byte) error
@@ -54,9 +64,11 @@ func newRecovery(c *Config, list []*slot, start chain) *recovery {
 	r.settled = ^uint32(0)
 	for _, s := range list {
 		r.tails = append(r.tails, tail{slot: s})
-		r.see(&s.page)
 		r.settled = min(r.settled, s.page.Index)
 		last = max(last, s.page.Index)
+	}
+	for _, s := range list {
+		r.see(&s.page)
 	}
 	// One page more than any tail needs: usually it is not valid, and ends the
 	// walk.
@@ -69,6 +81,11 @@ func (r *recovery) see(p *Page) {
 	r.epoch = max(r.epoch, p.Epoch)
 	if c := (claim{p.Epoch, p.Durable}); r.claim.less(c) {
 		r.claim = c
+	}
+	for i := range r.tails {
+		if t := &r.tails[i]; t.slot.page.Epoch == p.Epoch {
+			t.heard = max(t.heard, p.Durable)
+		}
 	}
 }
 
@@ -91,8 +108,10 @@ func (r *recovery) walk(ctx context.Context) error {
 		}
 		r.see(&p)
 		r.ch.add(&p)
-		if r.known(&p, &r.tails[0].slot.page) {
-			r.sure = r.ch.next
+		for i := range r.tails {
+			if t := &r.tails[i]; t.knows(&p) {
+				t.sure = r.ch.next
+			}
 		}
 		if k < r.settled && r.replay != nil {
 			if err := r.records.add(&p, r.replay); err != nil {
@@ -174,21 +193,14 @@ func (r *recovery) end() (*tail, error) {
 		"the newest tail is gone, though it was durable: restore the log from a copy, or erase it", r.broken)
 }
 
-// known says whether a page of a log that ends with the tail t, or a newer one,
-// was durable when some other page was written. What an earlier activation left
-// was flushed before anything was written behind it.
-func (r *recovery) known(p, t *Page) bool {
-	return p.Epoch < t.Epoch || p.Group <= r.claim.group
-}
-
 // surely returns how many records of a log that ends with the tail t are known
 // to have been durable: all but those of the last group, if nothing says that
 // it was.
 func (r *recovery) surely(t *tail) uint64 {
 	end := &t.slot.page
-	n := min(r.sure, end.First)
+	n := min(t.sure, end.First)
 	for i := range r.tails {
-		if p := &r.tails[i].slot.page; r.tails[i].matches && (p.Clean() || r.known(p, end)) {
+		if p := &r.tails[i].slot.page; r.tails[i].matches && (p.Clean() || t.knows(p)) {
 			n = max(n, p.First+uint64(p.Fragments))
 		}
 	}

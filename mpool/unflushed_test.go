@@ -1,6 +1,8 @@
 package mpool
 
 import (
+	"context"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -9,6 +11,9 @@ import (
 	"github.com/mpool-go/mpool/bdev"
 	devsim "github.com/mpool-go/mpool/bdev/sim"
 	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/mlog"
+	"github.com/mpool-go/mpool/mpool/check"
+	"github.com/mpool-go/mpool/mpool/omf"
 )
 
 // kill leaves the disk as a process does that dies now.
@@ -186,4 +191,86 @@ func TestDropCannotBeRecorded(t *testing.T) {
 		r.want(api.ENOENT, err)
 		r.ok(p.Close())
 	})
+}
+
+// An activation that finds a commit cut off may be cut off itself while it
+// records that. What it left of its record's pages says of the last group of the
+// log that it was durable; of the data that is no proof.
+//
+// proves S12, S45
+func TestDropIsCutOff(t *testing.T) {
+	for _, lost := range []string{"tail", "page"} {
+		r := newRig(t, 1, 64<<20)
+		r.run(func() {
+			r.create(api.CreateOptions{})
+			p := r.activate()
+			r.put(p, 1)
+			// The record of the drop is to begin in one page and end in the next.
+			rest := func() int64 {
+				used, _ := p.meta.mdc.Usage()
+				return mlog.PayloadSize - used%mlog.PayloadSize
+			}
+			one, drop := recordBytes(2), int64(mlog.FragmentHeader+1+omf.DeleteBytes)
+			for rest() < one || rest() >= one+drop {
+				n := layout.MaxInlineSums
+				for n > 0 && rest()-recordBytes(n) < one {
+					n--
+				}
+				r.put(p, n*layout.BlockSize)
+			}
+			id := r.put(p, 5000)
+			desc, _ := p.table.Lookup(id)
+			from, to := metaRange(p)
+			slots := from + mlog.SlotPages*mlog.PageSize
+			r.kill(p)
+			r.disk.FlipBit(desc.Extent.Offset(), 1)
+			fault := devsim.Fault{Code: bdev.OpWrite, From: from, To: slots, Effect: devsim.EffectLost}
+			if lost == "page" {
+				fault.From, fault.To = slots, to
+			}
+			r.disk.Inject(fault)
+			p = r.activate()
+			if r.disk.FaultHits()[0] == 0 {
+				t.Errorf("%s: nothing was written there", lost)
+			}
+			r.kill(p)
+			r.disk.Heal()
+			if notes := r.check().Notes; !slices.ContainsFunc(notes, func(p check.Problem) bool {
+				return p.Code == check.CommitCut && p.Object == id
+			}) {
+				t.Errorf("%s: the checker does not see that the commit was cut off: %v", lost, notes)
+			}
+			for range 2 {
+				p = r.activate()
+				_, err := p.Mblock(bg, id)
+				r.want(api.ENOENT, err)
+				r.ok(noneLost(p))
+				r.ok(p.Close())
+				r.check()
+			}
+		})
+	}
+}
+
+// recordBytes is what the commit of an mblock with n checksums takes of the log.
+func recordBytes(n int) int64 { return mlog.FragmentHeader + 1 + 4 + omf.CreateBytes(n) }
+
+// image is a disk as the offline checker reads it.
+type image struct{ *devsim.Disk }
+
+func (image) Path() string { return "sim" }
+func (image) Close() error { return nil }
+
+// check has the offline checker look at the disk: it must find no problem.
+func (r *rig) check() check.Report {
+	r.t.Helper()
+	report, err := check.Run(bg, []string{"sim"}, check.Options{
+		Data: true, Reads: 1,
+		Open: func(context.Context, string) (check.Source, error) { return image{r.disk}, nil },
+	})
+	r.ok(err)
+	for _, p := range report.Problems {
+		r.t.Errorf("the checker finds %v", p)
+	}
+	return report
 }

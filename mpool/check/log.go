@@ -49,7 +49,7 @@ type tail struct {
 	joined bool   // the final pages before it are those it was written behind
 	claim  claim  // that refutes it, if its group is not 0
 	proven bool   // its own activation said later that it was durable
-	heard  uint64 // the highest group that its own activation, or a later one, called durable
+	heard  uint64 // the highest group that its own activation called durable
 }
 
 // hear takes in a claim. Whatever was durable in an earlier activation was there
@@ -59,7 +59,7 @@ func (t *tail) hear(c claim) {
 	if t.page.Epoch <= c.epoch && t.page.Group < c.group && t.claim.group < c.group {
 		t.claim = c
 	}
-	if c.epoch >= t.page.Epoch {
+	if c.epoch == t.page.Epoch {
 		t.heard = max(t.heard, c.group)
 	}
 	t.proven = t.proven || t.page.Epoch == c.epoch && t.page.Group <= c.group
@@ -281,9 +281,11 @@ func (s *scan) choose() {
 	}
 }
 
-// sureOf says whether a page of the log was durable when some other page was
-// written: only the last group may be cut off, and of what an earlier activation
-// left, nothing was when a later one wrote.
+// sureOf says whether a page of the log was durable when some other page of it
+// was written: only the last group may be cut off, and of what an earlier
+// activation left, nothing was where a page of a later one is the log's. A later
+// activation whose pages are not is no witness: it may have found that what the
+// last group tells of is not there, and have been cut off before it said so.
 func (s *scan) sureOf(p *mlog.Page) bool {
 	return p.Clean() || p.Epoch < s.end.page.Epoch || p.Group <= s.end.heard
 }

@@ -26,8 +26,15 @@ func mutants() []mutant {
 		{
 			name: "mlog: the last group passes for durable",
 			file: "mlog/recover.go",
-			old:  "return p.Epoch < t.Epoch || p.Group <= r.claim.group",
+			old:  "return p.Epoch < t.slot.page.Epoch || p.Group <= t.heard",
 			new:  "return true",
+		},
+		{
+			name: "mlog: what a later activation calls durable passes for looked at",
+			file: "mlog/recover.go",
+			old:  "t.slot.page.Epoch == p.Epoch {",
+			new:  "t.slot.page.Epoch <= p.Epoch {",
+			pkg:  "./mpool", test: "TestDropIsCutOff",
 		},
 		{
 			name: "mlog: the end of the log passes for durable",
