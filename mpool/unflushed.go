@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mblock"
 	"github.com/mpool-go/mpool/mpool/omf"
@@ -136,16 +137,30 @@ func (p *Pool) arrived(ctx context.Context, o *layout.Object) (bool, error) {
 		Sched: p.sched, Drive: d.dev, Extent: o.Extent, ID: o.ID, Birth: o.Birth,
 	}, *o, nil, true)
 	buf := make([]byte, o.Written)
+	var err error
 	for range 2 { // a commit is not given up for one bad read
-		_, err := r.ReadAt(ctx, buf, 0)
-		if err == nil {
+		if _, err = r.ReadAt(ctx, buf, 0); err == nil {
 			return true, nil
 		}
 		if !errors.Is(err, api.ECORRUPT) && !unreadable(err) {
 			return false, err
 		}
 	}
+	if unreadable(err) {
+		// Nor because the drive reads nothing just now.
+		return false, probe(ctx, d.dev)
+	}
 	return false, nil
+}
+
+// probe says whether a drive reads what it certainly has: a superblock.
+func probe(ctx context.Context, d *bdev.Drive) error {
+	b := make([]byte, omf.SuperblockSize)
+	err := readAt(ctx, d, b, 0)
+	if err != nil && unreadable(err) {
+		err = readAt(ctx, d, b, omf.SecondCopyOffset)
+	}
+	return err
 }
 
 // unreadable says whether an error of a read is the medium's at that place.

@@ -255,6 +255,39 @@ func TestDropIsCutOff(t *testing.T) {
 // recordBytes is what the commit of an mblock with n checksums takes of the log.
 func recordBytes(n int) int64 { return mlog.FragmentHeader + 1 + 4 + omf.CreateBytes(n) }
 
+// A commit is not given up because the drive reads nothing just now: activation
+// fails, at whatever read that begins, and a later one finds the object.
+//
+// proves S12, S40
+func TestDriveFailsWhileCommitsAreVerified(t *testing.T) {
+	r := newRig(t, 1, 64<<20)
+	r.run(func() {
+		r.create(api.CreateOptions{})
+		p := r.activate()
+		id := r.put(p, 5000)
+		r.kill(p)
+		left := r.disk
+		for skip := uint64(0); ; skip++ {
+			r.disk = left.Clone()
+			r.disk.Inject(devsim.Fault{Code: bdev.OpRead, Skip: skip, Err: syscall.EIO})
+			p, err := Activate(bg, "p", []string{"sim"}, api.ActivateOptions{}, r.options())
+			done := r.disk.FaultHits()[0] == 0
+			r.disk.Heal()
+			if err == nil {
+				r.ok(p.Close())
+			}
+			p = r.activate()
+			b, err := p.Mblock(bg, id)
+			r.ok(err)
+			r.ok(b.Put())
+			r.ok(p.Close())
+			if done {
+				return
+			}
+		}
+	})
+}
+
 // image is a disk as the offline checker reads it.
 type image struct{ *devsim.Disk }
 

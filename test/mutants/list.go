@@ -13,8 +13,8 @@ func mutants() []mutant {
 		{
 			name: "mpool: data that was not flushed is not looked for after a crash",
 			file: "mpool/unflushed.go",
-			old:  "\t\t}\n\t}\n\treturn false, nil\n}",
-			new:  "\t\t}\n\t}\n\treturn true, nil\n}",
+			old:  "return false, nil",
+			new:  "return true, nil",
 		},
 		{
 			name: "mpool: that a commit was cut off is not recorded",
