@@ -114,11 +114,14 @@ func (r *sharedRing) lead(ctx context.Context, w *caller, s *slot) bool {
 			yielded = false
 		}
 		// Those who were served first put their next requests in, and then
-		// there may be answers.
+		// there may be answers. To yield wakes a thread, which who is alone can
+		// do without.
 		if !yielded {
 			yielded = true
-			runtime.Gosched()
-			continue
+			if r.shared() {
+				runtime.Gosched()
+				continue
+			}
 		}
 		if r.spins.able && r.few() && r.spins.spin(r.end) {
 			continue
@@ -308,8 +311,15 @@ func overdue(ctx context.Context, op ioctl.Op) error {
 }
 
 // few says whether very little is under way.
-func (r *sharedRing) few() bool {
+func (r *sharedRing) few() bool { return r.used() <= spinFew }
+
+// shared says whether others than the leader use the ring.
+func (r *sharedRing) shared() bool { return r.used() > 1 }
+
+// used returns how many requests are under way, or have answers that nobody has
+// read yet.
+func (r *sharedRing) used() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.slots)-len(r.free) <= spinFew
+	return len(r.slots) - len(r.free)
 }
