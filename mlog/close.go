@@ -44,14 +44,18 @@ func (l *Log) end(ctx context.Context, abandon bool) error {
 
 // Confirm writes one more group, if nothing is under way and the last one is
 // only known here to be durable: it says so, should its pages rot. It does not
-// wait.
-func (l *Log) Confirm() {
+// wait. It returns false if something is under way, which may be the last.
+func (l *Log) Confirm() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.unsaid && !l.writing && !l.closing {
+	if l.writing {
+		return false
+	}
+	if l.unsaid && !l.closing {
 		l.say = true
 		l.startLocked()
 	}
+	return true
 }
 
 // pin counts a read of the extent in or out. While there are any, the log is not

@@ -265,10 +265,10 @@ func (m *MDC) SyncTo(ctx context.Context, seq uint64) error {
 }
 
 // Confirm is Log.Confirm of the active log.
-func (m *MDC) Confirm() {
+func (m *MDC) Confirm() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.logs[m.active].Confirm()
+	return m.logs[m.active].Confirm()
 }
 
 // BeginSync is Sync without waiting, as [Log.BeginSync] is.

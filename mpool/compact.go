@@ -88,7 +88,11 @@ func (m *meta) compact(ctx context.Context) (err error) {
 	if err := m.compactObjects(ctx); err != nil {
 		return err
 	}
-	return m.mdc.CompactEnd(ctx)
+	if err := m.mdc.CompactEnd(ctx); err != nil {
+		return err
+	}
+	m.pool.fence.touch() // the new log's last group is to be confirmed, too
+	return nil
 }
 
 // namesID stands for the roots, owners, properties and counters in txn.ids.

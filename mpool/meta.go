@@ -262,10 +262,11 @@ func (m *meta) applyReadyLocked() {
 }
 
 // confirm has the log say that its last group was durable, unless transactions
-// went on, which do that. A crash then leaves nothing in doubt.
+// go on, of which the last is confirmed later. A crash then leaves nothing in
+// doubt.
 func (m *meta) confirm(goesOn *atomic.Bool) {
-	if !goesOn.Load() && m.failure() == nil {
-		m.mdc.Confirm()
+	if !goesOn.Load() && m.failure() == nil && !m.mdc.Confirm() {
+		m.pool.fence.touch()
 	}
 }
 

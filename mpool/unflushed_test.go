@@ -307,3 +307,40 @@ func (r *rig) check() check.Report {
 	}
 	return report
 }
+
+// However long the drive takes: in the end the log says of each commit that it
+// was durable, also of one that came into a new log by a compaction.
+//
+// proves S23
+func TestSlowCommitsAreConfirmed(t *testing.T) {
+	for _, compact := range []bool{false, true} {
+		for wait := time.Duration(0); wait < 16*time.Second; wait += 500 * time.Millisecond {
+			r := newRig(t, 1, 64<<20)
+			r.run(func() {
+				r.create(api.CreateOptions{})
+				p := r.activate()
+				r.put(p, 1)
+				r.disk.Inject(devsim.Fault{Code: bdev.OpFlush, Delay: 2500 * time.Millisecond})
+				if compact {
+					p.meta.mu.Lock()
+					p.meta.compactLocked()
+					p.meta.mu.Unlock()
+				}
+				r.ok(r.s.Sleep(bg, wait))
+				id := r.put(p, 5000)
+				desc, _ := p.table.Lookup(id)
+				r.ok(r.s.Sleep(bg, 30*time.Second))
+				r.kill(p)
+				r.disk.Heal()
+				r.disk.FlipBit(desc.Extent.Offset(), 1)
+				p = r.activate()
+				b, err := p.Mblock(bg, id)
+				if err != nil {
+					t.Fatalf("compaction %v, after %v: %v", compact, wait, err)
+				}
+				r.ok(b.Put())
+				r.ok(p.Close())
+			})
+		}
+	}
+}
