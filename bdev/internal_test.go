@@ -284,12 +284,23 @@ func TestQueueWaitsForAWord(t *testing.T) {
 				t.Fatalf("told %d times, %v", told, got)
 			}
 		}
-		taken := 0
-		for w.WaitWord(word, 50, func(error) {}) {
+		taken, ended := 0, 0
+		for w.WaitWord(word, 50, func(err error) {
+			if !errors.Is(err, syscall.ECANCELED) {
+				t.Errorf("a wait that was ended: %v", err)
+			}
+			ended++
+		}) {
 			taken++
 		}
 		if taken != 2 {
 			t.Errorf("%d waits were taken, want 2", taken)
+		}
+		// The word keeps its value, and nobody wakes its futex.
+		for w.EndWait(word); ended < taken; {
+			if _, err := q.(Waker).Sleep(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }

@@ -84,10 +84,16 @@ type WordWaiter interface {
 	// WaitWord waits until somebody wakes the futex at word, as long as it
 	// holds value: done is called once, by a Reap, which then returns. Its
 	// error is nil after a wake-up, EAGAIN if the word did not hold the value.
-	// The word must stay mapped until then; to end a wait, wake the futex.
+	// The word must stay mapped until then; see EndWait.
 	// WaitWord returns false when the kernel has no such wait (before Linux
 	// 6.7) or all QueueOptions.Words are in use. The queue's owner calls it.
 	WaitWord(word *uint32, value uint32, done func(error)) bool
+	// EndWait ends all waits for a word: done gets ECANCELED, by a Reap. To wake
+	// the futex is not enough where the word is shared with somebody hostile, who
+	// can have the kernel take a wait to another word, or be in its way. It may do
+	// nothing when much else was put since the last Reap: call it again then. The
+	// queue's owner calls it.
+	EndWait(word *uint32)
 }
 
 // QueueOptions are how a queue is made. The zero value is a queue of 128

@@ -19,6 +19,8 @@ const (
 	wakeData = 1 << 33
 	// wordData and what follows mark completions of waits for words.
 	wordData = 1 << 34
+	// cancelData marks completions of what ends such waits.
+	cancelData = 1 << 35
 )
 
 // ringQueue is a Queue over a ring of its own, for one locked thread.
@@ -38,8 +40,8 @@ type ringQueue struct {
 	files     map[*Drive]int32 // registered drives
 	known     knownDrive       // the last one looked up
 	fileSlots slotSet
-	buffers   slotSet       // empty: the kernel registers none
-	words     []func(error) // waits for words
+	buffers   slotSet    // empty: the kernel registers none
+	words     []wordWait // waits for words
 	freeWords []uint32
 
 	arrived arrivals     // ends of operations that the drives' engines do
@@ -69,7 +71,7 @@ func newRingQueue(o *QueueOptions) (*ringQueue, error) {
 	q.ring = ring
 	q.deferred = ring.Flags()&uring.SetupDeferTaskrun != 0
 	if ops.Has(uring.OpFutexWait) {
-		q.words = make([]func(error), o.Words)
+		q.words = make([]wordWait, o.Words)
 		for i := range o.Words {
 			q.freeWords = append(q.freeWords, uint32(i))
 		}
@@ -305,14 +307,17 @@ func (q *ringQueue) settle(c uring.CQE) int {
 
 // settleOther takes a completion that is no operation's.
 func (q *ringQueue) settleOther(c uring.CQE) {
-	if c.UserData == wakeData {
+	switch c.UserData {
+	case wakeData:
 		q.armed--
 		q.quiet()
 		return
+	case cancelData:
+		return // what it has ended, if anything, tells of it
 	}
 	w := c.UserData - wordData
-	done := q.words[w]
-	q.words[w] = nil
+	done := q.words[w].done
+	q.words[w] = wordWait{}
 	q.freeWords = append(q.freeWords, uint32(w))
 	q.woken.Store(true)
 	if c.Res < 0 {

@@ -113,6 +113,12 @@ func (q *ringQueue) UnregisterDrive(d *Drive) error {
 	return nil
 }
 
+// wordWait is a wait for a word.
+type wordWait struct {
+	word *uint32 // nil: none
+	done func(error)
+}
+
 // WaitWord waits for a futex.
 func (q *ringQueue) WaitWord(word *uint32, value uint32, done func(error)) bool {
 	if len(q.freeWords) == 0 {
@@ -124,10 +130,24 @@ func (q *ringQueue) WaitWord(word *uint32, value uint32, done func(error)) bool 
 	}
 	w := q.freeWords[len(q.freeWords)-1]
 	q.freeWords = q.freeWords[:len(q.freeWords)-1]
-	q.words[w] = done
+	q.words[w] = wordWait{word, done}
 	e.Opcode, e.FD, e.UserData = uring.OpFutexWait, futexSize32, wordData+uint64(w)
 	e.Addr, e.Off, e.Addr3 = uint64(uintptr(unsafe.Pointer(word))), uint64(value), futexAny
 	return true
+}
+
+// EndWait ends waits for a futex.
+func (q *ringQueue) EndWait(word *uint32) {
+	for i := range q.words {
+		if q.words[i].word != word {
+			continue
+		}
+		e := q.ring.SQE()
+		if e == nil {
+			return
+		}
+		e.Opcode, e.FD, e.UserData, e.Addr = uring.OpCancel, -1, cancelData, wordData+uint64(i)
+	}
 }
 
 // Close ends the queue.

@@ -90,7 +90,7 @@ func (r *fakeRing) serve() {
 		if n == 0 {
 			if w := r.d.Doze(); w != nil {
 				if !r.quit.Load() && !r.pending() {
-					ring.Listen(w)
+					ring.Listen(w, -1)
 				}
 				r.d.Rise()
 			}

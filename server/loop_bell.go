@@ -15,6 +15,10 @@ const (
 	muteDoubling = 7
 )
 
+// listenTime is how long a goroutine waits for a bell before it looks whether it is
+// still to do so.
+const listenTime = time.Second
+
 // doze announces to the clients of all rings that are looked at that the loop
 // will sleep, and stops looking at them. It returns false if there is work after
 // all.
@@ -71,6 +75,7 @@ func (l *ioLoop) hasWork(r *ioRing) bool {
 
 // listen waits for a ring's bell: by the queue, or by a goroutine.
 func (l *ioLoop) listen(r *ioRing, word *uint32) {
+	r.word = word
 	if l.words != nil && r.ear == nil && l.words.WaitWord(word, 1, r.bell) {
 		return
 	}
@@ -86,10 +91,23 @@ func (l *ioLoop) listen(r *ioRing, word *uint32) {
 func (l *ioLoop) earOf(r *ioRing) {
 	rang := func() { r.bell(nil) }
 	for word := range r.ear {
-		ring.Listen(word)
+		for late := true; late && !r.over.Load(); {
+			late = ring.Listen(word, listenTime)
+		}
 		l.do(rang)
 	}
 	l.count.ears.Add(-1)
+}
+
+// endWait ends the wait for a bell, whatever a hostile client does to that, or
+// nearly: it is called again until the wait has ended.
+func (l *ioLoop) endWait(r *ioRing) {
+	r.end.EndWait()
+	if r.ear != nil {
+		l.wakeAt(l.clock().Add(muteTime)) // it may come to wait only after this
+		return
+	}
+	l.words.EndWait(r.word)
 }
 
 // rangForNothing bears with a bell that rings, or does not hold what it should,

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/mpool-go/mpool/ioctl/ring"
@@ -59,8 +60,10 @@ type ioRing struct {
 
 	closing bool
 	closed  chan struct{} // closed when the loop looks at it no more
+	over    atomic.Bool   // as closing, for the goroutine that waits for the bell
 
 	bell func(error) // the end of a wait for the bell
+	word *uint32     // the bell that is or was waited for last
 	ear  chan *uint32
 }
 
@@ -238,6 +241,7 @@ func (l *ioLoop) closeRing(r *ioRing) {
 		return
 	}
 	r.closing = true
+	r.over.Store(true)
 	l.ending = append(l.ending, r)
 }
 
@@ -246,12 +250,7 @@ func (l *ioLoop) endRings() {
 	kept := l.ending[:0]
 	for _, r := range l.ending {
 		if r.armed {
-			// What the loop has armed, the kernel has seen by now; a goroutine
-			// may come to wait only after this.
-			r.end.EndWait()
-			if r.ear != nil {
-				l.wakeAt(l.clock().Add(muteTime))
-			}
+			l.endWait(r)
 		}
 		if r.armed || r.end.Open() > 0 || r.told {
 			kept = append(kept, r)

@@ -39,6 +39,7 @@ const (
 	OpReadFixed  Opcode = 4
 	OpWriteFixed Opcode = 5
 	OpPollAdd    Opcode = 6
+	OpCancel     Opcode = 14 // Addr: the UserData of what is to end
 	OpFallocate  Opcode = 17
 	OpRead       Opcode = 22
 	OpWrite      Opcode = 23

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -107,14 +108,19 @@ func (d *Daemon) Doze() *uint32 {
 // word may go on; it ends by the next bell after the next Doze.
 func (d *Daemon) Rise() { d.m.word(bellAt).Store(0) }
 
-// Listen waits for Doze's word as long as it holds 1. It is for a kernel whose
-// io_uring cannot, and may run beside the daemon's other calls. It may return
-// for no reason.
-func Listen(word *uint32) { wait((*atomic.Uint32)(unsafe.Pointer(word)), 1, -1) }
+// Listen waits for Doze's word as long as it holds 1, and no longer than d. It is
+// for a kernel whose io_uring cannot, and may run beside the daemon's other calls.
+// It may return for no reason; late says that the time was up. Without such an end
+// a hostile client could have the thread wait for ever: see EndWait.
+func Listen(word *uint32, d time.Duration) (late bool) {
+	return wait((*atomic.Uint32)(unsafe.Pointer(word)), 1, d)
+}
 
 // EndWait ends a wait for Doze's word that is under way, whoever waits. A wait
 // that the kernel has not seen yet may begin after it, if a hostile client sets
-// the word again: it is repeated until the wait has ended.
+// the word again. One that such a client had the kernel take to another word
+// (FUTEX_CMP_REQUEUE), or whose wake-up it is in the way of (FUTEX_LOCK_PI), does
+// not end by this: who waits has another way out.
 func (d *Daemon) EndWait() {
 	w := d.m.word(bellAt)
 	w.Store(0)

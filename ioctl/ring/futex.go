@@ -23,12 +23,13 @@ func wake(w *atomic.Uint32, n int) {
 }
 
 // wait waits while a word holds a value: until woken, interrupted, or the time is
-// up (negative: never).
-func wait(w *atomic.Uint32, value uint32, d time.Duration) {
+// up (negative: never), which it then says.
+func wait(w *atomic.Uint32, value uint32, d time.Duration) (late bool) {
 	var at *unix.Timespec
 	if d >= 0 {
 		t := unix.NsecToTimespec(int64(d))
 		at = &t
 	}
-	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(w)), futexWait, uintptr(value), uintptr(unsafe.Pointer(at)), 0, 0)
+	_, _, errno := unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(w)), futexWait, uintptr(value), uintptr(unsafe.Pointer(at)), 0, 0)
+	return errno == unix.ETIMEDOUT
 }

@@ -184,7 +184,7 @@ func TestSleep(t *testing.T) {
 			}
 			if min(ready, room) == 0 {
 				if word := d.Doze(); word != nil {
-					Listen(word)
+					Listen(word, -1)
 					d.Rise()
 				}
 				continue
@@ -225,7 +225,7 @@ func TestEndOfWaits(t *testing.T) {
 	ended := make(chan bool)
 	word := d.Doze()
 	go func() {
-		Listen(word)
+		Listen(word, -1)
 		close(ended)
 	}()
 	for over := false; !over; {
