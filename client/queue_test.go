@@ -442,7 +442,8 @@ func TestAllocations(t *testing.T) {
 			}
 		}),
 		"read": testing.AllocsPerRun(2000, func() {
-			if err := second(s.old.ReadAtContext(ctx, out2[:], 0)); err != nil {
+			// A context that can end is watched by who sleeps, which allocates.
+			if err := second(s.old.ReadAt(out2[:], 0)); err != nil {
 				t.Fail()
 			}
 		}),
