@@ -91,11 +91,11 @@ func (set *ringSet) shareOf(dev *bdev.Drive, pool *activePool) *driveShare {
 func (l *ioLoop) submit(x *ringOp) {
 	sh := x.ring.set.shareOf(x.device[0].Drive, x.pool)
 	x.share = sh
-	if sh.wait.empty() && sh.admits(x) {
+	d := sh.drive
+	if len(d.queue) == 0 && sh.admits(x) { // else what others wait for is theirs
 		sh.start(x)
 		return
 	}
-	d := sh.drive
 	sh.wait.add(x)
 	if !sh.queued {
 		sh.queued, sh.credit = true, 0
@@ -203,9 +203,10 @@ func (d *loopDrive) dispatch() {
 	for refused := 0; refused < len(d.queue); {
 		sh := d.queue[0]
 		started, over := sh.serve()
-		if started {
+		switch {
+		case started:
 			refused = 0
-		} else {
+		case !over: // a session that has ended has left nothing to refuse
 			refused++
 		}
 		copy(d.queue, d.queue[1:])

@@ -168,7 +168,8 @@ func (l *ioLoop) takeOne(r *ioRing) bool {
 		l.breach(r.set, err)
 		return false
 	}
-	r.set.credit -= opCost + int64(x.d.Length)
+	// More is nothing that the loop does itself, or nonsense.
+	r.set.credit -= opCost + min(int64(x.d.Length), loopMaxData)
 	r.set.s.taken.Add(1)
 	x.began = l.clock()
 	x.begin()
