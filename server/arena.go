@@ -25,6 +25,8 @@ type arena struct {
 	// +checklocks:mu
 	mem []byte
 	// +checklocks:mu
+	sealing bool // somebody is at that
+	// +checklocks:mu
 	sealed bool
 	// +checklocks:mu
 	huge int64 // bytes on huge pages, once it is sealed
@@ -74,34 +76,66 @@ func (a *arena) seal() error {
 }
 
 func (a *arena) trySeal() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.sealed || a.fd < 0 {
-		return fmt.Errorf("arena: %w", unix.EALREADY)
+	fd, mem, err := a.beginSeal()
+	if err != nil {
+		return err
 	}
-	const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_FUTURE_WRITE | unix.F_SEAL_SEAL
-	if _, err := unix.FcntlInt(uintptr(a.fd), unix.F_ADD_SEALS, seals); err != nil {
-		return fmt.Errorf("seal arena: %w", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(a.fd, &st); err != nil {
-		return fmt.Errorf("seal arena: %w", err)
-	}
-	if st.Size != a.size {
-		return fmt.Errorf("seal arena: %d bytes became %d: %w", a.size, st.Size, unix.EINVAL)
-	}
-	a.huge = onHugePages(a.mem)
-	// Pages that are there now stay there.
-	if err := unix.Fallocate(a.fd, 0, 0, a.size); err != nil {
-		return fmt.Errorf("fill arena: %w", err)
-	}
-	a.sealed = true
-	_ = unix.Close(a.fd) // memory has nothing to write back
-	a.fd = -1
-	return nil
+	defer a.unuse()
+	huge, err := sealFile(fd, mem)
+	a.endSeal(huge, err)
+	return err
 }
 
-// use returns the bytes of a window; unuse is then called once. The error is
+// beginSeal returns what is to be sealed, in use until that is over. It takes a
+// while, in which nobody is to wait for the arena.
+func (a *arena) beginSeal() (fd int, mem []byte, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sealing || a.sealed || a.fd < 0 {
+		return 0, nil, fmt.Errorf("arena: %w", unix.EALREADY)
+	}
+	a.sealing = true
+	a.users++
+	return a.fd, a.mem, nil
+}
+
+func (a *arena) endSeal(huge int64, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sealing = false
+	if err != nil {
+		return
+	}
+	a.sealed, a.huge = true, huge
+	_ = unix.Close(a.fd) // memory has nothing to write back
+	a.fd = -1
+}
+
+// sealFile seals a memory file, and puts its bytes where they stay. It returns how
+// many are on huge pages.
+func sealFile(fd int, mem []byte) (huge int64, err error) {
+	const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_FUTURE_WRITE | unix.F_SEAL_SEAL
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		return 0, fmt.Errorf("seal arena: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, fmt.Errorf("seal arena: %w", err)
+	}
+	size := int64(len(mem))
+	if st.Size != size {
+		return 0, fmt.Errorf("seal arena: %d bytes became %d: %w", size, st.Size, unix.EINVAL)
+	}
+	huge = onHugePages(mem)
+	// Pages that are there now stay there.
+	if err := unix.Fallocate(fd, 0, 0, size); err != nil {
+		return 0, fmt.Errorf("fill arena: %w", err)
+	}
+	return huge, nil
+}
+
+// use returns the bytes of a window; unuse is then called once. It does not wait
+// for a seal that is under way: loops call it. The error is
 // nil only if all of them lie within the sealed arena.
 func (a *arena) use(w ioctl.Window) ([]byte, error) {
 	a.mu.Lock()

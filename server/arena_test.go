@@ -274,3 +274,43 @@ func TestTransfers(t *testing.T) {
 		})
 	}
 }
+
+// While an arena is being sealed, which takes as long as its pages do, nobody waits
+// for it: a loop that is asked for a window into it refuses that at once. The end
+// of the session does not take it from whoever seals it.
+//
+// proves S41
+// proves S43
+func TestArenaWhileItIsSealed(t *testing.T) {
+	released := make(map[Resource]int64)
+	a, err := newArena(1<<20, func(what Resource, n int64) { released[what] += n })
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := ioctl.Window{Arena: 1, Length: 4096}
+	fd, mem, err := a.beginSeal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.use(w); !errors.Is(err, api.EINVAL) {
+		t.Errorf("use: %v", err)
+	}
+	if err := a.seal(); !errors.Is(err, unix.EALREADY) {
+		t.Errorf("another seal: %v", err)
+	}
+	a.unuse() // the session's
+	huge, err := sealFile(fd, mem)
+	if err != nil {
+		t.Error(err)
+	}
+	a.endSeal(huge, err)
+	mem[0] = 1
+	if _, err := a.use(w); err != nil {
+		t.Errorf("use: %v", err)
+	}
+	a.unuse()
+	a.unuse()
+	if released[ArenaBytes] != 1<<20 || released[Descriptors] != 0 { // seal's to release
+		t.Errorf("released: %v", released)
+	}
+}

@@ -109,8 +109,6 @@ func (x *ringOp) abandon() {
 // opList is a list of operations.
 type opList struct{ head, tail *ringOp }
 
-func (q *opList) empty() bool { return q.head == nil }
-
 func (q *opList) add(x *ringOp) {
 	x.prev, x.next = q.tail, nil
 	if q.tail == nil {
