@@ -140,6 +140,8 @@ func wellFormed(rng *rand.Rand, op ioctl.Op, handles []ioctl.Handle, ids []layou
 		return &ioctl.StatAsk{Pool: "data", FirstOp: uint16(number(rng)), FirstDrive: uint32(number(rng))}
 	case ioctl.OpListOpen:
 		return &ioctl.ListOpen{Pool: h, Filter: api.Filter{Kind: layout.Kind(rng.IntN(4)), State: api.State(rng.IntN(5))}}
+	case ioctl.OpRingClose:
+		return &ioctl.RingClose{Ring: uint16(number(rng))}
 	case ioctl.OpVersion:
 		return &ioctl.Empty{}
 	case ioctl.OpClose, ioctl.OpObjectInfo, ioctl.OpObjectGet, ioctl.OpObjectCommit, ioctl.OpObjectAbort,
@@ -149,7 +151,8 @@ func wellFormed(rng *rand.Rand, op ioctl.Op, handles []ioctl.Handle, ids []layou
 		return target
 	case ioctl.OpHello, ioctl.OpCancel, ioctl.OpArena, ioctl.OpArenaMapped, ioctl.OpPoolCreate, ioctl.OpPoolActivate,
 		ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy, ioctl.OpPoolRename, ioctl.OpPoolSet, ioctl.OpPoolList,
-		ioctl.OpPoolOpen, ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext:
+		ioctl.OpPoolOpen, ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext,
+		ioctl.OpRing: // of which any value in its memory may end the session
 	}
 	return nil
 }
