@@ -50,6 +50,9 @@ type batcher interface {
 	awaitBatch(ctx context.Context, b *Batch) error
 }
 
+// forcer is an Engine that can start an operation without waiting for room.
+type forcer interface{ startNow(o *Op) }
+
 // inliner is an Engine that can do some operations in the caller's goroutine,
 // faster than by Start and Await, but for as long as they take. It returns
 // false if it would not do this one now; else it has counted (Drive.begun) and
@@ -247,6 +250,19 @@ func (d *Drive) admit(ops []*Op) []*Op {
 func (d *Drive) Start(ops ...*Op) {
 	if ops = d.admit(ops); len(ops) > 0 {
 		d.engine.Start(ops)
+	}
+}
+
+// startNow is Start for a Queue, which has bounds of its own: who serves many drives
+// must not wait for room with one that hangs.
+func (d *Drive) startNow(o *Op) {
+	e, ok := d.engine.(forcer)
+	if !ok {
+		d.Start(o)
+		return
+	}
+	if ops := d.admit([]*Op{o}); len(ops) > 0 {
+		e.startNow(o)
 	}
 }
 

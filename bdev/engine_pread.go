@@ -28,6 +28,8 @@ func (e *preadEngine) Name() string { return "pread" }
 // Start hands the operations to workers.
 func (e *preadEngine) Start(ops []*Op) { e.pool.start(context.Background(), ops) }
 
+func (e *preadEngine) startNow(o *Op) { e.pool.force(o) }
+
 func (e *preadEngine) startContext(ctx context.Context, ops []*Op) { e.pool.start(ctx, ops) }
 
 func (e *preadEngine) awaitBatch(ctx context.Context, b *Batch) error { return b.done.Wait(ctx) }

@@ -431,3 +431,19 @@ func TestSettle(t *testing.T) {
 		}
 	}
 }
+
+// Where more was forced in than there is room for, nobody gets less than none.
+func TestRoomIsNeverLessThanNone(t *testing.T) {
+	r := room{total: 1, used: 3}
+	if n := r.take(1); n != 0 || r.used != 3 {
+		t.Errorf("%d places, %d are used", n, r.used)
+	}
+	r.give(2)
+	if n := r.take(1); n != 0 {
+		t.Errorf("%d places", n)
+	}
+	r.give(1)
+	if n := r.take(1); n != 1 {
+		t.Errorf("%d places, want the one there is", n)
+	}
+}

@@ -53,8 +53,8 @@ func finishAll(o *Op, inflight *int) int {
 	return n
 }
 
-// engineQueue is a Queue over the drives' own engines. Submit and Reap may
-// also wait for room in an engine.
+// engineQueue is a Queue over the drives' own engines. Over one of io_uring Submit
+// and Reap may also wait for room in that.
 type engineQueue struct {
 	sched    *sched.Sched
 	depth    int
@@ -88,7 +88,7 @@ func (q *engineQueue) Submit() error {
 	for i, o := range q.put {
 		q.put[i] = nil
 		o.batch, o.queue = nil, q
-		o.Drive.Start(o)
+		o.Drive.startNow(o)
 	}
 	q.put = q.put[:0]
 	return nil

@@ -5,7 +5,7 @@ import "github.com/mpool-go/mpool/sched"
 // room hands out a bounded number of places in arrival order. It is guarded by
 // its owner's mutex; the owner waits for its completions.
 type room struct {
-	total, used int // used: taken or granted
+	total, used int // used: taken, granted or forced; with the last it may be more than total
 	waiting     []*roomWaiter
 }
 
@@ -20,7 +20,7 @@ func (r *room) take(n int) int {
 	if len(r.waiting) > 0 {
 		return 0 // whoever came first goes first
 	}
-	n = min(n, r.total-r.used)
+	n = max(min(n, r.total-r.used), 0)
 	r.used += n
 	return n
 }

@@ -228,3 +228,65 @@ func TestAllGiveUpTogether(t *testing.T) {
 		told.Wait()
 	}
 }
+
+// Whoever serves several drives by one queue, where there is no io_uring, does not
+// wait for room with the one that hangs.
+//
+// proves S42
+func TestQueueOfAStalledDrive(t *testing.T) {
+	path, freeze, thaw := frozenFile(t)
+	d := open(t, path, bdev.OpenOptions{Engine: bdev.Pread, QueueDepth: 4, MaxWorkers: 2})
+	defer closeDrive(t, d)
+	other := open(t, makeFile(t, t.TempDir(), testSize), bdev.OpenOptions{Engine: bdev.Pread})
+	defer closeDrive(t, other)
+	write := func(i int) *bdev.Op {
+		return &bdev.Op{Code: bdev.OpWrite, Drive: d, Offset: int64(i) * 4096, Buf: alignedPage()}
+	}
+	freeze()
+	var all sync.WaitGroup
+	for i := range 8 { // some of them wait for room
+		all.Go(func() {
+			if err := d.Run(context.Background(), &bdev.Batch{Ops: []*bdev.Op{write(i)}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for d.InFlight() < 8 {
+		runtime.Gosched()
+	}
+	q, err := bdev.NewQueue(nil, bdev.QueueOptions{Engine: bdev.Pread})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(20*time.Second, func() {
+		t.Error("the queue waits for the drive that hangs")
+		thaw()
+	})
+	q.Put(write(8))
+	q.Put(&bdev.Op{Drive: other, Code: bdev.OpRead, Buf: alignedPage()})
+	if n, err := q.Reap(1); n != 1 || err != nil {
+		t.Errorf("reaped %d, %v", n, err)
+	}
+	if late.Stop() {
+		thaw()
+	}
+	if n, err := q.Reap(1); n != 1 || err != nil {
+		t.Errorf("reaped %d, %v", n, err)
+	}
+	all.Wait()
+	// There is as much room as before.
+	for i := range 8 {
+		if err := d.Run(context.Background(), &bdev.Batch{Ops: []*bdev.Op{write(i)}}); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := q.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// alignedPage returns memory for I/O.
+func alignedPage() []byte {
+	p := make([]byte, 8192)
+	return p[-int(addressOf(p))&4095:][:4096]
+}

@@ -98,9 +98,14 @@ func (w *workers) start(ctx context.Context, ops []*Op) {
 // force hands over an operation that must not wait for room.
 func (w *workers) force(o *Op) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	if w.closed {
+		w.mu.Unlock()
+		o.Complete(ErrClosed)
+		return
+	}
 	w.room.used++
 	w.addLocked(o)
+	w.mu.Unlock()
 }
 
 // tryInline does an operation in the caller's goroutine, as if it were a
