@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -38,7 +39,7 @@ type arena struct {
 // released with it, or by newArena if there is none.
 func newArena(size int64, release func(Resource, int64)) (*arena, error) {
 	fd, err := unix.MemfdCreate("mpool-arena", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
-	if err == unix.EINVAL { // a kernel before 6.3
+	if errors.Is(err, unix.EINVAL) { // a kernel before 6.3
 		fd, err = unix.MemfdCreate("mpool-arena", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {

@@ -19,7 +19,7 @@ func raw(w *atomic.Uint32) *uint32 { return (*uint32)(unsafe.Pointer(w)) }
 // wake wakes up to n who wait for a word.
 func wake(w *atomic.Uint32, n int) {
 	// It fails only for memory that is not there.
-	_, _, _ = unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(w)), futexWake, uintptr(n), 0, 0, 0)
+	_, _, _ = unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(w)), futexWake, uintptr(n), 0, 0, 0) //nolint:errcheck // see above
 }
 
 // wait waits while a word holds a value: until woken, interrupted, or the time is

@@ -16,10 +16,10 @@ const (
 // Version is the form's version.
 const Version = 1
 
-// FlagSync, of an append's descriptor: answered when the record is durable.
+// FlagSync is of an append's descriptor, which is answered when the record is durable.
 const FlagSync uint8 = 1 << 0
 
-// FlagEOF, of a read's completion: the read met the object's end.
+// FlagEOF is of a read's completion: it met the object's end.
 const FlagEOF uint16 = 1 << 0
 
 // Sizes and places, in bytes.

@@ -19,10 +19,23 @@ type scene struct {
 func newScene(t *testing.T, config string) *scene {
 	t.Helper()
 	drive := daemon.Drive(t, 64<<20)
-	d := daemon.Start(t, mpoold, daemon.Options{Config: config, Profiles: true})
+	d := daemon.Start(t, mpoold, daemon.Options{Config: "[engine]\nloops = 1\n" + config, Profiles: true})
 	c, p := d.Pool(poolName, drive, api.CreateOptions{Mode: 0o666})
+	startLoop(t, c)
 	daemon.Eventually(t, "only the test's own session is there", func() bool { return len(clients(t, c)) == 1 })
 	return &scene{watch: newWatch(t, d, c, p), mine: clients(t, c)[0].Session}
+}
+
+// startLoop has the daemon start its I/O loop, which stays.
+func startLoop(t *testing.T, c *client.Conn) {
+	t.Helper()
+	q, err := c.NewQueue(context.Background(), client.QueueOptions{Depth: 2})
+	if err == nil {
+		err = q.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func clients(t *testing.T, c *client.Conn) []client.ClientInfo {
