@@ -225,6 +225,12 @@ func (w *world) afterCut(n int) error {
 		return nil
 	}
 	cut := w.disks.PowerCut(w.rng, devsim.CutOptions{})
+	for w.rng.IntN(3) == 0 { // the activations that follow are cut off, too
+		if _, _, err := w.work(w.rng.Uint64(), uint64(1+w.rng.IntN(80)), 0); err != nil {
+			return fmt.Errorf("activation after a power cut (%v): %w", cut, err)
+		}
+		cut = w.disks.PowerCut(w.rng, devsim.CutOptions{})
+	}
 	if err := w.check(w.disks, true); err != nil {
 		return fmt.Errorf("power cut (%v): %w", cut, err)
 	}
