@@ -59,7 +59,8 @@ func TestRingBreaches(t *testing.T) {
 		"data in no arena": func(w *ringClient) { w.c.Put(&ring.Descriptor{Op: uint16(ioctl.OpMblockRead), Length: 1}) },
 		"reserved bytes":   func(w *ringClient) { w.all[4096+50] = 1; w.c.Put(w.desc(ioctl.OpSync, 1, 0, 0, 0)); w.all[4096+50] = 1 },
 		"tag of two (slow)": func(w *ringClient) {
-			for range 2 { // both of them wait in a lane
+			withoutLanes(w)
+			for range 2 { // the first waits in its lane when the second comes
 				w.c.Put(&ring.Descriptor{Op: uint16(ioctl.OpMblockRead), Tag: 5, Handle: 1, Arena: w.arena, Window: w.at, Length: 5 << 20})
 			}
 		},
@@ -87,6 +88,25 @@ func TestRingBreaches(t *testing.T) {
 	if v := r.srv.Snapshot().Loops[0]; v.Rings != 1 || v.Sessions != 1 {
 		t.Errorf("the loop still has %d rings of %d sessions, want 1 of 1", v.Rings, v.Sessions)
 	}
+}
+
+// withoutLanes gives the lanes of the youngest session no goroutine until the test's
+// end.
+func withoutLanes(w *ringClient) {
+	l := w.r.srv.loops.all()[0]
+	sets := make(chan *ringSet)
+	l.do(func() {
+		set := l.sets[len(l.sets)-1]
+		set.turns.running = w.r.srv.limits.Requests
+		sets <- set
+	})
+	set := <-sets
+	w.t.Cleanup(func() {
+		l.do(func() {
+			set.turns.running = 0
+			set.startLanes()
+		})
+	})
 }
 
 // A client that rings for nothing, or keeps the bell from being set, does not
