@@ -229,9 +229,15 @@ func (m *Mblock) Reader() (*mblock.Reader, error) {
 const copyChunk = 4 << 20
 
 // WriteTo implements io.WriterTo. It is the fastest way to read an mblock in order:
-// through 4 MiB of aligned memory of its own.
+// through aligned memory of its own, 4 MiB at most.
 func (m *Mblock) WriteTo(w io.Writer) (int64, error) {
-	buf := bdev.AllocBuffer(copyChunk)
+	o, err := m.live(context.Background(), opMblockRead)
+	if err != nil {
+		return 0, err
+	}
+	// No more than there is to read: most mblocks may be small.
+	length := min(max(o.info().Length, 1), copyChunk)
+	buf := bdev.AllocBuffer(int(length+layout.BlockSize-1) &^ (layout.BlockSize - 1))
 	defer bdev.FreeBuffer(buf)
 	var done int64
 	for {
