@@ -152,8 +152,10 @@ func (w *worker) deleteUnderRead() {
 	must(w.deleteBusy(x))
 	mm.fate = dead
 	w.m.acks++
-	for range w.rng.IntN(3) {
-		w.put()
+	// Others store meanwhile. Who has begun an operation must not wait for space
+	// himself before he has ended it: it may be that operation's.
+	for range w.rng.IntN(40) {
+		w.s.Yield()
 	}
 	must(w.endRead(&op, id, got, mm.data))
 }
