@@ -491,7 +491,7 @@ func TestShutdownCancels(t *testing.T) {
 		answer <- err
 	}()
 	<-entered
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if err := r.srv.Shutdown(ctx); err != nil {
 		t.Errorf("shutdown: %v", err)
