@@ -42,7 +42,8 @@ type WriteOp struct {
 // what follows the last whole block, which is copied and padded. Else p is
 // copied. Where p is memory that others can write to, they may change it between
 // its checksum and its way to the device: that block is then ECORRUPT to whoever
-// reads it. It harms no other block and no other object.
+// reads it, or the object is dropped by the activation after a crash within the
+// second after its commit. It harms no other object.
 //
 // Errors: EFBIG (past the capacity), ESTATE (after a write that was no multiple
 // of 4096 bytes, or after Seal), EIO (poisoned), ENOENT (the object is being
