@@ -1,0 +1,5 @@
+//go:build invariants
+
+package mblock
+
+const checkedBuild = true

@@ -1,0 +1,5 @@
+//go:build invariants
+
+package mlog
+
+const checkedBuild = true
