@@ -1,8 +1,9 @@
 package mpool
 
 import (
+	"cmp"
 	"context"
-	"sort"
+	"slices"
 
 	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/sched"
@@ -52,47 +53,65 @@ func (q *drainer) add(r space.Run) {
 	}
 }
 
+// discardsAtOnce is how many discards are in flight at a time: one system call
+// starts and awaits them all. The engine bounds those that the kernel's workers
+// do at once.
+const discardsAtOnce = 16
+
 // run drains until there is nothing left. It is one task per drive at most.
 func (q *drainer) run() {
 	for {
 		q.mu.Lock()
-		batch := q.queue
+		queue := q.queue
 		q.queue = nil
-		if len(batch) == 0 || q.closed {
+		if len(queue) == 0 || q.closed {
 			q.running = false
 			q.cond.Broadcast()
 			q.mu.Unlock()
 			return
 		}
 		q.mu.Unlock()
-		if !q.off && q.admit(q.ctx, PriorityHigh) == nil {
-			q.discard(context.Background(), batch)
+		// Zones are free as soon as their own discard has ended: an allocation
+		// may wait for them, and the queue may be long.
+		for batch := range slices.Chunk(merged(queue), discardsAtOnce) {
+			if !q.off && q.admit(q.ctx, PriorityHigh) == nil {
+				q.discard(context.Background(), batch)
+			}
+			for _, r := range batch {
+				q.drive.zones.Release(r)
+			}
+			q.freed.note()
 		}
-		for _, r := range batch {
-			q.drive.zones.Release(r)
-		}
-		q.freed.note()
 	}
 }
 
-// discard tells the device, in as few operations as the batch allows. An error
-// changes nothing: correctness does not depend on discard.
-func (q *drainer) discard(ctx context.Context, batch []space.Run) {
-	runs := append([]space.Run(nil), batch...)
-	sort.Slice(runs, func(i, j int) bool { return runs[i].Start < runs[j].Start })
-	for i := 0; i < len(runs); {
-		r := runs[i]
-		for i++; i < len(runs) && runs[i].Start == r.Start+r.Count; i++ {
-			r.Count += runs[i].Count
-		}
-		zone := q.drive.geo.zone
-		b := bdev.Batch{Ops: []*bdev.Op{{
-			Code: bdev.OpDiscard, Offset: int64(r.Start) * zone, Length: int64(r.Count) * zone, Bulk: true,
-		}}}
-		if err := q.drive.dev.Run(ctx, &b); err != nil {
-			return
+// merged sorts runs that do not overlap and joins those that touch.
+func merged(runs []space.Run) []space.Run {
+	slices.SortFunc(runs, func(a, b space.Run) int { return cmp.Compare(a.Start, b.Start) })
+	out := runs[:1]
+	for _, r := range runs[1:] {
+		if last := &out[len(out)-1]; last.Start+last.Count == r.Start {
+			last.Count += r.Count
+		} else {
+			out = append(out, r)
 		}
 	}
+	return out
+}
+
+// discard tells the device. An error changes nothing: correctness does not
+// depend on discard.
+func (q *drainer) discard(ctx context.Context, runs []space.Run) {
+	zone := q.drive.geo.zone
+	ops := make([]bdev.Op, len(runs))
+	b := bdev.Batch{Ops: make([]*bdev.Op, len(runs))}
+	for i, r := range runs {
+		ops[i] = bdev.Op{
+			Code: bdev.OpDiscard, Offset: int64(r.Start) * zone, Length: int64(r.Count) * zone, Bulk: true,
+		}
+		b.Ops[i] = &ops[i]
+	}
+	_ = q.drive.dev.Run(ctx, &b) //nolint:errcheck // see above
 }
 
 // close waits for the task to end. What is left is free at the next activation.
