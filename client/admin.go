@@ -24,7 +24,7 @@ type (
 func (c *Conn) Clients(ctx context.Context, pid int32) (clients []ClientInfo, err error) {
 	const op = ioctl.OpClientList
 	err = c.run(ctx, op, again, func(l *link) error {
-		clients = nil
+		clients = nil // another daemon has other sessions: all of them anew
 		for ask := (&ioctl.ClientList{PID: pid}); ; {
 			reply := &ioctl.ClientsReply{}
 			if err := l.do(ctx, op, ask, reply); err != nil {
@@ -41,6 +41,32 @@ func (c *Conn) Clients(ctx context.Context, pid int32) (clients []ClientInfo, er
 		return nil, err
 	}
 	return clients, nil
+}
+
+// EachClient iterates over the daemon's sessions as Clients returns them, without
+// keeping them: those of one process, or, with pid 0, of all. A session that lives
+// all the while is there once; those that come or go meanwhile may be missed or not.
+// An error is the last that the loop gets: ECONNRESET when the connection breaks
+// after the first session was given.
+func (c *Conn) EachClient(ctx context.Context, pid int32) iter.Seq2[ClientInfo, error] {
+	const op = ioctl.OpClientList
+	return func(yield func(ClientInfo, error) bool) {
+		var s stream[ClientInfo]
+		s.yield = yield
+		err := c.run(ctx, op, again, func(l *link) error {
+			for ask := (&ioctl.ClientList{PID: pid}); ; {
+				reply := &ioctl.ClientsReply{}
+				if err := l.do(ctx, op, ask, reply); err != nil {
+					return s.broken(op, err)
+				}
+				if !s.give(reply.Clients) || !reply.More || len(reply.Clients) == 0 {
+					return nil
+				}
+				ask.After = reply.Clients[len(reply.Clients)-1].Session
+			}
+		})
+		s.end(err)
+	}
 }
 
 // Handles iterates over the handles that sessions hold, in the order of

@@ -1,10 +1,12 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -20,22 +22,37 @@ import (
 // by that of a call that has waited in vain for somebody to.
 var ErrNoDaemon = errors.New("no daemon")
 
+// ErrSilent is wrapped, together with ErrNoDaemon, by Dial's error when the socket
+// is there and nobody has answered on it in time: the daemon hangs, is stopped, or
+// is still starting.
+var ErrSilent = errors.New("nobody answers")
+
 // Options are the options of a connection.
 type Options struct {
 	// Socket is the path of the daemon's socket; "": that of MPOOL_SOCKET, else
 	// the default one of the user.
 	Socket string
+	// Hello is how long Dial waits for a daemon that has the socket to answer. Its
+	// context counts first. 0: 30 s, which is enough for one daemon to end and the
+	// next one to begin on a socket that is kept.
+	Hello time.Duration
 	// Reconnect is how long a call waits for a new connection when the one
 	// there was is gone, all in all. Its context counts first. 0: 30 s;
 	// negative: it does not wait, and the connection is never made again.
 	Reconnect time.Duration
 }
 
-// defaultReconnect is what Options.Reconnect is when it is 0.
-const defaultReconnect = 30 * time.Second
+// What Options have when they are 0.
+const (
+	defaultHello     = 30 * time.Second
+	defaultReconnect = 30 * time.Second
+)
 
-// Dial connects to the daemon. It tries once: what is waited for later is
-// Options.Reconnect's. Close must be called in the end.
+// Dial connects to the daemon. It fails at once if nobody listens on the socket:
+// what is waited for later is Options.Reconnect's. A daemon that is behind with
+// those who connect, or is just ending, is tried again. Close must be called in
+// the end. Errors: one that wraps ErrNoDaemon, EAGAIN (the daemon has as many
+// sessions as it may), EPERM, ENOTSUP (it speaks another version).
 func Dial(ctx context.Context, o Options) (*Conn, error) {
 	c := &Conn{socket: o.Socket, reconnect: o.Reconnect, pid: os.Getpid()}
 	if c.socket == "" {
@@ -47,12 +64,54 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	if c.reconnect == 0 {
 		c.reconnect = defaultReconnect
 	}
-	l, err := connect(ctx, c.socket, c.pid, &c.wg)
+	l, err := c.first(ctx, cmp.Or(o.Hello, defaultHello))
 	if err != nil {
 		return nil, err
 	}
 	c.current.Store(l)
 	return c, nil
+}
+
+// rebuffs is how many daemons may hang up on Dial without an answer before it
+// fails. One may that ends just now; the next connection waits for the next daemon,
+// if the socket is kept for it, or finds none.
+const rebuffs = 2
+
+// first makes the first connection.
+func (c *Conn) first(ctx context.Context, patience time.Duration) (*link, error) {
+	bounded, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for delay, rebuffed := time.Duration(0), 0; ; {
+		l, err := connect(bounded, c.socket, c.pid, &c.wg)
+		switch {
+		case err == nil:
+			return l, nil
+		case bounded.Err() != nil:
+			return nil, c.silent(ctx, patience)
+		case errors.Is(err, unix.EAGAIN): // its backlog is full
+		case errors.Is(err, api.ECONNRESET) && rebuffed < rebuffs:
+			rebuffed++
+		default:
+			return nil, err
+		}
+		delay = longer(delay)
+		t := time.NewTimer(jittered(delay, rand.N))
+		select {
+		case <-t.C:
+		case <-bounded.Done():
+			t.Stop()
+			return nil, c.silent(ctx, patience)
+		}
+	}
+}
+
+// silent is the error of Dial when time is up: the caller's, or its own.
+func (c *Conn) silent(ctx context.Context, patience time.Duration) error {
+	if ctx.Err() != nil {
+		return expired(ctx, "dial")
+	}
+	return fmt.Errorf("%w at %s: the socket is there, but %w on it in %v: the daemon hangs, is stopped, or is still starting",
+		ErrNoDaemon, c.socket, ErrSilent, patience)
 }
 
 // connect makes one connection. Its goroutines count in wg.

@@ -97,11 +97,22 @@ func (c *Conn) connect(ctx context.Context, a *attempt) error {
 //
 // +checklocks:c.mu
 func (c *Conn) later() {
-	c.delay = min(max(2*c.delay, firstDelay), lastDelay)
+	c.delay = longer(c.delay)
 	gate := make(chan struct{})
 	c.gate = gate
-	// Many processes lose their daemon at the same moment.
-	time.AfterFunc(c.delay/2+rand.N(c.delay/2), func() { close(gate) })
+	time.AfterFunc(jittered(c.delay, rand.N), func() { close(gate) })
+}
+
+// longer returns the delay that follows a delay.
+func longer(delay time.Duration) time.Duration {
+	return min(max(2*delay, firstDelay), lastDelay)
+}
+
+// jittered returns a moment in the second half of a delay, by chance: many
+// processes lose their daemon at the same moment, and are not to come back in step.
+// random returns a number from 0 up to n, without n.
+func jittered(delay time.Duration, random func(n time.Duration) time.Duration) time.Duration {
+	return delay/2 + random(delay/2)
 }
 
 // conclude ends an attempt with a connection or an error, which it returns.
