@@ -3,6 +3,9 @@ package server
 import (
 	"cmp"
 	"context"
+	"iter"
+	"math"
+	"runtime"
 	"slices"
 	"time"
 
@@ -12,14 +15,36 @@ import (
 	"github.com/mpool-go/mpool/uhandle"
 )
 
-// shown returns the sessions that the asker may know of, in the order of their
-// numbers: an administrator all, others those of their own user. pid chooses a
-// process; 0: any. One that is over is not there, even if a stalled drive still
-// holds up what it left.
-func (r *request) shown(pid int32) []*session {
-	return slices.DeleteFunc(r.s.srv.greeted(), func(s *session) bool {
-		return !r.s.peer.admin && s.peer.uid != r.s.peer.uid || pid != 0 && s.peer.pid != pid || s.over()
-	})
+// lookedAt is how many sessions are looked at at one time: who makes or ends a
+// session does not wait for a list to be made.
+const lookedAt = 256
+
+// shown iterates over the sessions that the asker may know of, in the order of
+// their numbers, from one number on: an administrator all, others those of their
+// own user. pid chooses a process; 0: any. One that is over is not there, even if a
+// stalled drive still holds up what it left. A session that lives all the while is
+// there once.
+func (r *request) shown(from uint64, pid int32) iter.Seq[*session] {
+	return func(yield func(*session) bool) {
+		for {
+			part := r.s.srv.sessionsFrom(from, lookedAt)
+			for _, s := range part {
+				// Who has not said hello has no peer yet.
+				if !s.greeted.Load() || !r.s.peer.admin && s.peer.uid != r.s.peer.uid ||
+					pid != 0 && s.peer.pid != pid || s.over() {
+					continue
+				}
+				if !yield(s) {
+					return
+				}
+			}
+			if len(part) < lookedAt || r.ctx.Err() != nil {
+				return
+			}
+			from = part[len(part)-1].id + 1
+			runtime.Gosched() // a list of thousands is not to keep others from running
+		}
+	}
 }
 
 // over says whether the session has ended and no request of it can change
@@ -31,27 +56,27 @@ func (s *session) over() bool {
 	return s.deaf && s.ended && len(s.tags) == 0
 }
 
-// greeted returns the sessions that have said hello, in the order of their
-// numbers.
-func (s *Server) greeted() []*session {
-	list := slices.DeleteFunc(s.all(), func(sess *session) bool { return !sess.greeted.Load() })
-	slices.SortFunc(list, func(a, b *session) int { return cmp.Compare(a.id, b.id) })
-	return list
-}
-
 func clientList(r *request, m *ioctl.ClientList) (ioctl.Message, error) {
 	reply := &ioctl.ClientsReply{}
-	for _, s := range r.shown(m.PID) {
-		if s.id <= m.After {
-			continue
-		}
+	if m.After == math.MaxUint64 {
+		return reply, nil
+	}
+	for s := range r.shown(m.After+1, m.PID) {
 		if len(reply.Clients) == ioctl.ClientsPerPage {
 			reply.More = true
 			break
 		}
 		reply.Clients = append(reply.Clients, s.info())
 	}
-	return reply, nil
+	return whole(r, reply)
+}
+
+// whole returns a page, unless it was cut short because nobody waits for it.
+func whole(r *request, page ioctl.Message) (ioctl.Message, error) {
+	if r.ctx.Err() != nil {
+		return nil, api.ContextError("", context.Cause(r.ctx))
+	}
+	return page, nil
 }
 
 // info describes a session that has said hello.
@@ -92,15 +117,23 @@ type heldHandle struct {
 	v resource
 }
 
-// handlesAfter returns a session's handles above a number, in order.
-func (s *session) handlesAfter(after ioctl.Handle, pool string) []heldHandle {
+// handlesAfter returns the first of a session's handles above a number, in order:
+// no more than most.
+func (s *session) handlesAfter(after ioctl.Handle, pool string, most int) []heldHandle {
 	var list []heldHandle
+	first := func() {
+		slices.SortFunc(list, func(a, b heldHandle) int { return cmp.Compare(a.h, b.h) })
+		list = list[:min(len(list), most)]
+	}
 	s.table.Each(func(h uhandle.Handle, v resource) {
-		if ioctl.Handle(h) > after && (pool == "" || v.home().title() == pool) {
-			list = append(list, heldHandle{h, v})
+		if ioctl.Handle(h) <= after || pool != "" && v.home().title() != pool {
+			return
+		}
+		if list = append(list, heldHandle{h, v}); len(list) >= 8*most {
+			first()
 		}
 	})
-	slices.SortFunc(list, func(a, b heldHandle) int { return cmp.Compare(a.h, b.h) })
+	first()
 	return list
 }
 
@@ -111,15 +144,13 @@ func handleList(r *request, m *ioctl.HandlesAsk) (ioctl.Message, error) {
 		}
 	}
 	reply := &ioctl.HandlesReply{}
-	for _, s := range r.shown(m.PID) {
-		if s.id < m.AfterSession {
-			continue
-		}
+	for s := range r.shown(m.AfterSession, m.PID) {
 		var after ioctl.Handle
 		if s.id == m.AfterSession {
 			after = m.AfterHandle
 		}
-		for _, x := range s.handlesAfter(after, m.Pool) {
+		room := ioctl.HandlesPerPage - len(reply.Handles)
+		for _, x := range s.handlesAfter(after, m.Pool, room+1) {
 			if len(reply.Handles) == ioctl.HandlesPerPage {
 				reply.More = true
 				return reply, nil
@@ -127,7 +158,7 @@ func handleList(r *request, m *ioctl.HandlesAsk) (ioctl.Message, error) {
 			reply.Handles = append(reply.Handles, s.handleInfo(r.ctx, x))
 		}
 	}
-	return reply, nil
+	return whole(r, reply)
 }
 
 // handleInfo describes a handle. What it is on may end at the same time.

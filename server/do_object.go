@@ -246,7 +246,10 @@ func (r *request) withHolders(a *activePool, id layout.ObjectID, err error) erro
 // holders returns who has handles on something, as far as the session may know.
 func (r *request) holders(on func(resource) bool) []api.Holder {
 	var list []api.Holder
-	for _, s := range r.s.srv.greeted() {
+	for _, s := range r.s.srv.all() {
+		if !s.greeted.Load() {
+			continue // it has nothing yet
+		}
 		h := api.Holder{References: s.count(on)}
 		if h.References == 0 {
 			continue

@@ -100,7 +100,7 @@
 //	a session's handles       Limits.Handles; while it ends, a goroutine per open log
 //	arenas                    Limits.Arenas and ArenaSession per session, ArenaTotal
 //	a message                 ioctl.MaxMessage; a page of any list, one message
-//	events                    4,096; of one pool 256 different ones in 10 s
+//	events                    4,096, or Limits.Sessions up to 65,536; of one pool 256 different ones in 10 s
 //	log lines by clients      20 of each message in 10 s
 //	owner rules               65,536
 //	changes of a pool         one at a time per pool

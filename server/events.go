@@ -11,23 +11,31 @@ import (
 	"github.com/mpool-go/mpool/mpool"
 )
 
-// maxEvents is how many events are kept for those who ask later.
-const maxEvents = 4096
+// How many events are kept for those who ask later: as many as there may be
+// sessions, so that the end of all of them at once displaces none of itself, but
+// within these.
+const (
+	minEvents = 4096
+	maxEvents = 65536 // 16 MiB
+)
 
 // eventRing keeps the last events. Safe for concurrent use.
 type eventRing struct {
+	most uint64 // how many
+
 	mu sync.Mutex
 	// +checklocks:mu
-	kept []ioctl.Event // the event of number n is at (n-1) % maxEvents
+	kept []ioctl.Event // the event of number n is at (n-1) % most
 	// +checklocks:mu
 	last uint64 // the newest event's number
 	// +checklocks:mu
 	grown chan struct{} // closed when an event comes
 }
 
-func (r *eventRing) init() {
+func (r *eventRing) init(sessions int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.most = uint64(min(max(minEvents, sessions), maxEvents))
 	r.grown = make(chan struct{})
 }
 
@@ -37,10 +45,10 @@ func (r *eventRing) add(e ioctl.Event) {
 	defer r.mu.Unlock()
 	r.last++
 	e.Seq = r.last
-	if len(r.kept) < maxEvents {
+	if uint64(len(r.kept)) < r.most {
 		r.kept = append(r.kept, e)
 	} else {
-		r.kept[(e.Seq-1)%maxEvents] = e
+		r.kept[(e.Seq-1)%r.most] = e
 	}
 	close(r.grown)
 	r.grown = make(chan struct{})
@@ -59,13 +67,13 @@ func (r *eventRing) page(after uint64, since time.Time, may func(*ioctl.Event) b
 	oldest := r.last - uint64(len(r.kept)) + 1
 	if first := after + 1; first < oldest {
 		// Those before an event that is too old were too old as well.
-		if !r.kept[(oldest-1)%maxEvents].Time.Before(since) {
+		if !r.kept[(oldest-1)%r.most].Time.Before(since) {
 			reply.Missed = oldest - first
 		}
 		reply.Last = oldest - 1
 	}
 	for reply.Last < r.last && len(reply.Events) < ioctl.EventsPerPage {
-		e := &r.kept[reply.Last%maxEvents]
+		e := &r.kept[reply.Last%r.most]
 		reply.Last++
 		if !e.Time.Before(since) && may(e) {
 			reply.Events = append(reply.Events, *e)

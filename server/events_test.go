@@ -26,14 +26,21 @@ func (w *raw) events(m ioctl.EventNext) *ioctl.EventsReply {
 
 func everything(*ioctl.Event) bool { return true }
 
-// The ring keeps the last events, numbers them without a gap, and says how many
-// it has let go.
+// The ring keeps the last events, as many as there may be sessions, numbers them
+// without a gap, and says how many it has let go.
 func TestEventRing(t *testing.T) {
+	for sessions, most := range map[int]int{1: minEvents, 10_000: 10_000, 1 << 20: maxEvents} {
+		t.Run(fmt.Sprint(sessions), func(t *testing.T) { testEventRing(t, sessions, most) })
+	}
+}
+
+func testEventRing(t *testing.T, sessions, most int) {
+	t.Helper()
 	var r eventRing
-	r.init()
+	r.init(sessions)
 	start := time.Unix(1000, 0)
 	const more = 100
-	for i := range maxEvents + more {
+	for i := range most + more {
 		r.add(ioctl.Event{Time: start.Add(time.Duration(i) * time.Second), PID: int32(i + 1)})
 	}
 	next := uint64(more + 1)
@@ -52,12 +59,12 @@ func TestEventRing(t *testing.T) {
 			break
 		}
 	}
-	if next != maxEvents+more+1 {
+	if next != uint64(most+more+1) {
 		t.Errorf("the last event was %d", next-1)
 	}
 	// None of those that were let go is as young as was asked for.
-	reply, _ := r.page(0, start.Add(maxEvents*time.Second), everything)
-	if reply.Missed != 0 || len(reply.Events) == 0 || reply.Events[0].Seq != maxEvents+1 {
+	reply, _ := r.page(0, start.Add(time.Duration(most)*time.Second), everything)
+	if reply.Missed != 0 || len(reply.Events) == 0 || reply.Events[0].Seq != uint64(most+1) {
 		t.Errorf("missed %d, first %+v", reply.Missed, reply.Events[0])
 	}
 	// A number of an earlier daemon's.
@@ -66,8 +73,8 @@ func TestEventRing(t *testing.T) {
 		t.Errorf("%+v", reply.Events)
 	}
 	// What may not be seen is passed over.
-	reply, _ = r.page(0, time.Time{}, func(e *ioctl.Event) bool { return e.PID == maxEvents })
-	if len(reply.Events) != 1 || reply.Last != maxEvents+more {
+	reply, _ = r.page(0, time.Time{}, func(e *ioctl.Event) bool { return e.PID == int32(most) })
+	if len(reply.Events) != 1 || reply.Last != uint64(most+more) {
 		t.Errorf("%d events, last %d", len(reply.Events), reply.Last)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,35 +17,89 @@ import (
 
 // read takes requests until the session ends.
 func (s *session) read() {
-	oob := make([]byte, oobSize)
-	buf := getBuffer()
-	defer func() { putBuffer(buf) }()
-	for {
-		n, oobn, flags, _, err := s.conn.ReadMsgUnix(buf.receive(), oob)
+	in, err := newIntake(s.conn)
+	for err == nil {
+		err = in.next()
 		s.mu.Lock()
 		draining := s.draining
 		s.mu.Unlock()
 		switch {
 		case err != nil && draining:
 			return
-		case err != nil || n == 0:
+		case err != nil || in.n == 0:
 			s.end(ioctl.SourceSocket)
 			return
 		}
-		msg := buf.receive()[:n]
+		msg := in.buf.receive()[:in.n]
 		taken := s.taken.Load()
-		kept, err := s.take(buf, msg, oob[:oobn], flags)
+		kept, err := s.take(in.buf, msg, in.oob[:in.oobn], in.flags)
 		if err != nil {
 			s.breach(msg, err)
+			in.done()
 			return
 		}
-		if kept {
-			buf = getBuffer()
+		if !kept {
+			in.done()
 		}
 		if s.taken.Load() == taken {
 			s.dawdle(messageCost)
 		}
 	}
+	s.end(ioctl.SourceSocket)
+}
+
+// intake receives a session's messages. It has a buffer only while there is a
+// message in it: of thousands of sessions most are silent.
+type intake struct {
+	raw  syscall.RawConn
+	oob  []byte
+	once func(fd uintptr) bool // tries to receive
+
+	buf   *buffer // nil: none
+	n     int     // bytes in it
+	oobn  int     // bytes in oob
+	flags int
+	err   error
+}
+
+func newIntake(conn *net.UnixConn) (*intake, error) {
+	raw, err := conn.SyscallConn()
+	in := &intake{raw: raw, oob: make([]byte, oobSize)}
+	in.once = in.try
+	return in, err
+}
+
+// next waits for a message. The caller gives its buffer away or calls done.
+func (in *intake) next() error {
+	if err := in.raw.Read(in.once); err != nil {
+		return err
+	}
+	if in.err != nil {
+		in.done()
+	}
+	return in.err
+}
+
+// try receives a message; false: there is none.
+func (in *intake) try(fd uintptr) bool {
+	in.buf = getBuffer()
+	for {
+		in.n, in.oobn, in.flags, _, in.err = unix.Recvmsg(int(fd), in.buf.receive(), in.oob, unix.MSG_CMSG_CLOEXEC)
+		if !errors.Is(in.err, unix.EINTR) {
+			break
+		}
+	}
+	if errors.Is(in.err, unix.EAGAIN) {
+		in.done()
+		return false
+	}
+	return true
+}
+
+// done gives the buffer back.
+func (in *intake) done() {
+	putBuffer(in.buf)
+	in.buf = nil
 }
 
 // breach ends the session for what its client sent.

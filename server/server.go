@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,7 +62,7 @@ type Server struct {
 
 	mu sync.Mutex
 	// +checklocks:mu
-	sessions map[uint64]*session
+	sessions []*session // in the order of their numbers
 	// +checklocks:mu
 	lastID uint64
 	// +checklocks:mu
@@ -82,10 +83,10 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		opt: o, limits: o.Limits, log: o.Logger,
-		sessions: make(map[uint64]*session), listeners: make(map[net.Listener]struct{}),
-		refusing: make(chan struct{}, maxRefusing),
-		sources:  append(slices.Clone(o.Deaths), uhandle.Pidfd{}),
-		quiet:    make(chan struct{}), logStop: make(chan struct{}),
+		listeners: make(map[net.Listener]struct{}),
+		refusing:  make(chan struct{}, maxRefusing),
+		sources:   append(slices.Clone(o.Deaths), uhandle.Pidfd{}),
+		quiet:     make(chan struct{}), logStop: make(chan struct{}),
 	}
 	if s.reserver = o.Reserver; s.reserver == nil {
 		s.reserver = unlimited{}
@@ -100,7 +101,7 @@ func New(o Options) (*Server, error) {
 	s.pools.init()
 	s.loops.init(s, o.Loops, o.loopTest)
 	s.fair.init(s.clock, runtime.GOMAXPROCS(0))
-	s.events.init()
+	s.events.init(s.limits.Sessions)
 	s.logging.Go(func() { s.logEvents(s.logStop) })
 	return s, nil
 }
@@ -142,9 +143,9 @@ func (s *Server) Serve(l *Listener) error {
 func (s *Server) begin(conn *net.UnixConn) {
 	s.mu.Lock()
 	if s.stopping || len(s.sessions) >= s.limits.Sessions {
-		err := api.Errorf(api.EAGAIN, ioctl.OpHello.Name(), "the daemon has %d sessions, as many as it may", len(s.sessions))
+		err := api.Errorf(api.EAGAIN, ioctl.OpHello.Name(), "the daemon has %d sessions, as many as it may: end some, or raise limits.sessions", len(s.sessions))
 		if s.stopping {
-			err = api.Errorf(api.EAGAIN, ioctl.OpHello.Name(), "the daemon is stopping")
+			err = api.Errorf(api.ECONNRESET, ioctl.OpHello.Name(), "the daemon is stopping")
 		}
 		s.mu.Unlock()
 		s.complaints.Warn("session refused", slog.Any("error", err))
@@ -160,17 +161,26 @@ func (s *Server) begin(conn *net.UnixConn) {
 	s.lastID++
 	sess := newSession(s, s.lastID, conn)
 	sess.flow = flow
-	s.sessions[sess.id] = sess
+	s.sessions = append(s.sessions, sess)
 	s.wg.Add(1)
 	s.mu.Unlock()
 	go func() {
 		defer s.wg.Done()
 		sess.run()
-		s.mu.Lock()
-		delete(s.sessions, sess.id)
-		s.mu.Unlock()
+		s.remove(sess)
 	}()
 }
+
+// remove forgets a session that has ended.
+func (s *Server) remove(sess *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i, there := slices.BinarySearchFunc(s.sessions, sess.id, byID); there {
+		s.sessions = slices.Delete(s.sessions, i, i+1)
+	}
+}
+
+func byID(sess *session, id uint64) int { return cmp.Compare(sess.id, id) }
 
 // turnAway refuses a client apart, or, if many are being refused, leaves it
 // without an answer.
@@ -191,15 +201,20 @@ func (s *Server) turnAway(conn *net.UnixConn, err error) {
 // session for them.
 const maxRefusing = 64
 
-// all returns the sessions there are.
+// all returns the sessions there are, in the order of their numbers.
 func (s *Server) all() []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := make([]*session, 0, len(s.sessions))
-	for _, sess := range s.sessions {
-		list = append(list, sess)
-	}
-	return list
+	return slices.Clone(s.sessions)
+}
+
+// sessionsFrom returns no more than most of the sessions whose numbers are not
+// below id, in their order.
+func (s *Server) sessionsFrom(id uint64, most int) []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, _ := slices.BinarySearchFunc(s.sessions, id, byID)
+	return slices.Clone(s.sessions[i:min(i+most, len(s.sessions))])
 }
 
 // Shutdown stops the server: it accepts no session and no request, lets those
