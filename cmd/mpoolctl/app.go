@@ -36,10 +36,11 @@ type daemon interface {
 	Stat(ctx context.Context, pool string) (client.Stats, error)
 	// Version says what the daemon is.
 	Version(ctx context.Context) (client.Version, error)
-	// Clients returns the sessions of one process or, with 0, of all.
-	Clients(ctx context.Context, pid int32) ([]client.ClientInfo, error)
+	// EachClient iterates over the sessions of one process or, with 0, of all, in
+	// the order of their numbers.
+	EachClient(ctx context.Context, pid int32) iter.Seq2[client.ClientInfo, error]
 	// Handles iterates over the handles of one pool ("": all) and one process
-	// (0: all).
+	// (0: all), in the order of their sessions' numbers.
 	Handles(ctx context.Context, pool string, pid int32) iter.Seq2[client.HandleInfo, error]
 	// Events iterates over what happened. A *client.EventGap is no end.
 	Events(ctx context.Context, o client.EventOptions) iter.Seq2[client.Event, error]
@@ -114,7 +115,7 @@ func (a *app) verb(run func(ctx context.Context, args []string) error) func(*cob
 
 // withDaemon connects, calls f and closes the connection.
 func (a *app) withDaemon(ctx context.Context, f func(d daemon) error) error {
-	d, err := a.dial(ctx, client.Options{Socket: a.socket, Reconnect: cmp.Or(a.patience, defaultPatience)})
+	d, err := a.dial(ctx, client.Options{Socket: a.socket, Hello: helloPatience, Reconnect: cmp.Or(a.patience, defaultPatience)})
 	if err != nil {
 		return err
 	}
@@ -144,6 +145,11 @@ func (a *app) withPool(ctx context.Context, name string, f func(p api.Pool) erro
 func (a *app) interactive() bool {
 	return a.terminal(a.stdin) && a.terminal(a.stderr)
 }
+
+// helloPatience is how long a verb waits for a daemon that has the socket and does
+// not answer: long enough for one to end, and the next to begin, on a socket that is
+// kept meanwhile.
+const helloPatience = 20 * time.Second
 
 // defaultPatience is how long a verb waits for a daemon that has gone to come
 // back: a restart does not end what holds no object, and nobody waits long for a daemon

@@ -24,14 +24,13 @@ own user.`,
 		Args: cobra.NoArgs,
 		RunE: a.verb(func(ctx context.Context, _ []string) error {
 			return a.withDaemon(ctx, func(d daemon) error {
-				clients, err := d.Clients(ctx, 0)
-				if err != nil {
-					return err
-				}
 				out := newRowWriter(a, "%8v  %6v  %-16s  %-30s  %7v  %11v  %10s  %9v  %9v",
 					"PID", "UID", "COMMAND", "CONNECTED", "HANDLES", "UNCOMMITTED", "MEMORY", "IN FLIGHT", "REQUESTS")
-				for i := range clients {
-					v := newClientView(clients[i])
+				for c, err := range d.EachClient(ctx, 0) {
+					if err != nil {
+						return errors.Join(out.flush(), err)
+					}
+					v := newClientView(c)
 					if err := out.write(v, strconv.Itoa(int(v.PID)), v.UID, cmp.Or(v.Comm, "-"), v.Connected, v.Handles,
 						v.Uncommitted, formatSize(int64(v.MemoryBytes)), v.InFlight, v.Requests); err != nil {
 						return errors.Join(err, out.flush())

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -26,52 +27,46 @@ func newClientShow(a *app) *cobra.Command {
 			if err != nil {
 				return usageError{text: err.Error()}
 			}
-			return a.withDaemon(ctx, func(d daemon) error {
-				views, err := readClient(ctx, d, pid)
-				if err != nil {
-					return err
-				}
-				for i, v := range views {
-					if i > 0 && !a.json && !a.quiet {
-						if err := writeLines(a.stdout, ""); err != nil {
-							return err
-						}
-					}
-					if err := a.print(v); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
+			return a.withDaemon(ctx, func(d daemon) error { return a.showClient(ctx, d, pid) })
 		}),
 	}
 }
 
-// readClient reads the sessions of a process and what each holds.
-func readClient(ctx context.Context, d daemon, pid int32) ([]clientHolds, error) {
-	clients, err := d.Clients(ctx, pid)
-	if err != nil {
-		return nil, err
-	}
-	if len(clients) == 0 {
-		return nil, api.Errorf(api.ENOENT, "", "process %d has no session that you may see", pid)
-	}
-	holds := make(map[uint64][]handleView)
-	for h, err := range d.Handles(ctx, "", pid) {
+// showClient shows the sessions of a process, one after the other, and what each
+// holds.
+func (a *app) showClient(ctx context.Context, d daemon, pid int32) error {
+	held, stop := iter.Pull2(d.Handles(ctx, "", pid))
+	defer stop()
+	h, err, more := held()
+	shown := 0
+	for c, cerr := range d.EachClient(ctx, pid) {
+		if cerr != nil {
+			return cerr
+		}
+		v := clientHolds{clientView: newClientView(c), Holds: []handleView{}}
+		// Both come in the order of sessions.
+		for ; more && err == nil && h.Session <= c.Session; h, err, more = held() {
+			if h.Session == c.Session {
+				v.Holds = append(v.Holds, newHandleView(h))
+			}
+		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		holds[h.Session] = append(holds[h.Session], newHandleView(h))
-	}
-	views := make([]clientHolds, 0, len(clients))
-	for _, c := range clients {
-		v := clientHolds{clientView: newClientView(c), Holds: holds[c.Session]}
-		if v.Holds == nil {
-			v.Holds = []handleView{}
+		if shown > 0 && !a.json && !a.quiet {
+			if err := writeLines(a.stdout, ""); err != nil {
+				return err
+			}
 		}
-		views = append(views, v)
+		if err := a.print(v); err != nil {
+			return err
+		}
+		shown++
 	}
-	return views, nil
+	if err == nil && shown == 0 {
+		return api.Errorf(api.ENOENT, "", "process %d has no session that you may see", pid)
+	}
+	return err
 }
 
 // clientHolds is a session with its handles.

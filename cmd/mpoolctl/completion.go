@@ -200,16 +200,18 @@ func completeOwners(ctx context.Context, d daemon, args []string) ([]string, err
 }
 
 func completePIDs(ctx context.Context, d daemon, _ []string) ([]string, error) {
-	clients, err := d.Clients(ctx, 0)
 	seen := make(map[int32]bool)
 	var names []string
-	for _, c := range clients {
+	for c, err := range d.EachClient(ctx, 0) {
+		if err != nil {
+			return names, err
+		}
 		if !seen[c.PID] {
 			seen[c.PID] = true
 			names = append(names, fmt.Sprintf("%s\t%s", strconv.Itoa(int(c.PID)), cell(c.Comm)))
 		}
 	}
-	return names, err
+	return names, nil
 }
 
 func completeProperties(context.Context, daemon, []string) ([]string, error) {

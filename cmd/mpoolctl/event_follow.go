@@ -21,8 +21,11 @@ corruption, poisoned objects, failed drives, pools that turn read-only, commits 
 a crash had cut off. An interrupt ends it, with exit code 0.
 
 --since begins with what happened before, as far as the daemon still has it: since
-a time (2026-11-21T09:30:00Z) or for a duration up to now (10m). Events that are
-lost are counted on stderr. A restart of the daemon does not end it.`,
+a time (2026-11-21T09:30:00Z) or for a duration up to now (10m). To go on where
+another one ended give the time of its last event, which comes again. Events that are
+lost, because the daemon keeps the last ones only, are counted on stderr and, with
+--json, in a line of type events_missed; "missed" is 0 there when a restart of the
+daemon, which does not end it, has lost nobody knows how many.`,
 		Example: `  mpoolctl event follow --since 10m
   mpoolctl --json event follow | jq 'select(.type == "client_reaped")'`,
 		Args: cobra.NoArgs,
@@ -53,6 +56,11 @@ func (a *app) followEvents(ctx context.Context, d daemon, since time.Time) error
 	for e, err := range d.Events(ctx, client.EventOptions{Since: since, Follow: true}) {
 		if gap, ok := errors.AsType[*client.EventGap](err); ok {
 			a.warn("event follow: %v", gap)
+			if a.json {
+				if err := errors.Join(out.write(newGapView(gap, time.Now()), ""), out.flush()); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		if err != nil {

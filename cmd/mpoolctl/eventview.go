@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +22,16 @@ type eventView struct {
 	Device string `json:"device,omitempty"`
 	Offset *int64 `json:"offset,omitempty"` // only with device
 	Text   string `json:"text,omitempty"`
+	// Missed is how many events after number Seq are lost; 0: not known.
+	Missed *uint64 `json:"missed,omitempty"` // only of type events_missed
 	*clientEnd
+}
+
+// eventsMissed is the type of what stands in the place of events that are lost.
+const eventsMissed = "events_missed"
+
+func newGapView(gap *client.EventGap, now time.Time) eventView {
+	return eventView{Seq: gap.After, Time: formatTime(now), Type: eventsMissed, Text: gap.Error(), Missed: &gap.Missed}
 }
 
 // clientEnd is how a client ended and what was taken back from it.

@@ -17,16 +17,17 @@ type fakeEvent struct {
 	gap   *client.EventGap
 }
 
-func (d *fakeDaemon) Clients(_ context.Context, pid int32) ([]client.ClientInfo, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var found []client.ClientInfo
-	for _, c := range d.clients {
-		if pid == 0 || c.PID == pid {
-			found = append(found, c)
+func (d *fakeDaemon) EachClient(_ context.Context, pid int32) iter.Seq2[client.ClientInfo, error] {
+	return func(yield func(client.ClientInfo, error) bool) {
+		for _, c := range d.clients {
+			if (pid == 0 || c.PID == pid) && !yield(c, nil) {
+				return
+			}
+		}
+		if d.err != nil {
+			yield(client.ClientInfo{}, d.err)
 		}
 	}
-	return found, d.err
 }
 
 func (d *fakeDaemon) Handles(_ context.Context, pool string, pid int32) iter.Seq2[client.HandleInfo, error] {

@@ -83,19 +83,19 @@ func (o *mblockGetOptions) copy(ctx context.Context, p api.Pool, ids []string, o
 		if err != nil {
 			return done, err
 		}
-		info, err := m.Info(ctx)
+		r, err := newSteady(ctx, p, m)
 		if err == nil {
-			begin := min(skip, info.Length)
+			begin := min(skip, r.info.Length)
 			skip -= begin
-			n := info.Length - begin
+			n := r.info.Length - begin
 			if !o.toEnd {
 				n = min(n, left)
 				left -= n
 			}
-			err = copyMblock(ctx, out, m, begin, n, buf)
+			err = copyMblock(ctx, out, r, begin, n, buf)
 			done += n
 		}
-		if err := errors.Join(err, m.Put()); err != nil {
+		if err := errors.Join(err, r.close()); err != nil {
 			return done, err
 		}
 	}
@@ -106,10 +106,10 @@ func (o *mblockGetOptions) copy(ctx context.Context, p api.Pool, ids []string, o
 const getBuffer = 1 << 20
 
 // copyMblock writes n bytes of m from begin to out.
-func copyMblock(ctx context.Context, out io.Writer, m api.Mblock, begin, n int64, buf []byte) error {
+func copyMblock(ctx context.Context, out io.Writer, m *steady, begin, n int64, buf []byte) error {
 	for end := begin + n; begin < end; {
 		b := buf[:min(int64(len(buf)), end-begin)]
-		got, err := m.ReadAtContext(ctx, b, begin)
+		got, err := m.readAt(ctx, b, begin)
 		if got < len(b) {
 			if err == nil || errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF

@@ -130,8 +130,9 @@ func (r *restorer) fill(ctx context.Context, out io.Writer, e manifestEntry, buf
 		if err != nil {
 			return err
 		}
-		n, err := r.copyAll(ctx, out, m, buf)
-		if err := errors.Join(err, m.Put()); err != nil {
+		s := &steady{pool: r.pool, m: m}
+		n, err := r.copyAll(ctx, out, s, buf)
+		if err := errors.Join(err, s.close()); err != nil {
 			return err
 		}
 		total += n
@@ -144,9 +145,9 @@ func (r *restorer) fill(ctx context.Context, out io.Writer, e manifestEntry, buf
 
 // copyAll copies an mblock to its end, which it finds by reading: for small
 // files that is one request less than asking for the length first.
-func (r *restorer) copyAll(ctx context.Context, out io.Writer, m api.Mblock, buf []byte) (int64, error) {
+func (r *restorer) copyAll(ctx context.Context, out io.Writer, m *steady, buf []byte) (int64, error) {
 	for off := int64(0); ; {
-		n, err := m.ReadAtContext(ctx, buf, off)
+		n, err := m.readAt(ctx, buf, off)
 		ended := errors.Is(err, io.EOF)
 		if err != nil && !ended {
 			return off, err
