@@ -16,6 +16,9 @@ import (
 	"github.com/mpool-go/mpool/test/bench/measure"
 )
 
+// largeCount is how many objects --large adds to the row.
+const largeCount = 10_000_000
+
 // activate compares an activation after a kill with reading the metadata.
 func (b *bench) activate(ctx context.Context) error {
 	counts := []int64{100_000, 1_000_000}
@@ -23,10 +26,16 @@ func (b *bench) activate(ctx context.Context) error {
 		counts = []int64{20_000}
 	}
 	if b.large {
-		counts = append(counts, 10_000_000)
+		counts = append(counts, largeCount)
 	}
 	for _, n := range counts {
-		if _, err := b.work(ctx, "activate-fill", "-dev", b.sparse, "-objects", strconv.FormatInt(n, 10), "-flight", "8"); err != nil {
+		// So many blocks are more than most disks have: these objects are empty.
+		size, kind := smallSize, "objects"
+		if n == largeCount {
+			size, kind = 0, "empty objects"
+		}
+		if _, err := b.work(ctx, "activate-fill", "-dev", b.sparse, "-objects", strconv.FormatInt(n, 10), "-flight", "8",
+			"-size", strconv.Itoa(size)); err != nil {
 			return err
 		}
 		place, err := b.work(ctx, "activate-place", "-dev", b.sparse)
@@ -42,7 +51,7 @@ func (b *bench) activate(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		name := fmt.Sprintf("disk, %d objects", n)
+		name := fmt.Sprintf("disk, %d %s", n, kind)
 		perMillion := metric{"s per 1 M", func(r *measure.Result) float64 { return r.Seconds / float64(n) * 1e6 }}
 		must := 1.0
 		if n < 1_000_000 {
@@ -67,7 +76,7 @@ func cold(s side) side {
 	return s
 }
 
-// activateFill makes a pool of o.objects small mblocks, and dies.
+// activateFill makes a pool of o.objects mblocks of o.size bytes, and dies.
 func activateFill(ctx context.Context, o *options) (*measure.Result, error) {
 	p, err := o.fresh(ctx, api.CreateOptions{ZoneSize: 64 << 10})
 	if err != nil {
@@ -75,7 +84,10 @@ func activateFill(ctx context.Context, o *options) (*measure.Result, error) {
 	}
 	const group = 1000
 	o.plan.Ops = o.objects / group
-	data := noise(smallSize)
+	var data []byte
+	if o.size > 0 {
+		data = noise(int(o.size))
+	}
 	r, err := measure.Run(o.plan, func(int) error { return storeMany(ctx, p, group, data) })
 	if err != nil {
 		return nil, err
@@ -91,8 +103,10 @@ func storeMany(ctx context.Context, p api.Pool, n int, data []byte) error {
 		if err != nil {
 			return err
 		}
-		if _, err := m.Write(ctx, data); err != nil {
-			return err
+		if len(data) > 0 {
+			if _, err := m.Write(ctx, data); err != nil {
+				return err
+			}
 		}
 		list[i] = m
 	}
