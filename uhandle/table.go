@@ -31,6 +31,8 @@ var (
 	ErrFull = errors.New("too many handles")
 	// ErrClosed is returned when the table has been closed.
 	ErrClosed = errors.New("handle table closed")
+	// ErrInUse is returned when somebody is using the handle.
+	ErrInUse = errors.New("handle in use")
 )
 
 // Entry is a handle in use: see [Table.Use].
@@ -44,7 +46,7 @@ type Entry[T any] struct {
 
 type slot[T any] struct {
 	generation uint32
-	entry      *Entry[T] // nil: free
+	entry      *Entry[T] // nil: free, or reserved
 }
 
 // Table is one process's handles. Safe for concurrent use.
@@ -75,6 +77,69 @@ func New[T any](limit int, first uint32) *Table[T] {
 func (t *Table[T]) Add(kind Kind, v T) (Handle, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	h, err := t.reserve(kind)
+	if err == nil {
+		t.fill(h, v)
+	}
+	return h, err
+}
+
+// Reserve gives a handle that stands for nothing yet, and is bad until [Table.Fill]
+// or for ever after [Table.Unreserve], one of which must follow. It fails with
+// ErrFull or ErrClosed.
+func (t *Table[T]) Reserve(kind Kind) (Handle, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.reserve(kind)
+}
+
+// Fill makes a reserved handle stand for v. It fails with ErrClosed; v is then the
+// caller's to release.
+func (t *Table[T]) Fill(h Handle, v T) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return ErrClosed
+	}
+	t.fill(h, v)
+	return nil
+}
+
+// Unreserve gives a reserved handle up.
+func (t *Table[T]) Unreserve(h Handle) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed { // else it went with the others
+		t.live--
+		t.free = append(t.free, uint32(h&slotMask))
+	}
+}
+
+// Take ends a handle that nobody is using and returns its value, which is the
+// caller's then: to release, or to put into another table. Before, it asks may,
+// which must neither wait nor use a table; nothing is begun with the handle
+// meanwhile, and an error of its keeps the handle and is returned. It fails with
+// ErrBad or ErrInUse. Of a Take and a Close at the same time one gets the value.
+func (t *Table[T]) Take(h Handle, may func(T) error) (T, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var none T
+	e := t.lookup(h, []Kind{h.Kind()})
+	switch {
+	case e == nil:
+		return none, ErrBad
+	case e.users > 0:
+		return none, ErrInUse
+	}
+	if err := may(e.Value); err != nil {
+		return none, err
+	}
+	t.remove(e)
+	return e.Value, nil
+}
+
+// +checklocks:t.mu
+func (t *Table[T]) reserve(kind Kind) (Handle, error) {
 	switch {
 	case t.closed:
 		return 0, ErrClosed
@@ -87,10 +152,13 @@ func (t *Table[T]) Add(kind Kind, v T) (Handle, error) {
 	if s.generation == 0 {
 		s.generation = 1 // so that no handle is 0
 	}
-	h := Handle(s.generation)<<32 | Handle(kind)<<slotBits | Handle(n)
-	s.entry = &Entry[T]{Handle: h, Value: v}
 	t.live++
-	return h, nil
+	return Handle(s.generation)<<32 | Handle(kind)<<slotBits | Handle(n), nil
+}
+
+// +checklocks:t.mu
+func (t *Table[T]) fill(h Handle, v T) {
+	t.slots[h&slotMask].entry = &Entry[T]{Handle: h, Value: v}
 }
 
 // takeSlot returns a free slot. It makes new ones while there are few free
@@ -172,14 +240,13 @@ func (t *Table[T]) remove(e *Entry[T]) {
 	t.free = append(t.free, n)
 }
 
-// Close ends all handles and lets none be added. It returns how many there
+// Close ends all handles and lets none be added, nor what was reserved be filled. It returns how many there
 // were and the values that nobody is using, which the caller must release; the
 // others are released by their last users.
 func (t *Table[T]) Close() (ended int, idle []T) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true
-	ended = t.live
 	for i := range t.slots {
 		e := t.slots[i].entry
 		if e == nil {
@@ -189,12 +256,14 @@ func (t *Table[T]) Close() (ended int, idle []T) {
 			idle = append(idle, e.Value)
 		}
 		t.remove(e)
+		ended++
 	}
+	t.live = 0 // what was reserved is given up
 	t.slots, t.free = make([]slot[T], 1), nil
 	return ended, idle
 }
 
-// Len returns how many handles there are.
+// Len returns how many handles there are, with those that are reserved.
 func (t *Table[T]) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

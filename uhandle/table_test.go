@@ -161,13 +161,13 @@ func TestModel(t *testing.T) {
 			v    int
 		}
 		live := map[Handle]held{}
-		var given []Handle
+		var given, reserved []Handle
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
 				k := Kind(rapid.IntRange(1, 255).Draw(t, "kind"))
 				h, err := tab.Add(k, len(given))
-				if full := len(live) == limit; full != errors.Is(err, ErrFull) {
-					t.Fatalf("%d of %d: %v", len(live), limit, err)
+				if full := len(live)+len(reserved) == limit; full != errors.Is(err, ErrFull) {
+					t.Fatalf("%d of %d: %v", len(live)+len(reserved), limit, err)
 				}
 				if err != nil {
 					return
@@ -201,9 +201,63 @@ func TestModel(t *testing.T) {
 				}
 				delete(live, h)
 			},
+			"reserve": func(t *rapid.T) {
+				h, err := tab.Reserve(kindA)
+				if full := len(live)+len(reserved) == limit; full != errors.Is(err, ErrFull) {
+					t.Fatalf("%d of %d: %v", len(live)+len(reserved), limit, err)
+				}
+				if err == nil {
+					reserved = append(reserved, h)
+				}
+			},
+			"fill": func(t *rapid.T) {
+				if len(reserved) == 0 {
+					t.Skip()
+				}
+				h := reserved[0]
+				reserved = reserved[1:]
+				if _, err := tab.Use(h, kindA); !errors.Is(err, ErrBad) {
+					t.Fatalf("reserved only: %v", err)
+				}
+				if rapid.Bool().Draw(t, "give up") {
+					tab.Unreserve(h)
+					given = append(given, h) // and never again
+					return
+				}
+				if err := tab.Fill(h, len(given)); err != nil {
+					t.Fatal(err)
+				}
+				live[h] = held{kindA, len(given)}
+				given = append(given, h)
+			},
+			"take": func(t *rapid.T) {
+				if len(given) == 0 {
+					t.Skip()
+				}
+				h := rapid.SampledFrom(given).Draw(t, "handle")
+				want, ok := live[h]
+				refuse := rapid.Bool().Draw(t, "refuse")
+				no := errors.New("no")
+				v, err := tab.Take(h, func(v int) error {
+					if v != want.v {
+						t.Fatalf("%#x stands for %v, want %v", h, v, want)
+					}
+					if refuse {
+						return no
+					}
+					return nil
+				})
+				switch {
+				case !ok && errors.Is(err, ErrBad), ok && refuse && errors.Is(err, no):
+				case ok && !refuse && err == nil && v == want.v:
+					delete(live, h)
+				default:
+					t.Fatalf("live %v, refused %v: %v, %v", ok, refuse, v, err)
+				}
+			},
 			"": func(t *rapid.T) {
-				if tab.Len() != len(live) {
-					t.Fatalf("%d handles, want %d", tab.Len(), len(live))
+				if tab.Len() != len(live)+len(reserved) {
+					t.Fatalf("%d handles, want %d", tab.Len(), len(live)+len(reserved))
 				}
 				n := 0
 				tab.Each(func(h Handle, v int) {
