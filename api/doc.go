@@ -13,6 +13,16 @@
 // after that is EBADF. An object lives until it is deleted, not until the last
 // Put. All methods are safe for concurrent use unless they say otherwise.
 //
+// # Hand-over
+//
+// An uncommitted object is its process's. [Object.Grant] gives a token that another
+// process shows to [Pool.Accept]: with that the object, what was written of it, the
+// reference and the right to write, commit and abort move from the one to the other
+// in one step. At every moment the object is exactly one process's: if the giver
+// dies before, it is aborted and the token is worth nothing; if the taker dies
+// after, it is aborted as any uncommitted object of the taker's. How the token gets
+// from the one to the other is theirs to choose.
+//
 // # Contexts
 //
 // Every operation takes a context. When it ends first, the operation either did

@@ -191,6 +191,18 @@ type Pool interface {
 	// DeleteMDC deletes both logs in one transaction. EBUSY while it is open.
 	DeleteMDC(ctx context.Context, id layout.ObjectID) error
 
+	// Accept takes over the uncommitted object that another process granted (see
+	// Object.Grant), with all that was written, and returns the one handle on it:
+	// an Mblock or an Mlog. From then on it is the caller's as if it had allocated
+	// it. Of several that accept at the same time exactly one gets it. Errors:
+	// ENOENT (the token was never given, is used up, expired, revoked, of another
+	// pool, or the object is not for the caller; which of these is not told), EBUSY
+	// (the giver is using the object now, or I/O on it is under way: nothing is
+	// changed, try again), EPERM (the pool is open for read only), EUNKNOWN (the
+	// answer is lost: if it was taken, the object is among the caller's own
+	// uncommitted ones, or gone with the caller's connection). In process: ENOTSUP.
+	Accept(ctx context.Context, t Token) (Object, error)
+
 	// CommitMany commits up to MaxCommitMany of the caller's uncommitted
 	// objects in one transaction, all or nothing, together with changes of
 	// roots (ID 0 unsets). After an error nothing is committed.
@@ -238,6 +250,25 @@ type Object interface {
 	// Delete deletes a committed object and ends the handle. ESTATE if it is
 	// uncommitted; EBUSY, with holders, if there are other references.
 	Delete(ctx context.Context) error
+	// Grant offers an uncommitted object to another process, which takes it over by
+	// showing the token to Pool.Accept within ttl (MinGrant to MaxGrant). Until then
+	// it is the caller's, to use, to commit and to abort. At Accept this handle ends,
+	// and any use of it is EBADF, also Put. What is written between Grant and Accept
+	// goes along.
+	//
+	// The token is good once. It ends with its time, with the object's commit or
+	// abort, with this handle, with the caller's process or connection, by Revoke,
+	// and by another Grant of the object, which gives a new one.
+	//
+	// Errors: EINVAL (ttl), ESTATE (the object is committed), EBUSY (there are other
+	// handles on the object, or I/O on it is under way), EAGAIN (as many objects are
+	// granted as may be), EPERM (the pool is open for read only). In process:
+	// ENOTSUP, for there is no other process; give it the handle.
+	Grant(ctx context.Context, ttl time.Duration) (Token, error)
+	// Revoke ends the object's grant, if there is one: after nil no token of the
+	// object's is good, and none was accepted. EBADF if one was. In process:
+	// ENOTSUP.
+	Revoke(ctx context.Context) error
 }
 
 // Mblock is a handle on a write-once extent.

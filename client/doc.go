@@ -78,6 +78,13 @@
 //	                                          else EUNKNOWN
 //	AllocMblock, AllocMlog, Write, OpenAppend ECONNRESET: it has left nothing
 //	OpenRead, OpenMDC, Next, Seek
+//	Grant, Revoke                             ECONNRESET: the object went with the
+//	                                          connection, unless it was accepted
+//	                                          before
+//	Accept                                    EUNKNOWN: if it was done, the object
+//	                                          went with the connection; accept
+//	                                          again: ENOENT says that it was done,
+//	                                          or that the grant is over
 //	Append, Sync, Close of an appender        EUNKNOWN; api.Error.Records is one
 //	                                          above the last record that is
 //	                                          known to have been answered, and

@@ -86,6 +86,8 @@ func (s *fakeSession) do(op ioctl.Op, m ioctl.Message, fd *int) (ioctl.Message, 
 		return s.commitMany(m)
 	case *ioctl.Alloc:
 		return s.alloc(op, m)
+	case *ioctl.Accept:
+		return s.alloc(ioctl.OpMblockAlloc, &ioctl.Alloc{})
 	case *ioctl.Find:
 		return s.find(op, m)
 	case *ioctl.Target:

@@ -181,6 +181,8 @@ var lostCalls = []lostCall{
 	}, "ok", "ECONNRESET", "ECONNRESET", nil},
 	{"write", ioctl.OpMblockWrite, func(ctx context.Context, s *scene) error { _, err := s.fresh.Write(ctx, s.data[:10]); return err }, "EBADF", "ECONNRESET", "ECONNRESET", nil},
 	{"write, large", ioctl.OpMblockWrite, func(ctx context.Context, s *scene) error { _, err := s.fresh.Write(ctx, s.data); return err }, "EBADF", "ECONNRESET", "ECONNRESET", nil},
+	{"grant", ioctl.OpGrant, func(ctx context.Context, s *scene) error { _, err := s.fresh.Grant(ctx, time.Minute); return err }, "EBADF", "ECONNRESET", "ECONNRESET", nil},
+	{"revoke", ioctl.OpRevoke, func(ctx context.Context, s *scene) error { return s.freshLog.Revoke(ctx) }, "EBADF", "ECONNRESET", "ECONNRESET", nil},
 	{"open for append", ioctl.OpMlogOpenAppend, func(ctx context.Context, s *scene) error { _, err := s.log.OpenAppend(ctx); return err }, "EBADF", "ECONNRESET", "ECONNRESET", nil},
 	{"open for read", ioctl.OpMlogOpenRead, func(ctx context.Context, s *scene) error { _, err := s.log.OpenRead(ctx); return err }, "EBADF", "ECONNRESET", "ECONNRESET", nil},
 	{"next record", ioctl.OpReadNext, func(ctx context.Context, s *scene) error {
@@ -198,6 +200,7 @@ var lostCalls = []lostCall{
 	{"append, large", ioctl.OpAppend, func(ctx context.Context, s *scene) error { _, err := s.app.Append(ctx, s.data, false); return err }, "EBADF", "EUNKNOWN 2", "EUNKNOWN 2", nil},
 	{"sync", ioctl.OpSync, func(ctx context.Context, s *scene) error { return s.app.Sync(ctx) }, "EBADF", "EUNKNOWN 2", "EUNKNOWN 2", nil},
 	{"close appender", ioctl.OpClose, func(ctx context.Context, s *scene) error { return s.app.Close(ctx) }, "EBADF", "EUNKNOWN 2", "EUNKNOWN 2", nil},
+	{"accept", ioctl.OpAccept, func(ctx context.Context, s *scene) error { _, err := s.p.Accept(ctx, api.Token{1}); return err }, "ok", "EUNKNOWN", "EUNKNOWN", nil},
 	{"erase", ioctl.OpMlogErase, func(ctx context.Context, s *scene) error { return s.log.Erase(ctx, 0) }, "EBADF", "EUNKNOWN", "EUNKNOWN", nil},
 	{"append to MDC", ioctl.OpMDCAppend, func(ctx context.Context, s *scene) error { return s.mdc.Append(ctx, s.data[:10], true) }, "EBADF", "EUNKNOWN", "EUNKNOWN", nil},
 	{"sync MDC", ioctl.OpMDCSync, func(ctx context.Context, s *scene) error { return s.mdc.Sync(ctx) }, "EBADF", "EUNKNOWN", "EUNKNOWN", nil},

@@ -133,6 +133,7 @@ type HandleInfo struct {
 	Object  layout.ObjectID // or 0
 	Refs    uint32          // references on the object, of everybody
 	State   api.State       // of the object; 0: none
+	Granted bool            // it is offered to another process
 }
 
 // HandlesAsk asks for a page of handles, in the order of sessions, then of
@@ -184,7 +185,7 @@ func (m *HandlesReply) encode(w *writer) {
 		le.PutUint64(b[16:], uint64(h.Object))
 		le.PutUint32(b[24:], uint32(h.PID))
 		le.PutUint32(b[28:], h.Refs)
-		b[32], b[33] = uint8(h.Kind), uint8(h.State)
+		b[32], b[33], b[34] = uint8(h.Kind), uint8(h.State), bit(h.Granted, 1)
 		w.str(h.Pool, MaxName, "pool name")
 	}
 }
@@ -201,7 +202,9 @@ func (m *HandlesReply) decode(r *reader) {
 		h.Object = layout.ObjectID(le.Uint64(b[16:]))
 		h.PID, h.Refs = int32(le.Uint32(b[24:])), le.Uint32(b[28:])
 		h.Kind, h.State = HandleKind(b[32]), api.State(b[33])
-		r.reserved(b[34:40])
+		r.bits(b[34], 1)
+		h.Granted = b[34] != 0
+		r.reserved(b[35:40])
 		h.Pool = r.str(MaxName)
 		m.Handles = append(m.Handles, h)
 	}

@@ -96,7 +96,7 @@
 //	                      uncommitted mblocks, requests in flight u32, zero 4, name}
 //	21 handle list         session, h to go on after, pid i32 (0: any), zero 4, pool or ""
 //	                   →  flag (more), zero 7, list of {session u64, h, id, pid i32,
-//	                      references u32, kind, state u8, zero 6, pool}
+//	                      references u32, kind, state u8, flag (granted), zero 5, pool}
 //	22 event next          number to go on after u64, since ns (0: any), wait ms u32, zero 4
 //	                   →  last number, missed u64, list of {number u64, time ns, id, offset
 //	                      i64, session u64, latency ns, pid i32, uid u32, code, signal i32,
@@ -139,6 +139,10 @@
 //	                    →  length u32, flags (end, data), zero 3, next record u64, data
 //	                       unless in the arena; also of an MDC's reader
 //	68 mlog seek           h, record u64, flag (rewind first), zero 7
+//
+//	70 object grant         h, ttl ns i64  →  token 16 bytes
+//	71 object revoke        h
+//	72 object accept        h of the pool, token 16 bytes  →  as 31
 //
 //	80 mdc create          as 50  →  id
 //	81 mdc open            h, id  →  h, id, zero u64

@@ -110,7 +110,7 @@ func samples() map[Op][2]Message {
 		OpHandleList: {
 			&HandlesAsk{AfterSession: 1, AfterHandle: h, PID: 2, Pool: "data"},
 			&HandlesReply{Handles: []HandleInfo{{
-				Session: 1, PID: 2, Handle: h, Kind: HandleMlog, Pool: "data", Object: id, Refs: 3, State: api.StateCommitted,
+				Session: 1, PID: 2, Handle: h, Kind: HandleMlog, Pool: "data", Object: id, Refs: 3, State: api.StateUncommitted, Granted: true,
 			}}, More: true},
 		},
 		OpEventNext: {
@@ -161,6 +161,13 @@ func samples() map[Op][2]Message {
 			&ReadNextReply{N: 70000, Next: 5},
 		},
 		OpReadSeek: {&ReadSeek{Reader: h, Record: 5, Rewind: true}, &Empty{}},
+
+		OpGrant: {
+			&Grant{Object: h, TTL: 90 * time.Second},
+			&Granted{Token: api.Token{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}},
+		},
+		OpRevoke: {target, &Empty{}},
+		OpAccept: {&Accept{Pool: h, Token: api.Token{15: 0xff}}, opened},
 
 		OpMDCCreate:        {&Alloc{Pool: h, Options: opts}, &MDCCreated{ID: id}},
 		OpMDCOpen:          {&Find{Pool: h, ID: id}, opened},

@@ -60,6 +60,10 @@ const (
 	OpReadNext       Op = 67
 	OpReadSeek       Op = 68
 
+	OpGrant  Op = 70
+	OpRevoke Op = 71
+	OpAccept Op = 72
+
 	OpMDCCreate        Op = 80
 	OpMDCOpen          Op = 81
 	OpMDCDelete        Op = 82
@@ -150,6 +154,10 @@ var opTable = [NumOps]opInfo{
 	OpSync:           {"mlog sync", of[Target], of[Empty], mutates},
 	OpReadNext:       {"mlog read", of[ReadNext], of[ReadNextReply], asks},
 	OpReadSeek:       {"mlog seek", of[ReadSeek], of[Empty], asks},
+
+	OpGrant:  {"object grant", of[Grant], of[Granted], mutates},
+	OpRevoke: {"object revoke", of[Target], of[Empty], mutates},
+	OpAccept: {"object accept", of[Accept], of[Opened], mutates},
 
 	OpMDCCreate:        {"mdc create", of[Alloc], of[MDCCreated], mutates},
 	OpMDCOpen:          {"mdc open", of[Find], of[Opened], asks},

@@ -30,6 +30,11 @@ type Pool interface {
 	// Describe describes an object of any state without taking a reference on
 	// it. ENOENT if there is none.
 	Describe(ctx context.Context, id layout.ObjectID) (api.ObjectInfo, error)
+	// MayHandOver says why an object of the pool cannot become another process's
+	// now: EBADF, ENOENT, ESTATE (it is committed), EBUSY (it has other references,
+	// or I/O is under way). It neither waits nor calls back: it is asked under
+	// locks.
+	MayHandOver(obj api.Object) error
 	// DriveCounters returns the drives' counters in a fixed order.
 	DriveCounters() []ioctl.DriveCounters
 }

@@ -174,6 +174,7 @@ func (s *session) handleInfo(ctx context.Context, x heldHandle) ioctl.HandleInfo
 	if o, err := a.pool.Describe(ctx, i.Object); err == nil {
 		i.Refs, i.State = o.Refs, o.State
 	}
+	i.Granted = a.isGranted(s, x.h, i.Object, s.srv.grantClock())
 	return i
 }
 

@@ -60,6 +60,22 @@
 // request that was using it sweeps again when it ends, so an object is missed
 // by nobody, whoever is last.
 //
+// # Hand-over
+//
+// A session may grant an object of its own to whoever shows a token, as package api
+// says. What an accept does is done under activePool.mu in one piece (see handOver):
+// it takes the giver's handle, if nobody uses it and the pool says that nothing else
+// holds the object, fills a handle that the taker had reserved, and moves the
+// ownership. A session that ends closes its table first and takes that lock after: it
+// either has given the object or has not, and so with the taker. If the taker's table
+// is closed in the last moment, the object is orphaned as the taker's. In every moment
+// a reference is in one table, or in the hands of who moves it under the lock.
+//
+//	the taker reserves ─► the giver's handle is taken ─► the taker's is filled ─► its own
+//	        │ full, ended        │ in use, busy: EBUSY           │ ended: released,
+//	        ▼                    │ gone: ENOENT                  ▼ swept and aborted
+//	   refused                   ▼ nothing has changed
+//
 // # Death
 //
 // A session ends for the first reason that is seen: its socket's end, the news
@@ -100,6 +116,7 @@
 //	a session's handles       Limits.Handles; while it ends, a goroutine per open log
 //	arenas                    Limits.Arenas and ArenaSession per session, ArenaTotal
 //	a message                 ioctl.MaxMessage; a page of any list, one message
+//	grants                    256 of one session in a pool, 4,096 of a pool; an hour
 //	events                    4,096, or Limits.Sessions up to 65,536; of one pool 256 different ones in 10 s
 //	log lines by clients      20 of each message in 10 s
 //	owner rules               65,536
@@ -121,10 +138,12 @@
 //
 // # Lock order
 //
-// Server.mu → poolTable.mu → activePool.mu, session.mu → feed.mu, ownership.mu,
+// Server.mu → poolTable.mu → activePool.mu, session.mu → uhandle.Table, feed.mu, ownership.mu,
 // eventRing.mu, ioBudget.mu, fair.mu; sessionRings.mu → ioLoops.mu, ioLoop.mu, which is
 // innermost as handleLane.mu and errorQueue.mu are. Each guards maps and counts, and nothing
-// that waits is called under it, but for the start of a loop under sessionRings.mu. activePool.sweeping is taken first, before all of them,
+// that waits is called under it, but for the start of a loop under sessionRings.mu. A
+// hand-over asks the pool under activePool.mu and the giver's table whether the object is
+// free; the pool neither waits there nor calls back. activePool.sweeping is taken first, before all of them,
 // and is held across calls into the pool that do not wait for a drive: only
 // sweeps take it. A turn is taken with none of them held.
 package server

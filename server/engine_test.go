@@ -147,8 +147,12 @@ func wellFormed(rng *rand.Rand, op ioctl.Op, handles []ioctl.Handle, ids []layou
 	case ioctl.OpClose, ioctl.OpObjectInfo, ioctl.OpObjectGet, ioctl.OpObjectCommit, ioctl.OpObjectAbort,
 		ioctl.OpObjectDelete, ioctl.OpListNext, ioctl.OpMlogOpenAppend, ioctl.OpMlogOpenRead, ioctl.OpSync,
 		ioctl.OpMDCSync, ioctl.OpMDCOpenRead, ioctl.OpMDCCompactStart, ioctl.OpMDCCompactEnd,
-		ioctl.OpMDCCompactAbort, ioctl.OpMDCUsage:
+		ioctl.OpMDCCompactAbort, ioctl.OpMDCUsage, ioctl.OpRevoke:
 		return target
+	case ioctl.OpGrant:
+		return &ioctl.Grant{Object: h, TTL: time.Duration(number(rng))}
+	case ioctl.OpAccept:
+		return &ioctl.Accept{Pool: h}
 	case ioctl.OpHello, ioctl.OpCancel, ioctl.OpArena, ioctl.OpArenaMapped, ioctl.OpPoolCreate, ioctl.OpPoolActivate,
 		ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy, ioctl.OpPoolRename, ioctl.OpPoolSet, ioctl.OpPoolList,
 		ioctl.OpPoolOpen, ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext,

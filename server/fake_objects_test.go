@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/layout"
@@ -108,6 +109,35 @@ func (h *fakeHandle) Abort(ctx context.Context) error {
 
 func (h *fakeHandle) Delete(ctx context.Context) error {
 	return h.end(ctx, "object delete", api.StateCommitted)
+}
+
+// Grant and Revoke are the server's to do.
+func (h *fakeHandle) Grant(context.Context, time.Duration) (api.Token, error) {
+	return api.Token{}, api.ENOTSUP
+}
+
+func (h *fakeHandle) Revoke(context.Context) error { return api.ENOTSUP }
+
+func (p *fakePool) Accept(context.Context, api.Token) (api.Object, error) { return nil, api.ENOTSUP }
+
+func (p *fakePool) MayHandOver(obj api.Object) error {
+	const op = "object grant"
+	var h *fakeHandle
+	switch o := obj.(type) {
+	case *fakeMblock:
+		h = o.fakeHandle
+	case *fakeMlog:
+		h = o.fakeHandle
+	}
+	return h.use(context.Background(), op, func() error {
+		switch {
+		case h.o.state != api.StateUncommitted:
+			return api.Errorf(api.ESTATE, op, "it is %v", h.o.state)
+		case h.o.busy || h.o.refs != 1:
+			return api.Errorf(api.EBUSY, op, "in use")
+		}
+		return nil
+	})
 }
 
 type fakeMblock struct{ *fakeHandle }

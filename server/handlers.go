@@ -84,6 +84,10 @@ var handlers = [ioctl.NumOps]handler{
 	ioctl.OpReadNext:       on(readNext),
 	ioctl.OpReadSeek:       on(readSeek),
 
+	ioctl.OpGrant:  on(objectGrant),
+	ioctl.OpRevoke: on(objectRevoke),
+	ioctl.OpAccept: on(objectAccept),
+
 	ioctl.OpMDCCreate:        onToTheEnd(mdcCreate),
 	ioctl.OpMDCOpen:          on(mdcOpen),
 	ioctl.OpMDCDelete:        onToTheEnd(mdcDelete),

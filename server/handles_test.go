@@ -59,6 +59,10 @@ func takers() map[ioctl.Op]struct {
 		ioctl.OpReadNext:       {k(kindReader), func(h ioctl.Handle) ioctl.Message { return &ioctl.ReadNext{Reader: h} }},
 		ioctl.OpReadSeek:       {k(kindReader), func(h ioctl.Handle) ioctl.Message { return &ioctl.ReadSeek{Reader: h} }},
 
+		ioctl.OpGrant:  {k(kindMblock, kindMlog), func(h ioctl.Handle) ioctl.Message { return &ioctl.Grant{Object: h} }},
+		ioctl.OpRevoke: {k(kindMblock, kindMlog), target},
+		ioctl.OpAccept: {k(kindPool), func(h ioctl.Handle) ioctl.Message { return &ioctl.Accept{Pool: h} }},
+
 		ioctl.OpMDCCreate:        {k(kindPool), alloc},
 		ioctl.OpMDCOpen:          {k(kindPool), find},
 		ioctl.OpMDCDelete:        {k(kindPool), find},

@@ -107,6 +107,8 @@ type Options struct {
 
 	// loopTest makes I/O loops do as elsewhere.
 	loopTest loopTest
+	// now is what grants go by; nil: the server's clock.
+	now func() time.Time
 	// noPeerPidfd makes the server do as on a kernel without SO_PEERPIDFD.
 	noPeerPidfd bool
 }

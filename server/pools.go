@@ -38,6 +38,8 @@ type activePool struct {
 	own map[*session]map[layout.ObjectID]struct{} // the same, by session
 	// +checklocks:mu
 	orphaned map[layout.ObjectID]*session // uncommitted objects of sessions that ended
+	// +checklocks:mu
+	grants grants
 }
 
 func newActivePool(p Pool, f *feed) *activePool {
@@ -48,6 +50,7 @@ func newActivePool(p Pool, f *feed) *activePool {
 		adopters: make(map[layout.ObjectID]*session),
 		own:      make(map[*session]map[layout.ObjectID]struct{}),
 		orphaned: make(map[layout.ObjectID]*session),
+		grants:   newGrants(),
 	}
 }
 

@@ -123,6 +123,11 @@ func (s *session) tellReaped(handles int, closing int64, released time.Time) {
 func (a *activePool) adopt(s *session, id layout.ObjectID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.adoptLocked(s, id)
+}
+
+// +checklocks:a.mu
+func (a *activePool) adoptLocked(s *session, id layout.ObjectID) {
 	a.adopters[id] = s
 	if a.own[s] == nil {
 		a.own[s] = make(map[layout.ObjectID]struct{})
@@ -152,8 +157,11 @@ func (a *activePool) settled(s *session, id layout.ObjectID) {
 	}
 }
 
+// dropOwn says that an object is not the session's any more, nor its to grant.
+//
 // +checklocks:a.mu
 func (a *activePool) dropOwn(s *session, id layout.ObjectID) {
+	a.grants.dropOf(s, id)
 	delete(a.own[s], id)
 	if len(a.own[s]) == 0 {
 		delete(a.own, s)

@@ -238,10 +238,15 @@ func (r *request) give(kind uhandle.Kind, v resource) (ioctl.Handle, error) {
 		return ioctl.Handle(h), nil
 	}
 	r.s.release(v)
+	return 0, r.s.noHandle(err)
+}
+
+// noHandle is the error of a request for which the table has no handle.
+func (s *session) noHandle(err error) error {
 	if errors.Is(err, uhandle.ErrFull) {
-		return 0, api.Errorf(api.ENOMEM, "", "the session has %d handles, as many as it may", r.s.srv.limits.Handles)
+		return api.Errorf(api.ENOMEM, "", "the session has %d handles, as many as it may", s.srv.limits.Handles)
 	}
-	return 0, api.Errorf(api.ECANCELED, "", "the session has ended")
+	return api.Errorf(api.ECANCELED, "", "the session has ended")
 }
 
 // giveChild makes a handle for what was opened through a pool's handle.

@@ -35,6 +35,8 @@ type Server struct {
 	fair       fair
 	rules      atomic.Pointer[ownerRules]
 
+	grantClock func() time.Time // what grants go by
+
 	// instance is a number of this run: a client that finds another one knows
 	// that the daemon was restarted.
 	instance uint64
@@ -96,6 +98,9 @@ func New(o Options) (*Server, error) {
 	}
 	s.complaints = newComplaints(s.log.Handler())
 	s.started, s.instance = s.clock.Now(), newInstance()
+	if s.grantClock = o.now; s.grantClock == nil {
+		s.grantClock = s.clock.Now
+	}
 	s.hard, s.hardStop = context.WithCancel(context.Background())
 	s.rules.Store(&rules)
 	s.pools.init()

@@ -112,15 +112,16 @@ type handleView struct {
 	Handle  string `json:"handle"` // 16 hex digits; means something in its session only
 	Kind    string `json:"kind"`
 	Pool    string `json:"pool"`
-	Object  string `json:"object"` // "": none
-	Refs    uint32 `json:"refs"`   // references on the object, of everybody
-	State   string `json:"state"`  // of the object; "": none
+	Object  string `json:"object"`  // "": none
+	Refs    uint32 `json:"refs"`    // references on the object, of everybody
+	State   string `json:"state"`   // of the object; "": none
+	Granted bool   `json:"granted"` // it is offered to another process
 }
 
 func newHandleView(h client.HandleInfo) handleView {
 	v := handleView{
 		PID: h.PID, Session: h.Session, Handle: fmt.Sprintf("%016x", uint64(h.Handle)), Kind: h.Kind.String(),
-		Pool: h.Pool, Refs: h.Refs,
+		Pool: h.Pool, Refs: h.Refs, Granted: h.Granted,
 	}
 	if h.Object != 0 {
 		v.Object = h.Object.String()
@@ -143,7 +144,11 @@ func (v handleView) cells() []string {
 	if v.Object != "" {
 		refs = strconv.FormatUint(uint64(v.Refs), 10)
 	}
-	return []string{v.Handle, v.Kind, dash(v.Pool), dash(v.Object), dash(v.State), refs}
+	state := dash(v.State)
+	if v.Granted {
+		state = "granted" // and uncommitted, as all that are
+	}
+	return []string{v.Handle, v.Kind, dash(v.Pool), dash(v.Object), state, refs}
 }
 
 // parsePID reads the number of a process.

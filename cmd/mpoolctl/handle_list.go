@@ -15,7 +15,8 @@ func newHandleList(a *app) *cobra.Command {
 		Short: "List the handles that client processes hold",
 		Long: `List the handles that client processes hold: on pools, mblocks, mlogs, on logs that
 are open for append or read, on metadata containers and on lists that are being
-read. REFS counts the references on the object, of everybody. Administrators see
+read. STATE is the object's; granted is an uncommitted one that is offered to another
+process. REFS counts the references on the object, of everybody. Administrators see
 everybody's handles, others those of their own user.`,
 		Example: `  mpoolctl handle list data
   mpoolctl handle list --pid 4711`,

@@ -61,6 +61,7 @@ func Run(t *testing.T, b Backend) {
 		{"Reopen", reopen},
 		{"FullPool", fullPool},
 		{"Deadlines", deadlines},
+		{"HandOver", handOver},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b.Run(t, func(e *Env) {

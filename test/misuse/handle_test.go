@@ -150,6 +150,9 @@ var uses = []struct {
 	{ioctl.OpObjectCommit, []string{anMblock, aLog}, target},
 	{ioctl.OpObjectAbort, []string{anMblock, aLog}, target},
 	{ioctl.OpObjectDelete, []string{anMblock, aLog}, target},
+	{ioctl.OpGrant, []string{anMblock, aLog}, func(h ioctl.Handle) ioctl.Message { return &ioctl.Grant{Object: h, TTL: time.Minute} }},
+	{ioctl.OpRevoke, []string{anMblock, aLog}, target},
+	{ioctl.OpAccept, []string{aPool}, func(h ioctl.Handle) ioctl.Message { return &ioctl.Accept{Pool: h} }},
 	{ioctl.OpMblockWrite, []string{anMblock}, func(h ioctl.Handle) ioctl.Message {
 		return &ioctl.MblockWrite{Mblock: h, Total: 4, Data: ioctl.InlinePayload([]byte("data"))}
 	}},
