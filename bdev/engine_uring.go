@@ -98,6 +98,7 @@ type uringEngine struct {
 	orphaned *sched.Completion // what their reaper waits for
 
 	entering atomic.Int32 // callers that submit outside of mu
+	breath   breath
 
 	// The leader's own.
 	cqes   [128]uring.CQE

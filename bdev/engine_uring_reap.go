@@ -107,6 +107,7 @@ func (e *uringEngine) await(ctx context.Context, c *sched.Completion, b *Batch) 
 		if err := e.lead(ctx, c); err != nil {
 			return err
 		}
+		e.breath.take(e.sched)
 	}
 	return nil
 }
@@ -307,7 +308,9 @@ func (e *uringEngine) mustEnter(err error) {
 func (e *uringEngine) inline(o *Op) bool {
 	switch o.Code {
 	case OpFlush:
-		return e.slow.tryInline(o)
+		done := e.slow.tryInline(o)
+		e.breath.take(e.sched)
+		return done
 	case OpDiscard:
 		return false
 	case OpRead, OpWrite:
@@ -325,6 +328,7 @@ func (e *uringEngine) inline(o *Op) bool {
 	e.inlining = false
 	e.mu.Unlock()
 	o.Complete(err)
+	e.breath.take(e.sched)
 	return true
 }
 

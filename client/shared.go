@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
@@ -19,7 +20,9 @@ type sharedRing struct {
 	ringEnd // end: Put under mu; to take and to sleep are the leader's
 	mem     *region
 	slots   []slot
-	spins   spinning // the leader's
+	spins   spinning  // the leader's
+	sleeps  int       // of leaders, since one let Go's scheduler in
+	breath  time.Time // when that was
 
 	over atomic.Bool // dead is set
 
