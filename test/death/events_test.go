@@ -2,6 +2,7 @@ package death
 
 import (
 	"context"
+	"os"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ func newEvents() events {
 
 // take reads the events since the last time and compares them with how the
 // victims of a batch ended. All their sessions have.
-func (s *events) take(t *testing.T, c *client.Conn, plans map[int32]*victimPlan) {
+func (s *events) take(t *testing.T, c *client.Conn, plans map[int32]*victimPlan, ledgers map[uint32]*ledger) {
 	t.Helper()
 	told, ended := map[int32]int{}, map[int32]bool{}
 	for e, err := range c.Events(context.Background(), client.EventOptions{After: s.after}) {
@@ -36,6 +37,9 @@ func (s *events) take(t *testing.T, c *client.Conn, plans map[int32]*victimPlan)
 		s.after = e.Seq
 		if e.Type != ioctl.EventClientReaped {
 			continue
+		}
+		if e.PID == int32(os.Getpid()) {
+			t.Errorf("the end of who lives on is told: %+v", e)
 		}
 		if s.sessions[e.Session] {
 			t.Errorf("the end of session %d was told twice: %+v", e.Session, e)
@@ -51,10 +55,12 @@ func (s *events) take(t *testing.T, c *client.Conn, plans map[int32]*victimPlan)
 		}
 	}
 	for pid, v := range plans {
-		if told[pid] == 0 {
-			t.Errorf("victim %d, process %d, ended by %v: nothing was told", v.args.serial, pid, v.way)
+		l := ledgers[v.args.serial]
+		if n := told[pid]; n < l.dialed || n > l.dialing && !v.args.way.cuts() { // who is cut off connects anew
+			t.Errorf("victim %d, process %d, at %v, ended by %v: %d ends were told, of %d to %d connections", v.args.serial, pid,
+				v.args.state, v.args.way, n, l.dialed, l.dialing)
 		}
-		if signal, code := v.way.fate(); (signal != 0 || code != 0) && !ended[pid] {
+		if !v.args.way.leaves() && !ended[pid] {
 			s.mistaken++
 		}
 	}
@@ -65,14 +71,12 @@ func (s *events) take(t *testing.T, c *client.Conn, plans map[int32]*victimPlan)
 // may tell too late.
 func (s *events) judge(t *testing.T, v *victimPlan, e *client.Event) {
 	t.Helper()
-	signal, code := v.way.fate()
+	got := e.Cause == ioctl.CauseSignal && v.end.Signaled() && e.Signal == int32(v.end.Signal()) && e.Code == 0 && e.Core == v.end.CoreDump() ||
+		e.Cause == ioctl.CauseExit && v.end.Exited() && e.Code == int32(v.end.ExitStatus()) && e.Signal == 0 && !e.Core
 	switch {
 	case e.Cause == ioctl.CauseUnknown:
 		s.inexact++
-	case e.Cause == ioctl.CauseClosed:
-	case e.Cause == ioctl.CauseSignal && signal != 0 && e.Signal == int32(signal) && e.Code == 0:
-	case e.Cause == ioctl.CauseExit && signal == 0 && e.Code == int32(code) && e.Signal == 0:
-	default:
-		t.Errorf("victim %d, ended by %v: %+v", v.args.serial, v.way, e)
+	case e.Cause != ioctl.CauseClosed && !got:
+		t.Errorf("victim %d, ended by %v, %#x: %+v", v.args.serial, v.args.way, int(v.end), e)
 	}
 }

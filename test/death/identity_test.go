@@ -228,7 +228,7 @@ func TestThreadExit(t *testing.T) {
 	}
 	s.lives(c.pid(), 1)
 	c.expect("the first thread is gone")
-	daemon.Eventually(t, "the first thread is a zombie", func() bool { return state(t, c.pid()) == 'Z' })
+	daemon.Eventually(t, "the first thread is a zombie", func() bool { return procState(t, c.pid()) == 'Z' })
 	time.Sleep(300 * time.Millisecond) // for an end that must not come
 	s.lives(c.pid(), 1)
 	c.order("use")
@@ -238,8 +238,8 @@ func TestThreadExit(t *testing.T) {
 	s.ended(c.pid(), ioctl.CauseSignal)
 }
 
-// state is the letter that /proc has for a process.
-func state(t *testing.T, pid int32) byte {
+// procState is the letter that /proc has for a process.
+func procState(t *testing.T, pid int32) byte {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -16,14 +16,19 @@ type ledger struct {
 	left     map[tag]bool   // deletions acknowledged
 	records  map[tag]uint64 // acknowledged
 	asked    map[tag]uint64 // at most, where several are under way at one time
+	dialing  int            // connections begun, and
+	dialed   int            // made
+	heir     int            // the child that lives on, or 0
 	mistakes []string
 	ready    chan struct{} // closed when it is at work
+	served   chan struct{} // closed when it was served, after what is no end
 }
 
 func newLedger() *ledger {
 	return &ledger{
 		begun: map[tag]int{}, done: map[tag]bool{}, leaving: map[tag]bool{}, left: map[tag]bool{},
-		records: map[tag]uint64{}, asked: map[tag]uint64{}, ready: make(chan struct{}),
+		records: map[tag]uint64{}, asked: map[tag]uint64{}, dialing: 1,
+		ready: make(chan struct{}), served: make(chan struct{}),
 	}
 }
 
@@ -47,8 +52,21 @@ func (l *ledger) take(line string) error {
 		return nil
 	case "r":
 		_, err = fmt.Sscan(rest, &l.pid)
+		l.dialed++
 		close(l.ready)
 		return err
+	case "h":
+		_, err = fmt.Sscan(rest, &l.heir)
+		return err
+	case "d":
+		l.dialing++
+		return nil
+	case "D":
+		l.dialed++
+		return nil
+	case "l":
+		close(l.served)
+		return nil
 	case "c", "a", "q":
 		_, err = fmt.Sscanf(rest, "%x %d", &t, &n)
 	default:

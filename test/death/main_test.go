@@ -20,7 +20,7 @@ var (
 	seed  = flag.Uint64("death.seed", 0, "seed of what clients do and when they die; 0: from the clock")
 	race  = flag.Bool("death.race", raceDetector, "build the daemon with the race detector")
 	heaps = flag.String("death.heaps", "", "a folder for heap profiles of the daemon, to see what grows")
-	most  = flag.Int("death.clients", 100, "how many clients live at one time at most")
+	most  = flag.Int("death.clients", 100, "how many clients live at one time at most; up to 1000")
 )
 
 // The environment of a child, which is another process of this binary.
@@ -32,7 +32,7 @@ const (
 
 // roles are what a child may be.
 var roles = map[string]func(){
-	"victim": victimMain, "parent": parentMain, "heir": heirMain, "exec": execMain, "execed": execedMain,
+	"victim": victimMain, "init": initMain, "parent": parentMain, "heir": heirMain, "exec": execMain, "execed": execedMain,
 	"library": libraryMain, "threads": threadsMain, "stopped": stoppedMain, "early": earlyMain,
 	"silent": silentMain, "namespaced": namespacedMain,
 }

@@ -37,7 +37,7 @@ func TestZombie(t *testing.T) {
 	c.signal(syscall.SIGKILL)
 	s.ended(c.pid(), ioctl.CauseSignal)
 	t.Logf("looked at %v after the kill", time.Since(began))
-	if st := state(t, c.pid()); st != 'Z' {
+	if st := procState(t, c.pid()); st != 'Z' {
 		t.Errorf("its state is %c: nothing is proven", st)
 	}
 }

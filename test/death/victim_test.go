@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -22,13 +20,17 @@ import (
 
 // What a victim says, each in one line through a pipe that outlives it:
 //
-//	r PID    it is at work
+//	r PID    it is at work; the number is the daemon's
 //	c TAG N  it is about to commit N objects of the tag's group as one
 //	C TAG    it was told that they are committed
 //	x TAG    it is about to delete the object
 //	X TAG    it was told that it is deleted
 //	a TAG N  it was told that the log has N records
 //	q TAG N  it may have asked for up to N before it is told of them
+//	d        it is about to connect once more
+//	D        it is connected once more
+//	h PID    a child of it lives on
+//	l        it is served still
 //	E TEXT   something is wrong
 //
 // A line about what follows is written before the request is, and one about
@@ -45,6 +47,8 @@ type victim struct {
 	p      api.Pool
 	cut    bool // it ends its own connection: errors that say so are none
 	others atomic.Int32
+	mayGo  chan struct{} // closed when the first thread may end
+	first  sync.Once     // it is at work
 }
 
 // victimArgs are what a victim is told, in its environment.
@@ -52,33 +56,46 @@ type victimArgs struct {
 	serial  uint32
 	seed    uint64
 	workers int
-	way     way           // of ending, if it is for itself to do
-	life    time.Duration // until then
+	state   state
+	way     way
+	number  int // of the signal, or the exit code
 	mblock  layout.ObjectID
 	log     layout.ObjectID
 }
 
 func (a *victimArgs) String() string {
-	return fmt.Sprintf("%d %d %d %d %d %d %d", a.serial, a.seed, a.workers, a.way, a.life, uint64(a.mblock), uint64(a.log))
+	return fmt.Sprintf("%d %d %d %d %d %d %d %d", a.serial, a.seed, a.workers, a.state, a.way, a.number, uint64(a.mblock), uint64(a.log))
 }
 
 func parseVictimArgs(s string) (a victimArgs) {
 	var mblock, log uint64
-	try(fmt.Sscan(s, &a.serial, &a.seed, &a.workers, &a.way, &a.life, &mblock, &log))
+	try(fmt.Sscan(s, &a.serial, &a.seed, &a.workers, &a.state, &a.way, &a.number, &mblock, &log))
 	a.mblock, a.log = layout.ObjectID(mblock), layout.ObjectID(log)
 	return a
 }
 
 func victimMain() {
+	runtime.LockOSThread() // the first thread, which has nothing to do from here on
 	a := parseVictimArgs(os.Getenv(envArgs))
-	mortal()
-	if a.life > 0 {
-		go a.way.end(a.life)
-	}
 	v := &victim{
-		serial: a.serial, shared: []layout.ObjectID{a.mblock, a.log}, out: os.NewFile(3, "report"),
-		cut: a.way == shutWrite || a.way == shutRead || a.way == closeAll,
+		serial: a.serial, shared: []layout.ObjectID{a.mblock, a.log}, out: os.NewFile(3, "report"), cut: a.way.cuts(),
+		mayGo: make(chan struct{}),
 	}
+	unix.CloseOnExec(3)
+	v.prepare(&a)
+	go v.await(&a)
+	go v.work(&a)
+	<-v.mayGo
+	if unix.Gettid() != os.Getpid() {
+		panic("not the first thread")
+	}
+	// As a system call that blocks for ever: the runtime gives its work to
+	// others when this thread is gone.
+	_, _, _ = unix.Syscall(unix.SYS_EXIT, 0, 0, 0)
+}
+
+// work connects and does what its state says.
+func (v *victim) work(a *victimArgs) {
 	ctx := context.Background()
 	var err error
 	if v.c, err = client.Dial(ctx, client.Options{Socket: os.Getenv(envSocket)}); err == nil {
@@ -86,31 +103,26 @@ func victimMain() {
 	}
 	if err != nil {
 		v.blame("dial", err)
-		forever()
+		return
 	}
-	v.tell("r %d", os.Getpid())
-	var wg sync.WaitGroup
+	s := &states[a.state]
+	if !s.still {
+		v.begun()
+	}
 	for g := range a.workers {
-		wg.Go(func() {
+		go func() {
 			rng := rand.New(rand.NewPCG(a.seed, uint64(g)))
-			for v.live(ctx, rng) {
+			for v.blame(s.name, s.do(v, ctx, rng)) && !s.still {
 			}
-		})
+			v.begun()
+		}()
 	}
-	wg.Wait()
-	forever() // its connection has ended, or something is wrong
 }
 
-// mortal makes signals do what they do to other programs, and their cores not
-// be written.
-func mortal() {
-	check(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
-	for _, s := range []syscall.Signal{syscall.SIGSEGV, syscall.SIGABRT, syscall.SIGBUS, syscall.SIGTERM, syscall.SIGQUIT} {
-		var action [4]uint64 // SIG_DFL, no flags, no mask
-		if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0); errno != 0 {
-			panic(errno)
-		}
-	}
+// begun says that it is at work, once. The number is that in the namespace of
+// /proc, which is the test's.
+func (v *victim) begun() {
+	v.first.Do(func() { v.tell("r %s", try(os.Readlink("/proc/self"))) })
 }
 
 // tell writes a line at once: what a dead process has in a buffer is lost.
@@ -124,8 +136,6 @@ func (v *victim) blame(what string, err error) bool {
 	switch {
 	case err == nil, errors.Is(err, api.ENOSPC), errors.Is(err, api.EFBIG), errors.Is(err, api.EAGAIN), errors.Is(err, api.ENOMEM):
 		return true
-	case errors.Is(err, api.ECONNRESET):
-		return false
 	case v.cut && !errors.Is(err, errWrong):
 		return false // its descriptors were taken from under it
 	}
@@ -133,23 +143,23 @@ func (v *victim) blame(what string, err error) bool {
 	return false
 }
 
-// live does one thing, and says whether to go on.
-func (v *victim) live(ctx context.Context, rng *rand.Rand) bool {
+// anything does one thing of all.
+func (v *victim) anything(ctx context.Context, rng *rand.Rand) error {
 	switch rng.IntN(14) {
 	case 10, 11, 12, 13:
-		return v.blame("ring", v.ride(ctx, rng))
+		return v.ride(ctx, rng)
 	case 0, 1, 2, 3:
-		return v.blame("mblock", v.block(ctx, rng))
+		return v.block(ctx, rng)
 	case 4:
-		return v.blame("commit many", v.many(ctx, rng))
+		return v.many(ctx, rng)
 	case 5, 6:
-		return v.blame("mlog", v.log(ctx, rng))
+		return v.log(ctx, rng)
 	case 7:
-		return v.blame("mdc", v.mdc(ctx, rng))
+		return v.mdc(ctx, rng)
 	case 8:
-		return v.blame("find", v.look(ctx, rng))
+		return v.look(ctx, rng)
 	default:
-		return v.blame("connection", v.another(ctx, rng))
+		return v.another(ctx, rng)
 	}
 }
 

@@ -153,10 +153,12 @@ func (v *victim) look(ctx context.Context, rng *rand.Rand) error {
 
 // another makes one more connection, with an arena, and forgets it or not.
 func (v *victim) another(ctx context.Context, rng *rand.Rand) error {
+	v.tell("d")
 	c, err := client.Dial(ctx, client.Options{Socket: os.Getenv(envSocket)})
 	if err != nil {
 		return err
 	}
+	v.tell("D")
 	p, err := c.OpenPool(ctx, poolName)
 	if err != nil {
 		return err

@@ -105,22 +105,14 @@ func (tr *train) end() error {
 
 // ride keeps a ring full of reads, writes or appends for a while.
 func (v *victim) ride(ctx context.Context, rng *rand.Rand) error {
-	tr, err := v.newTrain(ctx, rng)
-	if tr == nil || err != nil {
-		return err
-	}
-	switch rng.IntN(3) {
-	case 0:
-		err = v.rideReads(ctx, rng, tr)
-	case 1:
-		err = v.rideWrites(ctx, rng, tr)
-	default:
-		err = v.rideAppends(ctx, rng, tr)
-	}
-	if err != nil || rng.IntN(4) == 0 {
-		return err // as it is
-	}
-	return tr.end()
+	return onRing([]func(v *victim, ctx context.Context, rng *rand.Rand, tr *train) error{
+		(*victim).rideReads, (*victim).rideWrites, (*victim).rideAppends,
+	}[rng.IntN(3)])(v, ctx, rng)
+}
+
+// giveRead puts a read into the queue, if there is a buffer for it.
+func (tr *train) giveRead(b api.Mblock, n, off int) (bool, error) {
+	return tr.give(n, off, func(to *client.Buffer, user uint64) error { return tr.q.Read(b, to, int64(off), user) })
 }
 
 func (v *victim) rideReads(ctx context.Context, rng *rand.Rand, tr *train) error {
@@ -138,9 +130,7 @@ func (v *victim) rideReads(ctx context.Context, rng *rand.Rand, tr *train) error
 	}
 	for range rng.IntN(400) {
 		off := rng.IntN(len(want) + 1)
-		given, err := tr.give(rng.IntN(trainBytes+1), off, func(to *client.Buffer, user uint64) error {
-			return tr.q.Read(b, to, int64(off), user)
-		})
+		given, err := tr.giveRead(b, rng.IntN(trainBytes+1), off)
 		if err == nil && !given {
 			err = tr.reap(ctx, 1, check)
 		}

@@ -40,6 +40,12 @@ type held struct {
 func newWatch(t *testing.T, d *daemon.Daemon, c *client.Conn, p api.Pool) *watch {
 	t.Helper()
 	w := &watch{t: t, d: d, c: c, p: p, events: newEvents()}
+	for e, err := range c.Events(context.Background(), client.EventOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.events.after = e.Seq
+	}
 	w.idle = w.look()
 	// A goroutine of the last request may be on its way out.
 	for same := 0; same < 3; same++ {

@@ -3,11 +3,9 @@ package death
 import (
 	"errors"
 	"fmt"
-	"os"
+	"math/rand/v2"
 	"os/exec"
-	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,15 +13,24 @@ import (
 // way is a way for a client to end.
 type way int
 
-// By the test, with a signal.
+// The ways. The number of a plan says more: the signal, or the exit code.
 const (
-	bySIGKILL way = iota
-	bySIGSEGV
-	bySIGABRT
-	bySIGTERM
+	// By the test.
+	bySignal way = iota // any that is fatal
+	stopped             // stopped first, and killed as it is
+	traced              // killed while a tracer has it stopped
+	released            // traced, let go, still a client, and then killed
+	lastThread          // every thread ends by itself, and so the last one
+	firstThread         // its first thread ends and it is still a client; then killed
+	starved             // by the kernel, for want of memory in its cgroup
+	innerInit           // with the first process of its pid namespace
+	ownInit             // itself the first process of a pid namespace
+	inUserNS            // in a user namespace
 	// By itself.
 	byExit
-	byOwnSIGKILL
+	byOwnSignal
+	byCore    // a signal, and its core is written
+	heir      // a forked child keeps its sockets and its memory, and lives on
 	byExec    // becomes another program, which lives on a little
 	closeAll  // closes its connections and lives on a little
 	shutWrite // shuts one direction of them down
@@ -32,103 +39,89 @@ const (
 )
 
 var wayNames = [numWays]string{
-	"SIGKILL", "SIGSEGV", "SIGABRT", "SIGTERM", "exit", "own SIGKILL", "exec", "close", "shut write", "shut read",
+	"signal", "SIGSTOP, SIGKILL", "killed while traced", "traced, let go, killed", "last thread", "first thread, killed",
+	"cgroup out of memory", "init of its pid namespace killed", "killed as init of a pid namespace", "killed in a user namespace",
+	"exit", "own signal", "core dump", "killed, a child lives on", "exec", "close", "shut write", "shut read",
 }
 
 func (w way) String() string { return wayNames[w] }
 
-// signal is the test's, or 0.
-func (w way) signal() syscall.Signal {
+// needsRoot says whether only root can make a client end that way.
+func (w way) needsRoot() bool {
+	return w == starved || w == innerInit || w == ownInit
+}
+
+// leaves says whether a client lives on without its connections.
+func (w way) leaves() bool { return w >= byExec && w < numWays }
+
+// cuts says whether a client ends its connections behind the library's back and
+// lives on.
+func (w way) cuts() bool { return w >= closeAll && w < numWays }
+
+// fatal are the signals that end a process which does nothing about them.
+func fatal() []int {
+	var list []int
+	for s := 1; s <= 64; s++ {
+		switch unix.Signal(s) { //nolint:exhaustive // the others are fatal
+		case unix.SIGCHLD, unix.SIGCONT, unix.SIGURG, unix.SIGWINCH, // ignored
+			unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU: // stop
+		default:
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// dumping are those that write a core.
+var dumping = [...]syscall.Signal{
+	unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGSYS,
+}
+
+// number chooses the signal or the exit code of a way.
+func (w way) number(rng *rand.Rand) int {
 	switch w {
-	case bySIGKILL:
-		return syscall.SIGKILL
-	case bySIGSEGV:
-		return syscall.SIGSEGV
-	case bySIGABRT:
-		return syscall.SIGABRT
-	case bySIGTERM:
-		return syscall.SIGTERM
-	case byExit, byOwnSIGKILL, byExec, closeAll, shutWrite, shutRead, numWays:
+	case bySignal, byOwnSignal:
+		if rng.IntN(2) == 0 {
+			return int(unix.SIGKILL)
+		}
+		list := fatal()
+		return list[rng.IntN(len(list))]
+	case byCore:
+		return int(dumping[rng.IntN(len(dumping))])
+	case byExit:
+		return rng.IntN(256)
+	case lastThread:
+		return threadCode
+	case stopped, traced, released, firstThread, starved, innerInit, ownInit, inUserNS, heir:
+		return int(unix.SIGKILL)
+	case byExec, closeAll, shutWrite, shutRead, numWays:
 	}
 	return 0
 }
 
-// check says whether a victim ended as it was to, by what os/exec says. One that
-// was not at work yet may not have been mortal either.
-func (w way) check(err error, atWork bool) error {
+// signals says whether the number is a signal's.
+func (w way) signals() bool {
+	return w != byExit && w != lastThread && w < byExec
+}
+
+// check says whether a victim ended as it was to, by what os/exec says, and
+// returns how it ended.
+func (v *victimPlan) check(err error) (syscall.WaitStatus, error) {
 	var e *exec.ExitError
 	if err != nil && !errors.As(err, &e) {
-		return err
+		return 0, err
 	}
-	signal, code := w.fate()
-	if e == nil {
-		if signal == 0 && code == 0 {
-			return nil
-		}
-		return fmt.Errorf("by %v: it ended well", w)
+	st, ok := v.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok {
+		return 0, errors.New("no wait status")
 	}
-	st, ok := e.Sys().(syscall.WaitStatus)
-	if ok && (signal != 0 && st.Signaled() && st.Signal() == signal || signal == 0 && st.Exited() && st.ExitStatus() == code) {
-		return nil
+	want := v.args.number
+	dumped := v.args.way == byCore
+	switch {
+	case v.args.way.signals() && st.Signaled() && int(st.Signal()) == want && st.CoreDump() == dumped:
+		return st, nil
+	case !v.args.way.signals() && st.Exited() && st.ExitStatus() == want:
+		return st, nil
 	}
-	if ok && !atWork && signal != 0 && st.ExitStatus() == 2 {
-		return nil // the runtime's answer to a signal
-	}
-	return fmt.Errorf("by %v: it ended by %w", w, e)
-}
-
-// fate is how the process ends: by a signal, or with an exit code.
-func (w way) fate() (syscall.Signal, int) {
-	switch w {
-	case byExit:
-		return 0, exitCode
-	case byOwnSIGKILL:
-		return syscall.SIGKILL, 0
-	case bySIGKILL, bySIGSEGV, bySIGABRT, bySIGTERM, byExec, closeAll, shutWrite, shutRead, numWays:
-	}
-	return w.signal(), 0
-}
-
-// exitCode is byExit's.
-const exitCode = 41
-
-// afterlife is how long a client lives on without its connections.
-const afterlife = 30 * time.Millisecond
-
-// end ends the process, or its connections, after a time. It runs in the
-// victim, beside its workers.
-func (w way) end(after time.Duration) {
-	time.Sleep(after) // the moment of its death; any will do
-	switch w {
-	case byExit:
-		os.Exit(exitCode)
-	case byOwnSIGKILL:
-		check(unix.Kill(os.Getpid(), unix.SIGKILL))
-	case byExec:
-		check(unix.Exec("/bin/sleep", []string{"sleep", fmt.Sprint(afterlife.Seconds())}, nil))
-	case closeAll:
-		sockets(unix.Close)
-	case shutWrite:
-		sockets(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
-	case shutRead:
-		sockets(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RD) })
-	case bySIGKILL, bySIGSEGV, bySIGABRT, bySIGTERM, numWays:
-		panic("no way for a client to take")
-	}
-	time.Sleep(afterlife)
-	os.Exit(0)
-}
-
-// sockets does something to all the process's sockets, behind the library's
-// back.
-func sockets(do func(fd int) error) {
-	for _, e := range try(os.ReadDir("/proc/self/fd")) {
-		to, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if err != nil || !strings.HasPrefix(to, "socket:") {
-			continue
-		}
-		var fd int
-		try(fmt.Sscan(e.Name(), &fd))
-		_ = do(fd) // the library may have closed it
-	}
+	return st, fmt.Errorf("by %v, %d: it ended by %#x (%w)", v.args.way, want, int(st), errors.Join(err))
 }

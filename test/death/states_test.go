@@ -1,0 +1,309 @@
+package death
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os/exec"
+
+	"github.com/mpool-go/mpool/api"
+)
+
+// state is what a client is at when it dies: something that it holds, and does
+// nothing, or something that it does again and again.
+type state int
+
+// stateOf has what there is for a state.
+type stateOf struct {
+	name string
+	// do brings the victim there if it holds still then, else it is done for
+	// ever.
+	do    func(v *victim, ctx context.Context, rng *rand.Rand) error
+	still bool
+}
+
+// states are all that a client may be at.
+var states = [...]stateOf{
+	{"anything", (*victim).anything, false},
+
+	{"uncommitted mblock", (*victim).holdUncommitted, true},
+	{"written mblock", (*victim).holdWritten, true},
+	{"committed mblock", (*victim).holdCommitted, true},
+	{"many references", (*victim).holdReferences, true},
+	{"uncommitted log", (*victim).holdLog, true},
+	{"log open for append", (*victim).holdAppender, true},
+	{"log open for read", (*victim).holdReader, true},
+	{"container", (*victim).holdContainer, true},
+	{"container in compaction", (*victim).holdCompaction, true},
+	{"list begun", (*victim).holdList, true},
+	{"completions not reaped", (*victim).holdRing, true},
+
+	{"mid-alloc", (*victim).allocs, false},
+	{"mid-write", (*victim).writes, false},
+	{"mid-commit", (*victim).commits, false},
+	{"mid-commit of many", (*victim).many, false},
+	{"mid-read", (*victim).look, false},
+	{"mid-append", (*victim).appends, false},
+	{"mid-sync", (*victim).syncs, false},
+	{"mid-compaction", (*victim).mdc, false},
+	{"mid-list", (*victim).lists, false},
+	{"mid-connect", (*victim).another, false},
+	{"mid-fork", (*victim).forks, false},
+	{"ring of reads", onRing((*victim).rideReads), false},
+	{"ring of writes", onRing((*victim).rideWrites), false},
+	{"ring of appends", onRing((*victim).rideAppends), false},
+}
+
+func (s state) String() string { return states[s].name }
+
+// onRing does something through a queue of the victim's own.
+func onRing(f func(v *victim, ctx context.Context, rng *rand.Rand, tr *train) error) func(*victim, context.Context, *rand.Rand) error {
+	return func(v *victim, ctx context.Context, rng *rand.Rand) error {
+		tr, err := v.newTrain(ctx, rng)
+		if tr == nil || err != nil {
+			return err
+		}
+		if err := f(v, ctx, rng, tr); err != nil || rng.IntN(4) == 0 {
+			return err // as it is
+		}
+		return tr.end()
+	}
+}
+
+// holds makes several of what it holds.
+func holds(rng *rand.Rand, most int, f func() error) error {
+	for range 1 + rng.IntN(most) {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *victim) holdUncommitted(ctx context.Context, rng *rand.Rand) error {
+	return holds(rng, 20, func() error {
+		_, err := v.p.AllocMblock(ctx, api.AllocOptions{Capacity: rng.Int64N(256 << 10), Tag: uint64(v.next())})
+		return err
+	})
+}
+
+func (v *victim) holdWritten(ctx context.Context, rng *rand.Rand) error {
+	return holds(rng, 4, func() error {
+		_, err := v.write(ctx, rng, v.next())
+		return err
+	})
+}
+
+func (v *victim) holdCommitted(ctx context.Context, rng *rand.Rand) error {
+	return holds(rng, 3, func() error {
+		t := v.next()
+		b, err := v.write(ctx, rng, t)
+		if err != nil {
+			return err
+		}
+		return v.commit(ctx, t, b)
+	})
+}
+
+func (v *victim) holdReferences(ctx context.Context, rng *rand.Rand) error {
+	b, err := v.p.Mblock(ctx, v.shared[0])
+	if err != nil {
+		return err
+	}
+	return holds(rng, 500, func() error {
+		_, err := b.Get(ctx)
+		return err
+	})
+}
+
+func (v *victim) holdLog(ctx context.Context, rng *rand.Rand) error {
+	return holds(rng, 5, func() error {
+		_, err := v.p.AllocMlog(ctx, api.AllocOptions{Capacity: 512 << 10, Tag: uint64(v.next())})
+		return err
+	})
+}
+
+// newLog commits a log and opens it.
+func (v *victim) newLog(ctx context.Context, t tag) (api.Mlog, api.Appender, error) {
+	l, err := v.p.AllocMlog(ctx, api.AllocOptions{Capacity: 512 << 10, Tag: uint64(t)})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := v.commit(ctx, t, l); err != nil {
+		return nil, nil, err
+	}
+	a, err := l.OpenAppend(ctx)
+	return l, a, err
+}
+
+// fillLog appends so many records to a log.
+func (v *victim) fillLog(ctx context.Context, rng *rand.Rand, t tag, a api.Appender, n, syncs int) error {
+	for i := range uint64(n) {
+		if _, err := a.Append(ctx, t.record(i), rng.IntN(100) < syncs); err != nil {
+			return err
+		}
+		v.tell("a %x %d", uint64(t), i+1)
+	}
+	return nil
+}
+
+func (v *victim) holdAppender(ctx context.Context, rng *rand.Rand) error {
+	t := v.next()
+	_, a, err := v.newLog(ctx, t)
+	if err != nil {
+		return err
+	}
+	return v.fillLog(ctx, rng, t, a, rng.IntN(20), 0)
+}
+
+func (v *victim) holdReader(ctx context.Context, rng *rand.Rand) error {
+	return holds(rng, 5, func() error {
+		l, err := v.p.Mlog(ctx, v.shared[1])
+		if err != nil {
+			return err
+		}
+		r, err := l.OpenRead(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = r.Next(ctx, make([]byte, 64<<10))
+		return err
+	})
+}
+
+// newContainer makes a container with some records.
+func (v *victim) newContainer(ctx context.Context, rng *rand.Rand, t tag) (api.MDC, uint64, error) {
+	v.tell("c %x 1", uint64(t))
+	id, err := v.p.CreateMDC(ctx, api.AllocOptions{Capacity: 256 << 10, Tag: uint64(t)})
+	if err != nil {
+		return nil, 0, err
+	}
+	v.tell("C %x", uint64(t))
+	m, err := v.p.OpenMDC(ctx, id)
+	if err != nil {
+		return nil, 0, err
+	}
+	n := uint64(rng.IntN(5))
+	for i := range n {
+		if err := m.Append(ctx, t.record(i), false); err != nil {
+			return nil, 0, err
+		}
+		v.tell("a %x %d", uint64(t), i+1)
+	}
+	return m, n, nil
+}
+
+func (v *victim) holdContainer(ctx context.Context, rng *rand.Rand) error {
+	_, _, err := v.newContainer(ctx, rng, v.next())
+	return err
+}
+
+func (v *victim) holdCompaction(ctx context.Context, rng *rand.Rand) error {
+	t := v.next()
+	m, n, err := v.newContainer(ctx, rng, t)
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.CompactStart(ctx), m.CompactAppend(ctx, t.compact(n)))
+}
+
+func (v *victim) holdList(ctx context.Context, _ *rand.Rand) error {
+	for _, err := range v.p.Objects(ctx, api.Filter{}) {
+		if err == nil {
+			v.begun()
+			select {} // in the middle of it
+		}
+		return err
+	}
+	return nil
+}
+
+// holdRing leaves a ring full of reads that it never reaps.
+func (v *victim) holdRing(ctx context.Context, rng *rand.Rand) error {
+	tr, err := v.newTrain(ctx, rng)
+	if tr == nil || err != nil {
+		return err
+	}
+	b, err := v.p.Mblock(ctx, v.shared[0])
+	for given := true; given && err == nil; {
+		given, err = tr.giveRead(b, trainBytes, 0)
+	}
+	tr.q.Submit()
+	return err
+}
+
+func (v *victim) allocs(ctx context.Context, rng *rand.Rand) error {
+	b, err := v.p.AllocMblock(ctx, api.AllocOptions{Capacity: rng.Int64N(256 << 10), Tag: uint64(v.next())})
+	if err != nil {
+		return err
+	}
+	if rng.IntN(20) == 0 {
+		return nil // given up by nobody
+	}
+	return b.Abort(ctx)
+}
+
+func (v *victim) writes(ctx context.Context, rng *rand.Rand) error {
+	b, err := v.write(ctx, rng, v.next())
+	if err != nil {
+		return err
+	}
+	return b.Abort(ctx)
+}
+
+func (v *victim) commits(ctx context.Context, rng *rand.Rand) error {
+	t := v.next()
+	b, err := v.p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(t.size()), Tag: uint64(t)})
+	if err != nil {
+		return err
+	}
+	if _, err := b.Write(ctx, t.content()); err != nil {
+		return err
+	}
+	if err := v.commit(ctx, t, b); err != nil || rng.IntN(8) == 0 {
+		return err
+	}
+	return v.delete(ctx, t, b)
+}
+
+func (v *victim) appends(ctx context.Context, rng *rand.Rand) error { return v.logs(ctx, rng, 0) }
+
+func (v *victim) syncs(ctx context.Context, rng *rand.Rand) error { return v.logs(ctx, rng, 100) }
+
+// logs fills logs and deletes them.
+func (v *victim) logs(ctx context.Context, rng *rand.Rand, syncs int) error {
+	t := v.next()
+	l, a, err := v.newLog(ctx, t)
+	if err != nil {
+		return err
+	}
+	if err := v.fillLog(ctx, rng, t, a, 20+rng.IntN(50), syncs); err != nil {
+		return err
+	}
+	if err := errors.Join(a.Sync(ctx), a.Close(ctx)); err != nil {
+		return err
+	}
+	return v.delete(ctx, t, l)
+}
+
+func (v *victim) lists(ctx context.Context, _ *rand.Rand) error {
+	for _, err := range v.p.Objects(ctx, api.Filter{}) {
+		if err != nil {
+			return err
+		}
+	}
+	_, err := v.p.Roots(ctx)
+	return err
+}
+
+// forks runs another program, and one that cannot be run: both begin as a child
+// that has the victim's memory. Then it does something else.
+func (v *victim) forks(ctx context.Context, rng *rand.Rand) error {
+	if err := exec.Command("/bin/true").Run(); err != nil {
+		return err
+	}
+	if err := exec.Command("/dev/null").Run(); err == nil {
+		return errors.New("a device is no program")
+	}
+	return v.block(ctx, rng)
+}
