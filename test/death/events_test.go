@@ -76,6 +76,8 @@ func (s *events) judge(t *testing.T, v *victimPlan, e *client.Event) {
 	switch {
 	case e.Cause == ioctl.CauseUnknown:
 		s.inexact++
+		t.Logf("victim %d, at work: %v, at %v, ended by %v, %#x: it is not known how: noticed by %v, released after %v", v.args.serial,
+			v.atWork, v.args.state, v.args.way, int(v.end), e.DetectedBy, e.Latency)
 	case e.Cause != ioctl.CauseClosed && !got:
 		t.Errorf("victim %d, ended by %v, %#x: %+v", v.args.serial, v.args.way, int(v.end), e)
 	}

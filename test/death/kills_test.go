@@ -81,7 +81,7 @@ func killMany(t *testing.T, ebpf string, kills int) {
 	for done := 0; done < kills && !t.Failed(); {
 		at := []int{1, 2, 4, 8, 16, 32, 64, 100, 100, 300, 1000}[k.rng.IntN(11)]
 		at = min(at, *most, kills)
-		n, together := min(max(2*at, 16), kills-done), k.rng.IntN(2) == 0
+		n, together := min(max(2*at, 64), kills-done), k.rng.IntN(2) == 0
 		if together || n < at {
 			at = min(at, n)
 			n = at
@@ -140,7 +140,7 @@ func (k *kill) batch(n, at int, together bool) {
 	var list []*victimPlan
 	for range n {
 		k.serial++
-		v := newVictimPlan(k.rng, k.root)
+		v := newVictimPlan(k.rng, k.root, at)
 		v.args.serial, v.args.mblock, v.args.log = k.serial, k.mblock, k.log
 		k.counts[v.args.way][v.args.state]++
 		list = append(list, v)

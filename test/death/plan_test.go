@@ -37,8 +37,12 @@ type victimPlan struct {
 // it need not prepare.
 var soonest = []way{bySignal, stopped, byExit, byExec, closeAll}
 
-func newVictimPlan(rng *rand.Rand, root bool) *victimPlan {
-	v := &victimPlan{atWork: rng.IntN(8) > 0, patience: daemon.Patience}
+// crowd is how many victims at most all work as fast as they can.
+const crowd = 32
+
+// newVictimPlan plans one life of so many at one time.
+func newVictimPlan(rng *rand.Rand, root bool, at int) *victimPlan {
+	v := &victimPlan{atWork: rng.IntN(8) > 0, patience: 3 * daemon.Patience}
 	v.args = victimArgs{
 		seed: rng.Uint64(), workers: 1 + rng.IntN(4), state: state(rng.IntN(len(states))), way: way(rng.IntN(int(numWays))),
 	}
@@ -48,6 +52,12 @@ func newVictimPlan(rng *rand.Rand, root bool) *victimPlan {
 	case 1, 2:
 		v.args.state = 0 // anything
 	}
+	if at > crowd {
+		v.args.pace = time.Duration(at) * time.Millisecond
+		if rng.IntN(at) > crowd {
+			v.args.state = stillOne(rng)
+		}
+	}
 	v.args.number = v.args.way.number(rng)
 	if v.args.way.needsRoot() && !root || !v.atWork && !slices.Contains(soonest, v.args.way) {
 		v.args.way = bySignal
@@ -56,9 +66,12 @@ func newVictimPlan(rng *rand.Rand, root bool) *victimPlan {
 	if !v.atWork && v.args.way == bySignal {
 		v.args.number = int(unix.SIGKILL)
 	}
-	v.life = time.Duration(rng.IntN(40_000)) * time.Microsecond
+	v.life = time.Duration(rng.IntN(12_000)) * time.Microsecond
 	if rng.IntN(8) == 0 {
 		v.life *= 6
+	}
+	if states[v.args.state].still {
+		v.life /= 8 // there is nothing to wait for
 	}
 	v.pause = time.Duration(rng.IntN(20_000)) * time.Microsecond
 	return v

@@ -54,6 +54,15 @@ var states = [...]stateOf{
 	{"ring of appends", onRing((*victim).rideAppends), false},
 }
 
+// stillOne chooses a state of those who do nothing.
+func stillOne(rng *rand.Rand) state {
+	for {
+		if s := rng.IntN(len(states)); states[s].still {
+			return state(s)
+		}
+	}
+}
+
 func (s state) String() string { return states[s].name }
 
 // onRing does something through a queue of the victim's own.
@@ -110,7 +119,7 @@ func (v *victim) holdReferences(ctx context.Context, rng *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	return holds(rng, 500, func() error {
+	return holds(rng, 50, func() error {
 		_, err := b.Get(ctx)
 		return err
 	})

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,24 +59,31 @@ type victimArgs struct {
 	workers int
 	state   state
 	way     way
-	number  int // of the signal, or the exit code
+	number  int           // of the signal, or the exit code
+	pace    time.Duration // between two things that it does, on average
 	mblock  layout.ObjectID
 	log     layout.ObjectID
 }
 
 func (a *victimArgs) String() string {
-	return fmt.Sprintf("%d %d %d %d %d %d %d %d", a.serial, a.seed, a.workers, a.state, a.way, a.number, uint64(a.mblock), uint64(a.log))
+	return fmt.Sprintf("%d %d %d %d %d %d %d %d %d", a.serial, a.seed, a.workers, a.state, a.way, a.number, a.pace, uint64(a.mblock), uint64(a.log))
 }
 
 func parseVictimArgs(s string) (a victimArgs) {
 	var mblock, log uint64
-	try(fmt.Sscan(s, &a.serial, &a.seed, &a.workers, &a.state, &a.way, &a.number, &mblock, &log))
+	try(fmt.Sscan(s, &a.serial, &a.seed, &a.workers, &a.state, &a.way, &a.number, &a.pace, &mblock, &log))
 	a.mblock, a.log = layout.ObjectID(mblock), layout.ObjectID(log)
 	return a
 }
 
 func victimMain() {
-	runtime.LockOSThread() // the first thread, which has nothing to do from here on
+	// The first thread has nothing to do from here on. Before there is anything
+	// to do for others, it is soon the idle one.
+	runtime.LockOSThread()
+	if unix.Gettid() != os.Getpid() {
+		go victimMain()
+		select {} // keeps this thread from it
+	}
 	a := parseVictimArgs(os.Getenv(envArgs))
 	v := &victim{
 		serial: a.serial, shared: []layout.ObjectID{a.mblock, a.log}, out: os.NewFile(3, "report"), cut: a.way.cuts(),
@@ -86,9 +94,6 @@ func victimMain() {
 	go v.await(&a)
 	go v.work(&a)
 	<-v.mayGo
-	if unix.Gettid() != os.Getpid() {
-		panic("not the first thread")
-	}
 	// As a system call that blocks for ever: the runtime gives its work to
 	// others when this thread is gone.
 	_, _, _ = unix.Syscall(unix.SYS_EXIT, 0, 0, 0)
@@ -113,6 +118,9 @@ func (v *victim) work(a *victimArgs) {
 		go func() {
 			rng := rand.New(rand.NewPCG(a.seed, uint64(g)))
 			for v.blame(s.name, s.do(v, ctx, rng)) && !s.still {
+				if a.pace > 0 {
+					time.Sleep(rand.N(2 * a.pace)) // others have something to do, too
+				}
 			}
 			v.begun()
 		}()
@@ -134,7 +142,8 @@ func (v *victim) tell(format string, a ...any) {
 // It says whether the victim goes on.
 func (v *victim) blame(what string, err error) bool {
 	switch {
-	case err == nil, errors.Is(err, api.ENOSPC), errors.Is(err, api.EFBIG), errors.Is(err, api.EAGAIN), errors.Is(err, api.ENOMEM):
+	case err == nil, errors.Is(err, api.ENOSPC), errors.Is(err, api.EFBIG), errors.Is(err, api.EAGAIN), errors.Is(err, api.ENOMEM),
+		errors.Is(err, api.ETIMEDOUT): // the library is not patient for ever; on a crowded machine that shows
 		return true
 	case v.cut && !errors.Is(err, errWrong):
 		return false // its descriptors were taken from under it

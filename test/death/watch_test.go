@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/test/daemon"
@@ -19,6 +21,7 @@ type watch struct {
 	d *daemon.Daemon
 	c *client.Conn
 	p api.Pool
+	m *ebpf.Map // of the processes that are watched in the kernel, or nil
 
 	idle   held // before the first client
 	trend  []held
@@ -35,11 +38,12 @@ type held struct {
 	usage      daemon.Usage
 	goroutines map[string]int
 	heap       int64 // bytes
+	watched    int   // processes, in the kernel
 }
 
 func newWatch(t *testing.T, d *daemon.Daemon, c *client.Conn, p api.Pool) *watch {
 	t.Helper()
-	w := &watch{t: t, d: d, c: c, p: p, events: newEvents()}
+	w := &watch{t: t, d: d, c: c, p: p, m: watchedMap(t, d), events: newEvents()}
 	for e, err := range c.Events(context.Background(), client.EventOptions{}) {
 		if err != nil {
 			t.Fatal(err)
@@ -74,6 +78,7 @@ func (w *watch) look() held {
 	}
 	return held{
 		sessions: all.Sessions, handles: all.Handles, ofPool: pool.Handles, space: info.Space, usage: w.d.Usage(),
+		watched: entries(w.t, w.m),
 	}
 }
 
@@ -87,9 +92,10 @@ func (w *watch) settle() {
 			w.t.Logf("there are %+v; there were %+v\n%s", now, w.idle, w.d.Log())
 		}
 	}()
-	daemon.Eventually(w.t, "sessions, handles and uncommitted zones of the dead are given back", func() bool {
+	daemon.Eventually(w.t, "sessions, handles, uncommitted zones and watches of the dead are given back", func() bool {
 		now = w.look()
 		return now.sessions == w.idle.sessions && now.handles == w.idle.handles && now.ofPool == w.idle.ofPool &&
+			now.watched == w.idle.watched &&
 			now.space.Uncommitted == w.idle.space.Uncommitted && now.space.Draining == 0
 	})
 	if s := now.space; s.Free+s.Live+s.Uncommitted+s.Draining+s.Spare+s.Overhead+s.Remainder != s.Total {

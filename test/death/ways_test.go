@@ -16,16 +16,16 @@ type way int
 // The ways. The number of a plan says more: the signal, or the exit code.
 const (
 	// By the test.
-	bySignal way = iota // any that is fatal
-	stopped             // stopped first, and killed as it is
-	traced              // killed while a tracer has it stopped
-	released            // traced, let go, still a client, and then killed
-	lastThread          // every thread ends by itself, and so the last one
-	firstThread         // its first thread ends and it is still a client; then killed
-	starved             // by the kernel, for want of memory in its cgroup
-	innerInit           // with the first process of its pid namespace
-	ownInit             // itself the first process of a pid namespace
-	inUserNS            // in a user namespace
+	bySignal    way = iota // any that is fatal
+	stopped                // stopped first, and killed as it is
+	traced                 // killed while a tracer has it stopped
+	released               // traced, let go, still a client, and then killed
+	lastThread             // every thread ends by itself, and so the last one
+	firstThread            // its first thread ends and it is still a client; then killed
+	starved                // by the kernel, for want of memory in its cgroup
+	innerInit              // with the first process of its pid namespace
+	ownInit                // itself the first process of a pid namespace
+	inUserNS               // in a user namespace
 	// By itself.
 	byExit
 	byOwnSignal
