@@ -32,7 +32,7 @@ const (
 
 // roles are what a child may be.
 var roles = map[string]func(){
-	"victim": victimMain, "init": initMain, "parent": parentMain, "heir": heirMain, "exec": execMain, "execed": execedMain,
+	"victim": victimMain, "init": initMain, "again": againMain, "parent": parentMain, "heir": heirMain, "exec": execMain, "execed": execedMain,
 	"library": libraryMain, "threads": threadsMain, "stopped": stoppedMain, "early": earlyMain,
 	"silent": silentMain, "namespaced": namespacedMain,
 }

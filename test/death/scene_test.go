@@ -62,28 +62,43 @@ func (s *scene) lives(pid int32, uncommitted uint32) {
 	}
 }
 
+// ofSession waits until so many ends of a process's sessions are told, and
+// returns them.
+func (s *scene) ofSession(pid int32, n int) (list []client.Event) {
+	s.t.Helper()
+	daemon.Eventually(s.t, "a client's end is told", func() bool {
+		list = s.told()
+		return len(list) >= n
+	})
+	for _, e := range list {
+		if e.PID != pid || len(list) != n {
+			s.t.Fatalf("ends told: %+v; want %d of process %d", list, n, pid)
+		}
+	}
+	return list
+}
+
+// told returns the ends of clients that were told since the scene was made.
+func (s *scene) told() (list []client.Event) {
+	s.t.Helper()
+	for e, err := range s.c.Events(context.Background(), client.EventOptions{}) {
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if e.Type == ioctl.EventClientReaped && e.Session > s.mine {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
 // reaped waits for the event of a client's end, which there has to be one of,
 // and for the end of what the client held.
 func (s *scene) reaped(pid int32) client.Event {
 	s.t.Helper()
-	var list []client.Event
-	daemon.Eventually(s.t, "a client's end is told", func() bool {
-		list = nil
-		for e, err := range s.c.Events(context.Background(), client.EventOptions{}) {
-			if err != nil {
-				s.t.Fatal(err)
-			}
-			if e.Type == ioctl.EventClientReaped && e.Session > s.mine {
-				list = append(list, e)
-			}
-		}
-		return len(list) > 0
-	})
+	s.ofSession(pid, 1)
 	s.compare(1)
-	if len(list) != 1 || list[0].PID != pid {
-		s.t.Fatalf("ends told: %+v; want one of process %d", list, pid)
-	}
-	return list[0]
+	return s.ofSession(pid, 1)[0]
 }
 
 // ended is reaped, of a client that held one pool, one uncommitted mblock and
