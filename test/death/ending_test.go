@@ -2,6 +2,7 @@ package death
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -106,7 +107,7 @@ func (v *victim) end(a *victimArgs) {
 		}
 		v.stillServed()
 		return
-	case released: // that it is still a client it shows when it is let go
+	case released, resumed: // it is let go, and not dead
 		v.stillServed()
 		return
 	case byExec:
@@ -124,12 +125,17 @@ func (v *victim) end(a *victimArgs) {
 	os.Exit(0)
 }
 
-// stillServed says so once it was.
+// stillServed uses all that the victim holds, and says so.
 func (v *victim) stillServed() {
-	if _, err := v.p.Info(context.Background()); err != nil {
-		v.tell("E it lives and is not served: %v", err)
+	_, err := v.p.Info(context.Background())
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, use := range v.uses {
+		err = errors.Join(err, use())
 	}
-	v.tell("l")
+	if v.blame("use what it holds", err) {
+		v.tell("l")
+	}
 }
 
 // sockets does something to all the process's sockets, behind the library's

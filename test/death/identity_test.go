@@ -169,51 +169,6 @@ func execedMain() {
 	forever()
 }
 
-// proves S32: a client that is stopped, in the middle of its work, keeps all it
-// has, for as long as it is; and then goes on.
-func TestStopped(t *testing.T) {
-	s := newScene(t, "")
-	c := spawn(t, s.d.Socket, "stopped", "")
-	c.expect("ready")
-	c.signal(syscall.SIGSTOP)
-	time.Sleep(3 * time.Second) // for an end that must not come
-	s.lives(c.pid(), 1)
-	c.signal(syscall.SIGCONT)
-	c.order("stop")
-	c.expect("used")
-	s.lives(c.pid(), 0)
-	c.signal(syscall.SIGTERM)
-	e := s.reaped(c.pid())
-	if e.Aborted != 0 {
-		t.Errorf("%+v", e)
-	}
-}
-
-// stoppedMain asks without pause until it is told to stop.
-func stoppedMain() {
-	l := newHolder()
-	stop := make(chan struct{})
-	idle := make(chan struct{})
-	go func() {
-		defer close(idle)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				l.look()
-			}
-		}
-	}()
-	say("ready")
-	order()
-	close(stop)
-	<-idle
-	l.finish()
-	say("used")
-	forever()
-}
-
 // proves S32: a session is the process's, not the thread's: neither the end of
 // the thread that connected nor that of the first thread ends it.
 func TestThreadExit(t *testing.T) {

@@ -40,6 +40,7 @@ type kill struct {
 	watch  *watch
 	p      api.Pool // of the test's own connection
 	living *living
+	seed   uint64
 	rng    *rand.Rand
 	serial uint32
 	root   bool
@@ -61,20 +62,8 @@ func TestKillsWithoutBPF(t *testing.T) { killMany(t, "off", *kills/4) }
 
 func killMany(t *testing.T, ebpf string, kills int) {
 	t.Helper()
-	s := *seed
-	if s == 0 {
-		s = uint64(time.Now().UnixNano())
-	}
-	t.Logf("seed %d: go test ./test/death -run '%s$' -death.seed=%d -death.kills=%d -death.clients=%d", s, t.Name(), s, kills, *most)
-	k := &kill{t: t, rng: rand.New(rand.NewPCG(s, 1)), root: os.Geteuid() == 0}
-	drive := daemon.Drive(t, driveBytes)
-	k.d = daemon.Start(t, mpoold, daemon.Options{Config: fmt.Sprintf(config, ebpf), Profiles: true})
-	c, p := k.d.Pool(poolName, drive, api.CreateOptions{Mode: 0o666})
-	k.p = p
-	k.mblock, k.log = putShared(t, p)
-	k.living = newLiving(t, k.d)
-	k.living.idle(func() { k.watch = newWatch(t, k.d, c, p) })
-
+	k := newKill(t, ebpf)
+	t.Logf("go test ./test/death -run '%s$' -death.seed=%d -death.kills=%d -death.clients=%d", t.Name(), k.seed, kills, *most)
 	k.batch(40, 20, false) // warm-up: threads, pools of buffers, the heap's size
 	k.living.idle(func() { k.watch.compare(0) })
 	began := time.Now()
@@ -103,6 +92,23 @@ func killMany(t *testing.T, ebpf string, kills int) {
 		kills, time.Since(began).Round(time.Second), k.atWork, k.objects, k.table())
 }
 
+func newKill(t *testing.T, ebpf string) *kill {
+	t.Helper()
+	k := &kill{t: t, seed: *seed, root: os.Geteuid() == 0}
+	if k.seed == 0 {
+		k.seed = uint64(time.Now().UnixNano())
+	}
+	k.rng = rand.New(rand.NewPCG(k.seed, 1))
+	drive := daemon.Drive(t, driveBytes)
+	k.d = daemon.Start(t, mpoold, daemon.Options{Config: fmt.Sprintf(config, ebpf), Profiles: true})
+	c, p := k.d.Pool(poolName, drive, api.CreateOptions{Mode: 0o666})
+	k.p = p
+	k.mblock, k.log = putShared(t, p)
+	k.living = newLiving(t, k.d)
+	k.living.idle(func() { k.watch = newWatch(t, k.d, c, p) })
+	return k
+}
+
 // table says how many died in which way and at what.
 func (k *kill) table() string {
 	var b strings.Builder
@@ -128,8 +134,18 @@ const startingAtOnce = 16
 // what they leave. Together: they all die at one moment.
 func (k *kill) batch(n, at int, together bool) {
 	k.t.Helper()
-	ledgers := make(map[uint32]*ledger, n)
-	plans := make(map[int32]*victimPlan, n)
+	list := make([]*victimPlan, n)
+	for i := range list {
+		list[i] = newVictimPlan(k.rng, k.root, at)
+	}
+	k.carryOut(list, at, together)
+}
+
+// carryOut is batch for what is planned.
+func (k *kill) carryOut(list []*victimPlan, at int, together bool) {
+	k.t.Helper()
+	ledgers := make(map[uint32]*ledger, len(list))
+	plans := make(map[int32]*victimPlan, len(list))
 	var mu sync.Mutex
 	var wg, allBorn sync.WaitGroup
 	slots, starting := make(chan struct{}, at), make(chan struct{}, startingAtOnce)
@@ -137,13 +153,10 @@ func (k *kill) batch(n, at int, together bool) {
 	if together {
 		die = make(chan struct{})
 	}
-	var list []*victimPlan
-	for range n {
+	for _, v := range list {
 		k.serial++
-		v := newVictimPlan(k.rng, k.root, at)
 		v.args.serial, v.args.mblock, v.args.log = k.serial, k.mblock, k.log
 		k.counts[v.args.way][v.args.state]++
-		list = append(list, v)
 		slots <- struct{}{}
 		starting <- struct{}{}
 		allBorn.Add(1)

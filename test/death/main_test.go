@@ -33,7 +33,7 @@ const (
 // roles are what a child may be.
 var roles = map[string]func(){
 	"victim": victimMain, "init": initMain, "again": againMain, "parent": parentMain, "heir": heirMain, "exec": execMain, "execed": execedMain,
-	"library": libraryMain, "threads": threadsMain, "stopped": stoppedMain, "early": earlyMain,
+	"library": libraryMain, "threads": threadsMain, "early": earlyMain,
 	"silent": silentMain, "namespaced": namespacedMain,
 }
 

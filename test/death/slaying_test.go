@@ -25,6 +25,12 @@ func (v *victimPlan) slay(l *ledger, told <-chan struct{}) error {
 		kill(int(unix.SIGSTOP))
 		time.Sleep(v.pause) // any will do
 		kill(int(unix.SIGKILL))
+	case resumed:
+		kill(int(unix.SIGSTOP))
+		time.Sleep(v.pause) // any will do
+		kill(int(unix.SIGCONT))
+		v.order()
+		v.killServed(l, told)
 	case traced:
 		return onThread(func() error { return v.trace(v.cmd.Process.Pid, true) })
 	case released:

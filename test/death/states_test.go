@@ -1,12 +1,15 @@
 package death
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"iter"
 	"math/rand/v2"
 	"os/exec"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/client"
 )
 
 // state is what a client is at when it dies: something that it holds, and does
@@ -89,16 +92,33 @@ func holds(rng *rand.Rand, most int, f func() error) error {
 	return nil
 }
 
+// later has what is held used, if the victim comes to show that it is a client
+// still.
+func (v *victim) later(use func() error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.uses = append(v.uses, use)
+}
+
 func (v *victim) holdUncommitted(ctx context.Context, rng *rand.Rand) error {
 	return holds(rng, 20, func() error {
-		_, err := v.p.AllocMblock(ctx, api.AllocOptions{Capacity: rng.Int64N(256 << 10), Tag: uint64(v.next())})
+		t := v.next()
+		b, err := v.p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(t.size()), Tag: uint64(t)})
+		v.later(func() error {
+			if _, err := b.Write(ctx, t.content()); err != nil {
+				return err
+			}
+			return v.commit(ctx, t, b)
+		})
 		return err
 	})
 }
 
 func (v *victim) holdWritten(ctx context.Context, rng *rand.Rand) error {
 	return holds(rng, 4, func() error {
-		_, err := v.write(ctx, rng, v.next())
+		t := v.next()
+		b, err := v.write(ctx, rng, t)
+		v.later(func() error { return errors.Join(t.matches(ctx, b), v.commit(ctx, t, b)) })
 		return err
 	})
 }
@@ -110,6 +130,7 @@ func (v *victim) holdCommitted(ctx context.Context, rng *rand.Rand) error {
 		if err != nil {
 			return err
 		}
+		v.later(func() error { return errors.Join(t.matches(ctx, b), v.delete(ctx, t, b)) })
 		return v.commit(ctx, t, b)
 	})
 }
@@ -120,14 +141,17 @@ func (v *victim) holdReferences(ctx context.Context, rng *rand.Rand) error {
 		return err
 	}
 	return holds(rng, 50, func() error {
-		_, err := b.Get(ctx)
+		o, err := b.Get(ctx)
+		v.later(func() error { return o.Put() })
 		return err
 	})
 }
 
 func (v *victim) holdLog(ctx context.Context, rng *rand.Rand) error {
 	return holds(rng, 5, func() error {
-		_, err := v.p.AllocMlog(ctx, api.AllocOptions{Capacity: 512 << 10, Tag: uint64(v.next())})
+		t := v.next()
+		l, err := v.p.AllocMlog(ctx, api.AllocOptions{Capacity: 512 << 10, Tag: uint64(t)})
+		v.later(func() error { return v.commit(ctx, t, l) })
 		return err
 	})
 }
@@ -145,9 +169,9 @@ func (v *victim) newLog(ctx context.Context, t tag) (api.Mlog, api.Appender, err
 	return l, a, err
 }
 
-// fillLog appends so many records to a log.
-func (v *victim) fillLog(ctx context.Context, rng *rand.Rand, t tag, a api.Appender, n, syncs int) error {
-	for i := range uint64(n) {
+// fillLog appends to a log up to so many records.
+func (v *victim) fillLog(ctx context.Context, rng *rand.Rand, t tag, a api.Appender, from, n, syncs int) error {
+	for i := uint64(from); i < uint64(n); i++ {
 		if _, err := a.Append(ctx, t.record(i), rng.IntN(100) < syncs); err != nil {
 			return err
 		}
@@ -162,7 +186,9 @@ func (v *victim) holdAppender(ctx context.Context, rng *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	return v.fillLog(ctx, rng, t, a, rng.IntN(20), 0)
+	n := rng.IntN(20)
+	v.later(func() error { return errors.Join(v.fillLog(ctx, rng, t, a, n, n+5, 50), a.Close(ctx)) })
+	return v.fillLog(ctx, rng, t, a, 0, n, 0)
 }
 
 func (v *victim) holdReader(ctx context.Context, rng *rand.Rand) error {
@@ -175,6 +201,11 @@ func (v *victim) holdReader(ctx context.Context, rng *rand.Rand) error {
 		if err != nil {
 			return err
 		}
+		v.later(func() error {
+			r.Rewind()
+			_, err := sharedTag.count(ctx, r)
+			return errors.Join(err, r.Close(), l.Put())
+		})
 		_, err = r.Next(ctx, make([]byte, 64<<10))
 		return err
 	})
@@ -203,7 +234,15 @@ func (v *victim) newContainer(ctx context.Context, rng *rand.Rand, t tag) (api.M
 }
 
 func (v *victim) holdContainer(ctx context.Context, rng *rand.Rand) error {
-	_, _, err := v.newContainer(ctx, rng, v.next())
+	t := v.next()
+	m, n, err := v.newContainer(ctx, rng, t)
+	v.later(func() error {
+		if err := m.Append(ctx, t.record(n), true); err != nil {
+			return err
+		}
+		v.tell("a %x %d", uint64(t), n+1)
+		return m.Close(ctx)
+	})
 	return err
 }
 
@@ -213,18 +252,22 @@ func (v *victim) holdCompaction(ctx context.Context, rng *rand.Rand) error {
 	if err != nil {
 		return err
 	}
+	v.later(func() error { return m.CompactEnd(ctx) })
 	return errors.Join(m.CompactStart(ctx), m.CompactAppend(ctx, t.compact(n)))
 }
 
 func (v *victim) holdList(ctx context.Context, _ *rand.Rand) error {
-	for _, err := range v.p.Objects(ctx, api.Filter{}) {
-		if err == nil {
-			v.begun()
-			select {} // in the middle of it
+	next, stop := iter.Pull2(v.p.Objects(ctx, api.Filter{}))
+	v.later(func() error {
+		defer stop()
+		for {
+			if _, err, ok := next(); err != nil || !ok {
+				return err
+			}
 		}
-		return err
-	}
-	return nil
+	})
+	_, err, _ := next()
+	return err
 }
 
 // holdRing leaves a ring full of reads that it never reaps.
@@ -238,6 +281,20 @@ func (v *victim) holdRing(ctx context.Context, rng *rand.Rand) error {
 		given, err = tr.giveRead(b, trainBytes, 0)
 	}
 	tr.q.Submit()
+	v.later(func() error {
+		want := sharedTag.content()[:trainBytes]
+		for tr.q.Flight() > 0 {
+			if err := tr.reap(ctx, 1, func(r ride, _ *client.Completion) error {
+				if !bytes.Equal(r.b.Bytes(), want) {
+					return errWrong
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		return tr.end()
+	})
 	return err
 }
 
@@ -286,7 +343,7 @@ func (v *victim) logs(ctx context.Context, rng *rand.Rand, syncs int) error {
 	if err != nil {
 		return err
 	}
-	if err := v.fillLog(ctx, rng, t, a, 20+rng.IntN(50), syncs); err != nil {
+	if err := v.fillLog(ctx, rng, t, a, 0, 20+rng.IntN(50), syncs); err != nil {
 		return err
 	}
 	if err := errors.Join(a.Sync(ctx), a.Close(ctx)); err != nil {

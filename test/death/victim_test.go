@@ -50,6 +50,9 @@ type victim struct {
 	others atomic.Int32
 	mayGo  chan struct{} // closed when the first thread may end
 	first  sync.Once     // it is at work
+
+	mu   sync.Mutex
+	uses []func() error // of what it holds
 }
 
 // victimArgs are what a victim is told, in its environment.

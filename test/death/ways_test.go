@@ -18,6 +18,7 @@ const (
 	// By the test.
 	bySignal    way = iota // any that is fatal
 	stopped                // stopped first, and killed as it is
+	resumed                // stopped, let go, still a client, and then killed
 	traced                 // killed while a tracer has it stopped
 	released               // traced, let go, still a client, and then killed
 	lastThread             // every thread ends by itself, and so the last one
@@ -39,7 +40,7 @@ const (
 )
 
 var wayNames = [numWays]string{
-	"signal", "SIGSTOP, SIGKILL", "killed while traced", "traced, let go, killed", "last thread", "first thread, killed",
+	"signal", "SIGSTOP, SIGKILL", "SIGSTOP, SIGCONT, killed", "killed while traced", "traced, let go, killed", "last thread", "first thread, killed",
 	"cgroup out of memory", "init of its pid namespace killed", "killed as init of a pid namespace", "killed in a user namespace",
 	"exit", "own signal", "core dump", "killed, a child lives on", "exec", "close", "shut write", "shut read",
 }
@@ -92,7 +93,7 @@ func (w way) number(rng *rand.Rand) int {
 		return rng.IntN(256)
 	case lastThread:
 		return threadCode
-	case stopped, traced, released, firstThread, starved, innerInit, ownInit, inUserNS, heir:
+	case stopped, resumed, traced, released, firstThread, starved, innerInit, ownInit, inUserNS, heir:
 		return int(unix.SIGKILL)
 	case byExec, closeAll, shutWrite, shutRead, numWays:
 	}
