@@ -167,7 +167,7 @@ func eat() {
 // the sockets, and the memory that is shared with the daemon although the
 // library has asked for the opposite. It lives until its standard input ends.
 func leaveChild() int {
-	for _, line := range strings.Split(string(try(os.ReadFile("/proc/self/maps"))), "\n") {
+	for line := range strings.Lines(string(try(os.ReadFile("/proc/self/maps")))) {
 		var from, to uintptr
 		if !strings.Contains(line, "/memfd:") {
 			continue

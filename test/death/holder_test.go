@@ -53,15 +53,6 @@ func (h *holder) use() {
 	h.look()
 }
 
-// finish commits the mblock and deletes it.
-func (h *holder) finish() {
-	h.use()
-	ctx := context.Background()
-	check(h.b.Commit(ctx))
-	h.look()
-	check(h.b.Delete(ctx))
-}
-
 // order reads a line from the test.
 func order() string {
 	return strings.TrimSpace(try(bufio.NewReader(os.Stdin).ReadString('\n')))

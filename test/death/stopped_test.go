@@ -16,13 +16,11 @@ func TestStopped(t *testing.T) {
 	k := newKill(t, "auto")
 	var list []*victimPlan
 	for s := range states {
-		for range 2 {
-			v := newVictimPlan(k.rng, k.root, len(states))
-			v.args.state, v.args.way, v.args.number = state(s), resumed, int(unix.SIGKILL)
-			v.atWork, v.pause = true, *stopFor
-			v.patience += *stopFor
-			list = append(list, v)
-		}
+		v := newVictimPlan(k.rng, k.root, len(states))
+		v.args.state, v.args.way, v.args.number = state(s), resumed, int(unix.SIGKILL)
+		v.atWork, v.pause = true, *stopFor
+		v.patience += *stopFor
+		list = append(list, v)
 	}
 	k.carryOut(list, len(list), true)
 	k.living.idle(func() { k.watch.compare(len(list)) })
