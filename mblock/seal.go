@@ -49,30 +49,61 @@ func (w *Writer) seal(ctx context.Context, flush bool) (Sealed, error) {
 	}
 	s := Sealed{Written: w.next, UsedBlocks: BlocksFor(w.next)}
 	blocks := dataBlocks(w.next)
-	if blocks > 0 && pagesFor(blocks) == 0 {
-		s.Sums = append(s.Sums, w.sums[0][:blocks]...)
-		if !flush {
-			s.Unflushed, s.Ticket = true, w.ticket
+	if pagesFor(blocks) == 0 {
+		if s = w.inlineLocked(blocks); !s.Unflushed || !flush {
 			return s, nil
 		}
+		s.Unflushed, s.Ticket = false, bdev.Ticket{}
 	}
-	if blocks > 0 {
-		w.sealing = true
-		sums, ticket := w.sums, w.ticket
-		w.mu.Unlock()
-		fatal, err := w.makeDurable(ctx, blocks, sums, ticket)
-		w.mu.Lock()
-		w.sealing = false
-		w.changed.Broadcast()
-		if err != nil {
-			if fatal {
-				w.poisonLocked(err)
-			}
-			return Sealed{}, err
+	w.sealing = true
+	sums, ticket := w.sums, w.ticket
+	w.mu.Unlock()
+	fatal, err := w.makeDurable(ctx, blocks, sums, ticket)
+	w.mu.Lock()
+	w.sealing = false
+	w.changed.Broadcast()
+	if err != nil {
+		if fatal {
+			w.poisonLocked(err)
 		}
+		return Sealed{}, err
 	}
 	w.sealed = &s
 	return s, nil
+}
+
+// SealReady is SealWritten for who must not wait: if it would have to, ready is
+// false and nothing has changed. So it is while writes are under way, and where
+// checksums are written behind the data. Errors: EIO.
+func (w *Writer) SealReady() (s Sealed, ready bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	blocks := dataBlocks(w.next)
+	switch {
+	case w.err != nil:
+		return Sealed{}, true, w.poisonedLocked(opCommit)
+	case w.sealed != nil:
+		return *w.sealed, true, nil
+	case w.sealing || len(w.open) > 0 || pagesFor(blocks) > 0:
+		return Sealed{}, false, nil
+	}
+	w.closed = true
+	return w.inlineLocked(blocks), true, nil
+}
+
+// inlineLocked describes an mblock all of whose checksums go into its record. What
+// is empty needs no flush.
+//
+// +checklocks:w.mu
+func (w *Writer) inlineLocked(blocks uint32) Sealed {
+	s := Sealed{Written: w.next, UsedBlocks: BlocksFor(w.next)}
+	if blocks == 0 {
+		w.sealed = &s
+		return s
+	}
+	s.Sums = append(s.Sums, w.sums[0][:blocks]...)
+	s.Unflushed, s.Ticket = true, w.ticket
+	return s
 }
 
 // makeDurable writes the checksum pages of so many data blocks and flushes. An

@@ -186,12 +186,22 @@ const opMDCAppend = "mdc append"
 // BeginAppend is Append without waiting, as [Log.BeginAppend] is: done, if not
 // nil, is called when the record is durable or will not be.
 func (m *MDC) BeginAppend(done func(error), record ...[]byte) (seq uint64, err error) {
+	return m.begin(nil, done, record)
+}
+
+// BeginAppendData is AppendData without waiting: ErrWouldBlock, and nothing was
+// taken, if it would have to. It tells nobody of the end; see [MDC.BeginSyncTo].
+func (m *MDC) BeginAppendData(data bdev.Ticket, record ...[]byte) (seq uint64, err error) {
+	return m.begin(&data, nil, record)
+}
+
+func (m *MDC) begin(data *bdev.Ticket, done func(error), record [][]byte) (seq uint64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.state == compactSwitch && !m.closing {
 		return 0, ErrWouldBlock
 	}
-	seq, full, err := m.tryLocked(record, nil, done)
+	seq, full, err := m.tryLocked(record, data, done)
 	if full != nil {
 		err = ErrWouldBlock
 	}
@@ -272,8 +282,11 @@ func (m *MDC) Confirm() bool {
 }
 
 // BeginSync is Sync without waiting, as [Log.BeginSync] is.
-func (m *MDC) BeginSync(done func(error)) error {
-	l, n := m.upTo(^uint64(0))
+func (m *MDC) BeginSync(done func(error)) error { return m.BeginSyncTo(^uint64(0), done) }
+
+// BeginSyncTo is SyncTo without waiting, as [Log.BeginSyncTo] is.
+func (m *MDC) BeginSyncTo(seq uint64, done func(error)) error {
+	l, n := m.upTo(seq)
 	return l.BeginSyncTo(n, done)
 }
 

@@ -58,13 +58,13 @@ func (p *Pool) allocPair(ctx context.Context, op string, o api.AllocOptions) ([]
 	if err != nil {
 		return nil, err
 	}
-	d, runs, err := p.place(ctx, op, o, blocks, 2)
+	d, runs, err := p.place(ctx, op, o, blocks, 2, true)
 	if err != nil {
 		return nil, err
 	}
 	var logs []*object
 	for i, run := range runs {
-		l, err := p.adopt(ctx, op, layout.NewObjectID(layout.KindMlog, 0), committing, o, d, run)
+		l, err := p.adopt(ctx, op, layout.NewObjectID(layout.KindMlog, 0), committing, o, d, run, true)
 		if err != nil {
 			if i == 0 {
 				d.unplace(runs[1])

@@ -64,12 +64,15 @@ func (c *counters) limits() (uint64, layout.BirthStamp) {
 
 // take gives an id counter (unless it is given: then it sees to it that it is
 // never given again) and a birth stamp. It waits for a checkpoint only when the
-// last one is used up.
-func (c *counters) take(ctx context.Context, op string, id uint64) (uint64, layout.BirthStamp, error) {
+// last one is used up: ErrWouldBlock for who must not.
+func (c *counters) take(ctx context.Context, op string, id uint64, wait bool) (uint64, layout.BirthStamp, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.nextBirth >= c.limitBirth || id == 0 && c.nextID >= c.limitID || id >= c.limitID {
 		c.refillLocked(max(c.nextID, id+1))
+		if !wait {
+			return 0, 0, ErrWouldBlock
+		}
 		if err := c.cond.Wait(ctx); err != nil {
 			return 0, 0, api.ContextError(op, err)
 		}

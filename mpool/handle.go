@@ -154,7 +154,11 @@ type Mblock struct {
 
 // AllocMblock implements [api.Pool].
 func (p *Pool) AllocMblock(ctx context.Context, o api.AllocOptions) (api.Mblock, error) {
-	return p.allocMblock(ctx, "mblock alloc", layout.NewObjectID(layout.KindMblock, 0), o)
+	m, err := p.allocMblock(ctx, opMblockAlloc, newMblock, o, true)
+	if err != nil {
+		return nil, err // not a handle that is none
+	}
+	return m, nil
 }
 
 // ReallocMblock implements [api.Pool].
@@ -166,14 +170,18 @@ func (p *Pool) ReallocMblock(ctx context.Context, id layout.ObjectID, o api.Allo
 	if id.Counter() > layout.MaxCounter-2*counterStep {
 		return nil, &api.Error{Code: api.EINVAL, Op: op, Object: id, Detail: "the id is too high: no ids would be left above it"}
 	}
-	return p.allocMblock(ctx, op, id, o)
+	m, err := p.allocMblock(ctx, op, id, o, true)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
-func (p *Pool) allocMblock(ctx context.Context, op string, id layout.ObjectID, o api.AllocOptions) (api.Mblock, error) {
+func (p *Pool) allocMblock(ctx context.Context, op string, id layout.ObjectID, o api.AllocOptions, wait bool) (*Mblock, error) {
 	if o.Capacity < 0 || o.Capacity > api.MaxMblockCapacity {
 		return nil, api.Errorf(api.EINVAL, op, "capacity %d: want 0 to %d bytes", o.Capacity, api.MaxMblockCapacity)
 	}
-	obj, err := p.alloc(ctx, op, id, o, mblock.BlocksFor(o.Capacity))
+	obj, err := p.alloc(ctx, op, id, o, mblock.BlocksFor(o.Capacity), wait)
 	if err != nil {
 		return nil, err
 	}

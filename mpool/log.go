@@ -39,7 +39,7 @@ func (p *Pool) AllocMlog(ctx context.Context, o api.AllocOptions) (api.Mlog, err
 	if err != nil {
 		return nil, err
 	}
-	obj, err := p.alloc(ctx, op, layout.NewObjectID(layout.KindMlog, 0), o, blocks)
+	obj, err := p.alloc(ctx, op, layout.NewObjectID(layout.KindMlog, 0), o, blocks, true)
 	if err != nil {
 		return nil, err
 	}

@@ -194,10 +194,11 @@ func (m *meta) commit(ctx context.Context, t *txn) error {
 			t.settle()
 		})
 	}
-	return &api.Error{
-		Code: api.EUNKNOWN, Op: t.op, Err: err,
-		Detail: "the change was sent and its outcome is unknown",
-	}
+	return unknownOutcome(t.op, err)
+}
+
+func unknownOutcome(op string, err error) error {
+	return &api.Error{Code: api.EUNKNOWN, Op: op, Err: err, Detail: "the change was sent and its outcome is unknown"}
 }
 
 // send appends the record and queues the transaction for its application. The
@@ -211,9 +212,20 @@ func (m *meta) send(ctx context.Context, t *txn) error {
 		if ctx.Err() != nil {
 			return api.ContextError(t.op, context.Cause(ctx))
 		}
-		m.fail(err)
-		return &api.Error{Code: api.EROFS, Op: t.op, Err: err, Detail: "the pool's metadata cannot be written"}
+		return m.unsent(t, err)
 	}
+	m.sent(t, seq)
+	return nil
+}
+
+// unsent turns the pool read-only, whose log took nothing.
+func (m *meta) unsent(t *txn, err error) error {
+	m.fail(err)
+	return &api.Error{Code: api.EROFS, Op: t.op, Err: err, Detail: "the pool's metadata cannot be written"}
+}
+
+// sent queues a transaction that the log has taken for its application.
+func (m *meta) sent(t *txn, seq uint64) {
 	t.seq = seq
 	m.mu.Lock()
 	m.live += t.live
@@ -223,7 +235,6 @@ func (m *meta) send(ctx context.Context, t *txn) error {
 	m.pending = append(m.pending, t)
 	m.applyReadyLocked() // the writer may have been faster
 	m.applyMu.Unlock()
-	return nil
 }
 
 func (m *meta) append(ctx context.Context, t *txn) (uint64, error) {

@@ -206,16 +206,17 @@ func (p *Pool) describe(o *layout.Object) api.ObjectInfo {
 }
 
 // alloc makes an uncommitted object with one reference. The counter of its id is
-// the one of id, or the next if that is 0.
-func (p *Pool) alloc(ctx context.Context, op string, id layout.ObjectID, o api.AllocOptions, blocks uint32) (*object, error) {
+// the one of id, or the next if that is 0. Without wait it is ErrWouldBlock if it would
+// have to.
+func (p *Pool) alloc(ctx context.Context, op string, id layout.ObjectID, o api.AllocOptions, blocks uint32, wait bool) (*object, error) {
 	if err := p.allocatable(ctx, op, o); err != nil {
 		return nil, err
 	}
-	d, runs, err := p.place(ctx, op, o, blocks, 1)
+	d, runs, err := p.place(ctx, op, o, blocks, 1, wait)
 	if err != nil {
 		return nil, err
 	}
-	return p.adopt(ctx, op, id, uncommitted, o, d, runs[0])
+	return p.adopt(ctx, op, id, uncommitted, o, d, runs[0], wait)
 }
 
 // allocatable refuses allocations that cannot be.
@@ -233,8 +234,8 @@ func (p *Pool) allocatable(ctx context.Context, op string, o api.AllocOptions) e
 }
 
 // adopt makes an object of a run of a drive's zones. If it fails, they are free.
-func (p *Pool) adopt(ctx context.Context, op string, id layout.ObjectID, st objectState, o api.AllocOptions, d *drive, run space.Run) (*object, error) {
-	counter, birth, err := p.ids.take(ctx, op, id.Counter())
+func (p *Pool) adopt(ctx context.Context, op string, id layout.ObjectID, st objectState, o api.AllocOptions, d *drive, run space.Run, wait bool) (*object, error) {
+	counter, birth, err := p.ids.take(ctx, op, id.Counter(), wait)
 	if err != nil {
 		d.unplace(run)
 		return nil, err

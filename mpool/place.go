@@ -57,8 +57,9 @@ func (p *Pool) choices(list []choice, c api.Class) []choice {
 
 // place takes n runs for so many blocks each, on one drive. While zones of a
 // drive that has not failed are on their way to being free it waits for them
-// rather than saying that there are none, also if that drive hangs just now.
-func (p *Pool) place(ctx context.Context, op string, o api.AllocOptions, blocks uint32, n int) (*drive, []space.Run, error) {
+// rather than saying that there are none, also if that drive hangs just now; who
+// must not wait gets ErrWouldBlock.
+func (p *Pool) place(ctx context.Context, op string, o api.AllocOptions, blocks uint32, n int, wait bool) (*drive, []space.Run, error) {
 	var few [4]choice
 	for {
 		was := p.freed.count()
@@ -78,6 +79,8 @@ func (p *Pool) place(ctx context.Context, op string, o api.AllocOptions, blocks 
 			return d, runs, nil
 		case !soon:
 			return nil, nil, p.noSpace(op, api.Class(list[0].drive.entry.Class), blocks, n)
+		case !wait:
+			return nil, nil, ErrWouldBlock
 		}
 		if err := p.freed.wait(ctx, was); err != nil {
 			if errors.Is(err, errDeactivated) {

@@ -98,6 +98,39 @@ func (w *worker) commitUnderWay(x api.Mblock, last []byte) error {
 	return errors.Join(failed, err)
 }
 
+// allocate allocates an mblock, sometimes by the call that does not wait.
+func (w *worker) allocate(o api.AllocOptions) (api.Mblock, error) {
+	if w.rng.IntN(2) == 0 {
+		b, err := w.p.TryAllocMblock(o)
+		if !errors.Is(err, mpool.ErrWouldBlock) {
+			return b, err
+		}
+	}
+	return w.p.AllocMblock(ctx, o)
+}
+
+// commitBegun is Commit in two halves, if that need not wait.
+func (w *worker) commitBegun(x api.Mblock) (err error) {
+	told := false
+	var done sched.Completion
+	done.Init(w.s)
+	began := x.(*mpool.Mblock).BeginCommit(func(e error) {
+		if told {
+			must(errors.New("a begun commit is told twice (S12)"))
+		}
+		told, err = true, e
+		done.Done()
+	})
+	switch {
+	case errors.Is(began, mpool.ErrWouldBlock):
+		return x.Commit(ctx)
+	case began != nil:
+		return began
+	}
+	must(done.Wait(ctx))
+	return err
+}
+
 // compareBegun is compare in two halves; the handle's reference is given back
 // between them.
 func (w *worker) compareBegun(x api.Mblock, want []byte) error {

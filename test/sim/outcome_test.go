@@ -158,7 +158,11 @@ func (u *unsure) put() {
 		return
 	}
 	u.m.mblocks[b.ID()] = mm
-	err := u.with("commit", b.Commit)
+	commit := b.Commit
+	if !u.deadlines && u.rng.IntN(2) == 0 {
+		commit = func(context.Context) error { return u.commitBegun(b) }
+	}
+	err := u.with("commit", commit)
 	if err != nil && !unknown(err) && u.rng.IntN(3) == 0 {
 		err = u.with("commit again", b.Commit)
 	}

@@ -106,7 +106,7 @@ func (w *worker) size() int {
 func (w *worker) write() (api.Mblock, *mblockModel) {
 	data := pattern(w.rng, w.size())
 	tag := w.rng.Uint64()
-	b, err := w.p.AllocMblock(ctx, w.options(int64(len(data))+int64(w.rng.IntN(100000)), tag))
+	b, err := w.allocate(w.options(int64(len(data))+int64(w.rng.IntN(100000)), tag))
 	if errors.Is(err, api.ENOSPC) {
 		return nil, nil
 	}
@@ -136,6 +136,9 @@ func (w *worker) put() {
 	}
 	w.m.mblocks[b.ID()] = mm
 	commit := func() error { return b.Commit(ctx) }
+	if w.rng.IntN(2) == 0 {
+		commit = func() error { return w.commitBegun(b) }
+	}
 	if info, err := b.Info(ctx); err == nil && len(mm.data)%4096 == 0 && info.Capacity-int64(len(mm.data)) >= 8192 && w.rng.IntN(2) == 0 {
 		last := pattern(w.rng, 1+w.rng.IntN(8192))
 		mm.data = append(slices.Clip(mm.data), last...)
