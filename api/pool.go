@@ -170,6 +170,12 @@ type Pool interface {
 	// AllocMblock allocates an uncommitted mblock. It writes nothing.
 	// Errors: EINVAL, ENOSPC, ENOENT (class), EROFS.
 	AllocMblock(ctx context.Context, o AllocOptions) (Mblock, error)
+	// PutMblock allocates an mblock, writes data and commits it: the three calls
+	// in one, and through a daemon, for data that is not long, in one request.
+	// o.Capacity 0 stands for as many bytes as data has. After an error there is
+	// no mblock, unless it is EUNKNOWN: then there may be one, by its owner and
+	// tag to be found. Errors: as of the three calls.
+	PutMblock(ctx context.Context, o AllocOptions, data []byte) (Mblock, error)
 	// ReallocMblock is AllocMblock under a given id, for restores by
 	// administrators. EEXIST if the id lives.
 	ReallocMblock(ctx context.Context, id layout.ObjectID, o AllocOptions) (Mblock, error)

@@ -88,6 +88,11 @@ func (s *fakeSession) do(op ioctl.Op, m ioctl.Message, fd *int) (ioctl.Message, 
 		return s.alloc(op, m)
 	case *ioctl.Accept:
 		return s.alloc(ioctl.OpMblockAlloc, &ioctl.Alloc{})
+	case *ioctl.MblockPut:
+		reply, err := s.alloc(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: m.Pool, Options: m.Options})
+		o := s.f.objects[reply.(*ioctl.Opened).ID]
+		o.data, o.committed = append(append(o.data, m.Data.Inline...), s.bytes(m.Data.Window)...), true
+		return reply, err
 	case *ioctl.Find:
 		return s.find(op, m)
 	case *ioctl.Target:

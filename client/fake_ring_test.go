@@ -181,14 +181,25 @@ func (d *fakeDescriptor) message() ioctl.Message {
 		return &ioctl.MblockWrite{Mblock: ioctl.Handle(d.Handle), Total: uint64(d.Offset), Data: ioctl.Payload{Window: w}}
 	case ioctl.OpAppend, ioctl.OpMDCAppend:
 		return &ioctl.AppendRecord{To: ioctl.Handle(d.Handle), Sync: d.Flags&ring.FlagSync != 0, Data: ioctl.Payload{Window: w}}
-	case ioctl.OpSync, ioctl.OpMDCSync:
+	case ioctl.OpSync, ioctl.OpMDCSync, ioctl.OpObjectCommit, ioctl.OpClose:
 		return &ioctl.Target{Handle: ioctl.Handle(d.Handle)}
+	case ioctl.OpMblockAlloc:
+		return &ioctl.Alloc{Pool: ioctl.Handle(d.Handle), Options: d.options()}
+	case ioctl.OpMblockPut:
+		return &ioctl.MblockPut{Pool: ioctl.Handle(d.Handle), Options: d.options(), Data: ioctl.Payload{Window: w}}
 	default:
 		return nil
 	}
 }
 
 type fakeDescriptor ring.Descriptor
+
+func (d *fakeDescriptor) options() api.AllocOptions {
+	return api.AllocOptions{
+		Class: api.Class(d.Class), Fallback: d.Flags&ring.FlagFallback != 0, UseSpare: d.Flags&ring.FlagSpare != 0,
+		Capacity: d.Offset, Owner: d.Owner, Tag: d.Label,
+	}
+}
 
 // answer does a descriptor's request and answers it; false: the connection is
 // broken. The caller holds fake.mu.
@@ -264,6 +275,12 @@ func completion(d *ring.Descriptor, reply ioctl.Message) *ring.Completion {
 		}
 	case *ioctl.Appended:
 		c.A, c.B = m.Record, uint64(m.Bytes)
+	case *ioctl.Opened:
+		c.A, c.B, c.N, c.Flags = uint64(m.Handle), uint64(m.ID), 0, 0
+		if !m.Created.IsZero() {
+			ms := m.Created.UnixMilli()
+			c.N, c.Flags = uint32(ms), uint16(ms>>32)
+		}
 	}
 	return c
 }

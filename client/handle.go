@@ -59,6 +59,13 @@ func (h *handle) do(ctx context.Context, op ioctl.Op) error {
 // close gives the handle up; it has ended whatever the error. When the
 // connection is gone there is nothing to give up.
 func (h *handle) close() error {
+	return h.closeBy(func(ctx context.Context, op ioctl.Op) error {
+		return h.l.do(ctx, op, &ioctl.Target{Handle: h.h}, &ioctl.Empty{})
+	})
+}
+
+// closeBy is close by the request that is given.
+func (h *handle) closeBy(ask func(ctx context.Context, op ioctl.Op) error) error {
 	if h.ended.Swap(true) {
 		return api.Errorf(api.EBADF, ioctl.OpClose.Name(), "the handle was given up before")
 	}
@@ -67,7 +74,7 @@ func (h *handle) close() error {
 	}
 	ctx, cancel := polite()
 	defer cancel()
-	err := h.l.do(ctx, ioctl.OpClose, &ioctl.Target{Handle: h.h}, &ioctl.Empty{})
+	err := ask(ctx, ioctl.OpClose)
 	if lostIn(err) != nil {
 		return nil
 	}
@@ -179,9 +186,6 @@ func (o *object) get(ctx context.Context) (*opened, error) {
 	return got, err
 }
 
-// Put implements [api.Object].
-func (o *object) Put() error { return o.close() }
-
 // end makes a request that ends the handle if it succeeds; while it is under
 // way nobody else can end it. If the answer is lost and the object is still
 // there, committed, it returns there.
@@ -220,7 +224,10 @@ func (o *object) Delete(ctx context.Context) error {
 // commit commits the object.
 func (o *object) commit(ctx context.Context) error {
 	const op = ioctl.OpObjectCommit
-	err := o.do(ctx, op)
+	err := o.live(op)
+	if err == nil {
+		err = o.orStale(op, o.tell(ctx, op))
+	}
 	if lostIn(err) == nil {
 		return err
 	}

@@ -221,6 +221,7 @@ func (r *sharedRing) take() {
 func (r *sharedRing) settle(s *slot) {
 	s.tag = 0
 	if s.late {
+		r.stray(s)
 		s.hold.release()
 		s.lent.done()
 		if s.buf != nil {

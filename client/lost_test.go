@@ -209,6 +209,14 @@ var lostCalls = []lostCall{
 	{"compact end", ioctl.OpMDCCompactEnd, func(ctx context.Context, s *scene) error { return s.mdc.CompactEnd(ctx) }, "EBADF", "EUNKNOWN", "EUNKNOWN", nil},
 	{"compact abort", ioctl.OpMDCCompactAbort, func(ctx context.Context, s *scene) error { return s.mdc.CompactAbort(ctx) }, "EBADF", "EUNKNOWN", "EUNKNOWN", nil},
 	{"close MDC", ioctl.OpClose, func(ctx context.Context, s *scene) error { return s.mdc.Close(ctx) }, "EBADF", "EUNKNOWN", "EUNKNOWN", nil},
+	{"put mblock", ioctl.OpMblockPut, func(ctx context.Context, s *scene) error {
+		_, err := s.p.PutMblock(ctx, api.AllocOptions{}, s.data[:10])
+		return err
+	}, "ok", "EUNKNOWN", "EUNKNOWN", nil},
+	{"put mblock, large", ioctl.OpMblockPut, func(ctx context.Context, s *scene) error {
+		_, err := s.p.PutMblock(ctx, api.AllocOptions{}, s.data)
+		return err
+	}, "ok", "EUNKNOWN", "EUNKNOWN", nil},
 	{"create MDC", ioctl.OpMDCCreate, func(ctx context.Context, s *scene) error {
 		_, err := s.p.CreateMDC(ctx, api.AllocOptions{})
 		return err

@@ -177,6 +177,14 @@ func (p *pool) find(ctx context.Context, op ioctl.Op, id layout.ObjectID) (*open
 // nothing, but it is not made again: that is for who knows whether it is still
 // of use.
 func (p *pool) alloc(ctx context.Context, op ioctl.Op, id layout.ObjectID, o api.AllocOptions) (*opened, error) {
+	if op == ioctl.OpMblockAlloc && id == 0 {
+		got := &opened{p: p}
+		err := p.run(ctx, op, once, func(l *link, h ioctl.Handle) error {
+			got.l = l
+			return l.allocOn(ctx, h, &o, &got.Opened)
+		})
+		return got, err
+	}
 	return p.open(ctx, op, once, func(h ioctl.Handle) ioctl.Message { return &ioctl.Alloc{Pool: h, ID: id, Options: o} })
 }
 

@@ -25,7 +25,7 @@ type QueueOptions struct {
 	Depth int
 }
 
-// Queue reads, writes and appends without waiting: operations are put into a
+// Queue reads, writes, appends and commits without waiting: operations are put into a
 // ring of the queue's own, and their completions are reaped later, many at a
 // time. Data lies in buffers, see [Conn.Borrow]; nothing is copied and, on the
 // usual path, nothing allocated and no lock taken that others take.
@@ -53,6 +53,7 @@ type QueueOptions struct {
 // completions, not what is waited for.
 type Queue struct {
 	ringEnd
+	c       *Conn
 	mem     *region
 	slots   []queueSlot
 	free    []uint16
@@ -83,9 +84,12 @@ type queueSlot struct {
 	op     ioctl.Op
 	length uint32
 	buf    *Buffer
-	m      *mblock   // of a read or a write
+	m      *mblock   // of a read, a write or a commit
 	a      *appender // of an append or a sync
 	write  uint64    // the how-manieth of the mblock
+
+	p        *pool // of an allocation
+	capacity int64 // the same, in bytes
 }
 
 // failure is an error message.
@@ -102,6 +106,8 @@ type Completion struct {
 	Record uint64 // number of the record that was appended
 	Err    error  // as the blocking call's; io.EOF is none: see EOF
 	EOF    bool   // the read met the object's end
+
+	Mblock api.Mblock // that was allocated or put, with its handle; or nil
 }
 
 const opQueue = "queue"
@@ -122,7 +128,11 @@ func (c *Conn) NewQueue(ctx context.Context, o QueueOptions) (*Queue, error) {
 		q, err = l.newQueue(ctx, entries)
 		return err
 	})
-	return q, err
+	if err != nil {
+		return nil, err
+	}
+	q.c = c
+	return q, nil
 }
 
 func (l *link) newQueue(ctx context.Context, entries int) (*Queue, error) {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
@@ -103,6 +104,8 @@ func (q *Queue) complete(i int, c *ring.Completion, err error, out *Completion) 
 	*out = Completion{User: s.user, Err: err}
 	if c != nil {
 		switch {
+		case allocates(s.op):
+			out.Mblock = q.made(&s, c)
 		case c.N > s.length || s.op == ioctl.OpMblockWrite && c.N != s.length:
 			out.Err = api.Errorf(api.EPROTO, s.op.Name(), "the daemon moved %d bytes of %d asked for", c.N, s.length)
 		case s.op == ioctl.OpAppend:
@@ -114,6 +117,8 @@ func (q *Queue) complete(i int, c *ring.Completion, err error, out *Completion) 
 		}
 	}
 	switch {
+	case s.op == ioctl.OpObjectCommit:
+		s.m.ahead.afresh()
 	case out.Err == nil:
 		if s.op == ioctl.OpMblockWrite {
 			s.m.written.Add(int64(out.N))
@@ -226,8 +231,13 @@ func (q *Queue) Close() error {
 	defer cancel()
 	var out [64]Completion
 	var err error
-	for q.flight > 0 && err == nil {
-		_, err = q.Reap(ctx, 1, out[:])
+	for n := 0; q.flight > 0 && err == nil; {
+		n, err = q.Reap(ctx, 1, out[:])
+		for _, c := range out[:n] {
+			if c.Mblock != nil {
+				err = errors.Join(err, c.Mblock.Put())
+			}
+		}
 	}
 	q.closed = true
 	if q.unwatch != nil {

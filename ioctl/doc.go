@@ -127,6 +127,8 @@
 //	52 mblock write        h, total u64, payload  →  written u32, zero 4
 //	53 mblock read         h, offset i64, window
 //	                    →  read u32, flags (end, data), zero 3, data unless in the arena
+//	54 mblock put          h, capacity i64, tag u64, owner u32, class u8, flags (fallback,
+//	                       spare), zero 2, payload  →  as 31; it is committed
 //
 //	60 mlog alloc          as 50
 //	61 mlog find           as 51

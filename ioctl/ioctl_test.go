@@ -149,6 +149,8 @@ func samples() map[Op][2]Message {
 			&MblockReadReply{N: 3, EOF: true, Data: []byte("abc")},
 		},
 
+		OpMblockPut: {&MblockPut{Pool: h, Options: opts, Data: inline}, opened},
+
 		OpMlogAlloc:      {&Alloc{Pool: h, Options: opts}, opened},
 		OpMlogFind:       {&Find{Pool: h, ID: id}, opened},
 		OpMlogOpenAppend: {target, &AppenderOpened{Appender: h, Records: 1, Bytes: 2}},

@@ -42,7 +42,8 @@ type Alloc struct {
 }
 
 const (
-	allocSize = 40
+	optionsSize = 24
+	allocSize   = 16 + optionsSize
 
 	allocFallback = 1 << 0
 	allocUseSpare = 1 << 1
@@ -50,29 +51,35 @@ const (
 
 func (m *Alloc) encode(w *writer) {
 	b := w.block(allocSize)
-	o := &m.Options
 	le.PutUint64(b[0:], uint64(m.Pool))
 	le.PutUint64(b[8:], uint64(m.ID))
-	le.PutUint64(b[16:], uint64(o.Capacity))
-	le.PutUint64(b[24:], o.Tag)
-	le.PutUint32(b[32:], o.Owner)
-	b[36] = uint8(o.Class)
-	b[37] = bit(o.Fallback, allocFallback) | bit(o.UseSpare, allocUseSpare)
+	putOptions(b[16:], &m.Options)
 }
 
 func (m *Alloc) decode(r *reader) {
 	b := r.block(allocSize)
-	o := &m.Options
 	m.Pool = Handle(le.Uint64(b[0:]))
 	m.ID = layout.ObjectID(le.Uint64(b[8:]))
-	o.Capacity = int64(le.Uint64(b[16:]))
-	o.Tag = le.Uint64(b[24:])
-	o.Owner = le.Uint32(b[32:])
-	o.Class = api.Class(b[36])
-	r.bits(b[37], allocFallback|allocUseSpare)
-	o.Fallback = b[37]&allocFallback != 0
-	o.UseSpare = b[37]&allocUseSpare != 0
-	r.reserved(b[38:40])
+	getOptions(r, b[16:], &m.Options)
+}
+
+func putOptions(b []byte, o *api.AllocOptions) {
+	le.PutUint64(b[0:], uint64(o.Capacity))
+	le.PutUint64(b[8:], o.Tag)
+	le.PutUint32(b[16:], o.Owner)
+	b[20] = uint8(o.Class)
+	b[21] = bit(o.Fallback, allocFallback) | bit(o.UseSpare, allocUseSpare)
+}
+
+func getOptions(r *reader, b []byte, o *api.AllocOptions) {
+	o.Capacity = int64(le.Uint64(b[0:]))
+	o.Tag = le.Uint64(b[8:])
+	o.Owner = le.Uint32(b[16:])
+	o.Class = api.Class(b[20])
+	r.bits(b[21], allocFallback|allocUseSpare)
+	o.Fallback = b[21]&allocFallback != 0
+	o.UseSpare = b[21]&allocUseSpare != 0
+	r.reserved(b[22:24])
 }
 
 // Find names an object of a pool.

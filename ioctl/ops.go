@@ -49,6 +49,7 @@ const (
 	OpMblockFind  Op = 51
 	OpMblockWrite Op = 52
 	OpMblockRead  Op = 53
+	OpMblockPut   Op = 54
 
 	OpMlogAlloc      Op = 60
 	OpMlogFind       Op = 61
@@ -144,6 +145,7 @@ var opTable = [NumOps]opInfo{
 	OpMblockFind:  {"mblock find", of[Find], of[Opened], asks},
 	OpMblockWrite: {"mblock write", of[MblockWrite], of[MblockWritten], mutates},
 	OpMblockRead:  {"mblock read", of[MblockRead], of[MblockReadReply], asks},
+	OpMblockPut:   {"mblock put", of[MblockPut], of[Opened], mutates},
 
 	OpMlogAlloc:      {"mlog alloc", of[Alloc], of[Opened], asks},
 	OpMlogFind:       {"mlog find", of[Find], of[Opened], asks},

@@ -30,18 +30,30 @@ func (r *request) mustMayAlloc(p *poolRef, m *ioctl.Alloc) error {
 }
 
 // born gives the handle of an object that was allocated just now.
-func (r *request) born(p *poolRef, obj api.Object) (ioctl.Message, error) {
+func (r *request) born(p *poolRef, obj api.Object) (*ioctl.Opened, *objectRef, error) {
 	id := obj.ID()
 	p.pool.adopt(r.s, id)
-	reply, err := r.opened(p, obj)
+	reply, ref, err := r.openedRef(p, obj)
 	if err != nil {
 		p.pool.orphan(r.s, id)
 	}
-	return reply, err
+	return reply, ref, err
+}
+
+// answerOf is what born returns, as an answer.
+func answerOf(reply *ioctl.Opened, _ *objectRef, err error) (ioctl.Message, error) {
+	if err != nil {
+		return nil, err
+	}
+	return reply, nil
 }
 
 // opened gives a handle on an object.
 func (r *request) opened(p *poolRef, obj api.Object) (ioctl.Message, error) {
+	return answerOf(r.openedRef(p, obj))
+}
+
+func (r *request) openedRef(p *poolRef, obj api.Object) (*ioctl.Opened, *objectRef, error) {
 	ref := newObjectRef(p, obj)
 	id := obj.ID()
 	reply := &ioctl.Opened{ID: id}
@@ -50,10 +62,10 @@ func (r *request) opened(p *poolRef, obj api.Object) (ioctl.Message, error) {
 	}
 	h, err := r.giveChild(ref.kind(), ref)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	reply.Handle = h
-	return reply, nil
+	return reply, ref, nil
 }
 
 func mblockAlloc(r *request, m *ioctl.Alloc) (ioctl.Message, error) {
@@ -73,7 +85,7 @@ func mblockAlloc(r *request, m *ioctl.Alloc) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.born(p, b)
+	return answerOf(r.born(p, b))
 }
 
 func mlogAlloc(r *request, m *ioctl.Alloc) (ioctl.Message, error) {
@@ -91,7 +103,7 @@ func mlogAlloc(r *request, m *ioctl.Alloc) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.born(p, l)
+	return answerOf(r.born(p, l))
 }
 
 func mblockFind(r *request, m *ioctl.Find) (ioctl.Message, error) {

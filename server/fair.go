@@ -43,6 +43,7 @@ var opKinds = [ioctl.NumOps]kind{
 	ioctl.OpClose: durable, ioctl.OpObjectCommit: durable, ioctl.OpObjectDelete: durable,
 	ioctl.OpCommitMany: durable, ioctl.OpRootsSet: durable, ioctl.OpOwnerAdd: durable,
 	ioctl.OpMlogOpenAppend: durable, ioctl.OpMlogErase: durable, ioctl.OpSync: durable,
+	ioctl.OpMblockPut: durable,
 	ioctl.OpMDCCreate: durable, ioctl.OpMDCOpen: durable, ioctl.OpMDCDelete: durable, ioctl.OpMDCSync: durable,
 	ioctl.OpMDCCompactStart: durable, ioctl.OpMDCCompactEnd: durable, ioctl.OpMDCCompactAbort: durable,
 }
@@ -57,6 +58,8 @@ func kindOf(op ioctl.Op, m ioctl.Message) (kind, int64) {
 		n = m.Into.Length
 	case *ioctl.ReadNext:
 		n = m.Into.Length
+	case *ioctl.MblockPut:
+		n = m.Data.Length
 	case *ioctl.AppendRecord:
 		n = m.Data.Length
 		if m.Sync {

@@ -299,6 +299,17 @@ func (p *fakePool) AllocMblock(ctx context.Context, o api.AllocOptions) (api.Mbl
 	return &fakeMblock{h}, nil
 }
 
+func (p *fakePool) PutMblock(ctx context.Context, o api.AllocOptions, data []byte) (api.Mblock, error) {
+	m, err := p.AllocMblock(ctx, o)
+	if err == nil {
+		_, err = m.Write(ctx, data)
+	}
+	if err == nil {
+		err = m.Commit(ctx)
+	}
+	return m, err
+}
+
 func (p *fakePool) ReallocMblock(ctx context.Context, id layout.ObjectID, o api.AllocOptions) (api.Mblock, error) {
 	h, err := p.alloc(ctx, "mblock realloc", layout.KindMblock, id, o)
 	if err != nil {

@@ -73,6 +73,7 @@ var handlers = [ioctl.NumOps]handler{
 	ioctl.OpMblockFind:  on(mblockFind),
 	ioctl.OpMblockWrite: on(mblockWrite),
 	ioctl.OpMblockRead:  on(mblockRead),
+	ioctl.OpMblockPut:   onToTheEnd(mblockPut),
 
 	ioctl.OpMlogAlloc:      on(mlogAlloc),
 	ioctl.OpMlogFind:       on(mlogFind),

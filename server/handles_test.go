@@ -47,6 +47,7 @@ func takers() map[ioctl.Op]struct {
 		ioctl.OpMblockAlloc:  {k(kindPool), alloc},
 		ioctl.OpMblockFind:   {k(kindPool), find},
 		ioctl.OpMblockWrite:  {k(kindMblock), func(h ioctl.Handle) ioctl.Message { return &ioctl.MblockWrite{Mblock: h} }},
+		ioctl.OpMblockPut:    {k(kindPool), func(h ioctl.Handle) ioctl.Message { return &ioctl.MblockPut{Pool: h} }},
 		ioctl.OpMblockRead:   {k(kindMblock), func(h ioctl.Handle) ioctl.Message { return &ioctl.MblockRead{Mblock: h} }},
 
 		ioctl.OpMlogAlloc:      {k(kindPool), alloc},

@@ -87,12 +87,18 @@ func (x *ringOp) logDone(err error) {
 
 // appended ends an append or a sync that a log has told the end of.
 func (x *ringOp) appended() {
+	if x.obj != nil && x.err == nil {
+		x.obj.ref.pool.settled(x.ring.set.s, x.obj.obj.ID())
+	}
 	if x.orphan {
 		x.forget()
 		return
 	}
 	x.ring.set.appends.remove(x)
 	err := x.err
+	if err != nil {
+		x.undo(err)
+	}
 	x.state, x.err = opBegun, nil
 	x.end(err)
 }

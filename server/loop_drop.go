@@ -18,10 +18,10 @@ func (set *ringSet) drop() {
 // unstart drops a request whose operations were not started. The last is dropped
 // first, so that a write leaves no hole before another.
 func (x *ringOp) unstart() {
-	if x.verb == verbWrite {
-		x.write.Cancel()
-	} else {
+	if x.verb == verbRead {
 		x.read.Cancel()
+	} else {
+		x.write.Cancel() // of a put the object is aborted with the session's others
 	}
 	x.dismiss()
 	x.unanswered()

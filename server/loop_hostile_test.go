@@ -259,7 +259,7 @@ func TestRingListenersAreBounded(t *testing.T) {
 	w := &ringClient{raw: r.raw(), r: r}
 	w.arena, w.all, _ = w.raw.arena(1 << 20)
 	w.ok(ioctl.OpArenaMapped, &ioctl.ArenaMapped{Arena: w.arena})
-	_, err := w.ask(ioctl.OpRing, &ioctl.RingAsk{Version: 1, Arena: w.arena, Entries: 16})
+	_, err := w.ask(ioctl.OpRing, &ioctl.RingAsk{Version: ring.Version, Arena: w.arena, Entries: 16})
 	want(t, api.EAGAIN, err)
 	until(t, "each ring is listened to", func() bool { return r.srv.Snapshot().Loops[0].Listeners == loopEars })
 	for _, s := range r.srv.all() {

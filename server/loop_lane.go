@@ -34,9 +34,14 @@ type laneTurns struct {
 // toLane puts an operation into its handle's lane.
 func (x *ringOp) toLane() {
 	set := x.ring.set
-	x.ctx, x.cancel = context.WithCancel(set.s.ctx)
+	base := set.s.ctx
+	if x.verb.outlives() {
+		base = set.s.srv.hard
+	}
+	x.ctx, x.cancel = context.WithCancel(base)
 	if !set.s.name(x.d.Tag, x.cancel) {
 		x.cancel()
+		x.undo(errTag)
 		x.unanswered()
 		set.loop.breach(set, errTag)
 		return
@@ -46,8 +51,11 @@ func (x *ringOp) toLane() {
 	ln := set.lanes[x.d.Handle]
 	if ln == nil {
 		ln = &handleLane{set: set}
-		set.lanes[x.d.Handle] = ln
+		if !x.verb.allocates() { // which wait for nobody's order
+			set.lanes[x.d.Handle] = ln
+		}
 	}
+	x.lane = ln
 	ln.pending++
 	if ln.add(x) {
 		set.turns.waiting = append(set.turns.waiting, ln)
@@ -105,11 +113,15 @@ func (ln *handleLane) run() {
 // laneDone takes an operation back from its lane and answers it.
 func (x *ringOp) laneDone() {
 	set := x.ring.set
-	ln := set.lanes[x.d.Handle]
-	if ln.pending--; ln.pending == 0 {
-		delete(set.lanes, x.d.Handle)
+	if ln := x.lane; !x.verb.allocates() {
+		if ln.pending--; ln.pending == 0 {
+			delete(set.lanes, x.d.Handle)
+		}
 	}
 	err := x.err
+	if err != nil {
+		x.undo(err)
+	}
 	x.state, x.err = opBegun, nil
 	if set.stopped() && err != nil {
 		x.unanswered() // nobody listens
@@ -160,7 +172,9 @@ func (x *ringOp) turnKind() kind {
 		if x.d.Flags&ring.FlagSync == 0 {
 			return bulk
 		}
-	case verbNone, verbSync, verbMDCSync:
+	case verbAlloc:
+		return quick
+	case verbNone, verbSync, verbMDCSync, verbPut, verbCommit, verbClose:
 	}
 	return durable
 }
@@ -178,6 +192,8 @@ func (x *ringOp) fill(reply ioctl.Message) {
 		x.c.N = m.N
 	case *ioctl.Appended:
 		x.c.A, x.c.B = m.Record, uint64(m.Bytes)
+	case *ioctl.Opened:
+		x.c = completionOf(m)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/ioctl/ring"
 )
 
 // Sessions are spread over the loops, and their rings served while others come
@@ -153,7 +154,7 @@ func TestRingClose(t *testing.T) {
 	for i := 1; i < ioctl.MaxRings; i++ {
 		w.newRing(1<<20+uint32(i)*8192, 16)
 	}
-	_, err := w.ask(ioctl.OpRing, &ioctl.RingAsk{Version: 1, Arena: w.arena, Offset: 2 << 20, Entries: 16})
+	_, err := w.ask(ioctl.OpRing, &ioctl.RingAsk{Version: ring.Version, Arena: w.arena, Offset: 2 << 20, Entries: 16})
 	want(t, api.EAGAIN, err)
 	w.ok(ioctl.OpRingClose, &ioctl.RingClose{Ring: 3})
 	if n, _ := w.newRing(2<<20, 16); n != 3 {
@@ -214,7 +215,7 @@ func TestRingUnregistered(t *testing.T) {
 	none := &ringClient{raw: r.raw(), r: r}
 	none.arena, none.all, _ = none.raw.arena(1 << 20)
 	none.ok(ioctl.OpArenaMapped, &ioctl.ArenaMapped{Arena: none.arena})
-	_, err := none.ask(ioctl.OpRing, &ioctl.RingAsk{Version: 1, Arena: none.arena, Entries: 16})
+	_, err := none.ask(ioctl.OpRing, &ioctl.RingAsk{Version: ring.Version, Arena: none.arena, Entries: 16})
 	want(t, api.ENOTSUP, err)
 }
 

@@ -40,6 +40,10 @@ type ringOp struct {
 	onDone  func(*bdev.Op)
 	durable func(error)
 
+	obj  *objectRef   // that it commits
+	made ioctl.Handle // on the object of a put, once it is allocated
+
+	lane   *handleLane
 	ctx    context.Context // a lane's
 	cancel context.CancelFunc
 
@@ -74,7 +78,8 @@ func (r *ioRing) newOp() *ringOp {
 // forget ends an operation that is answered, or never will be.
 func (x *ringOp) forget() {
 	set := x.ring.set
-	x.pool, x.err, x.share, x.device, x.ctx, x.cancel = nil, nil, nil, nil, nil, nil
+	x.pool, x.err, x.share, x.device, x.lane, x.ctx, x.cancel = nil, nil, nil, nil, nil, nil, nil
+	x.obj, x.made = nil, 0
 	x.state, x.direct, x.orphan, x.prev = opBegun, false, false, nil
 	x.c = ring.Completion{}
 	x.next, set.free = set.free, x
@@ -86,7 +91,7 @@ func (x *ringOp) loop() *ioLoop { return x.ring.set.loop }
 // would have to wait, or comes behind what is there.
 func (x *ringOp) begin() {
 	set, d := x.ring.set, &x.d
-	if d.Length > x.verb.most() || len(set.lanes) > 0 && set.lanes[d.Handle] != nil {
+	if d.Length > x.verb.most() || len(set.lanes) > 0 && set.lanes[d.Handle] != nil || !x.isForLoop() {
 		x.toLane()
 		return
 	}
@@ -140,7 +145,7 @@ func (x *ringOp) dismiss() {
 // on the object has its pin, and the handle may go.
 func (x *ringOp) start(mem []byte) error {
 	s := x.ring.set.s
-	e, err := s.table.Use(uhandle.Handle(x.d.Handle), x.verb.kind())
+	e, err := s.table.Use(uhandle.Handle(x.d.Handle), x.verb.kinds()...)
 	if err != nil {
 		return badHandle(ioctl.Handle(x.d.Handle))
 	}
@@ -154,10 +159,18 @@ func (x *ringOp) start(mem []byte) error {
 		err = x.startAppend(e.Value, mem)
 	case verbSync, verbMDCSync:
 		err = x.startSync(e.Value)
+	case verbAlloc:
+		err = x.startAlloc(e.Value)
+	case verbPut:
+		err = x.startPut(e.Value, mem)
+	case verbCommit:
+		err = x.startCommit(e.Value)
+	case verbClose:
+		err = x.startClose(e)
 	case verbNone:
 		panic(errNoVerb)
 	}
-	if s.table.Done(e) {
+	if s.table.Done(e) && (x.verb != verbClose || err != nil) {
 		// Its last user lets go of what has ended; that may write.
 		v := e.Value
 		s.requests.Go(func() { s.release(v) })
@@ -245,9 +258,13 @@ func (x *ringOp) deviceDone(*bdev.Op) {
 func (x *ringOp) ioEnded() {
 	var n int
 	var err error
-	if x.verb == verbWrite {
+	switch x.verb {
+	case verbPut:
+		x.written()
+		return
+	case verbWrite:
 		n, err = x.write.End()
-	} else {
+	default:
 		n, err = x.endRead()
 	}
 	x.c.N = uint32(n)
@@ -290,13 +307,13 @@ func (x *ringOp) answer(err error) {
 	if err != nil {
 		x.c = ring.Completion{}
 	}
-	took := l.clock().Sub(x.began)
-	set.s.srv.ops.add(op, took, uint64(x.c.N), err != nil)
+	took, moved := l.clock().Sub(x.began), x.moved(err)
+	set.s.srv.ops.add(op, took, moved, err != nil)
 	if x.pool != nil {
-		x.pool.ops.add(op, took, uint64(x.c.N), err != nil)
+		x.pool.ops.add(op, took, moved, err != nil)
 	}
 	l.count.ops.Add(1)
-	l.count.bytes.Add(uint64(x.c.N))
+	l.count.bytes.Add(moved)
 	if err != nil {
 		x.err = dressed(op, err)
 		set.errors.send(x)

@@ -78,7 +78,7 @@ func (w *ringClient) newRing(at uint32, entries int) (uint16, *ring.Client) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	m := w.ok(ioctl.OpRing, &ioctl.RingAsk{Version: 1, Arena: w.arena, Offset: at, Entries: uint32(entries)})
+	m := w.ok(ioctl.OpRing, &ioctl.RingAsk{Version: ring.Version, Arena: w.arena, Offset: at, Entries: uint32(entries)})
 	return m.(*ioctl.RingReply).Ring, c
 }
 
@@ -313,22 +313,22 @@ func TestRingErrors(t *testing.T) {
 	}
 	for _, err := range []error{
 		func() error {
-			_, err := w.ask(ioctl.OpRing, &ioctl.RingAsk{Version: 2, Arena: 1, Entries: 8})
+			_, err := w.ask(ioctl.OpRing, &ioctl.RingAsk{Version: ring.Version + 1, Arena: 1, Entries: 8})
 			return err
 		}(),
 	} {
 		want(t, api.ENOTSUP, err)
 	}
 	for _, ask := range []*ioctl.RingAsk{
-		{Version: 1, Arena: 2, Entries: 8},
-		{Version: 1, Arena: 1, Entries: 0},
-		{Version: 1, Arena: 1, Entries: 1},
-		{Version: 1, Arena: 1, Entries: 12},
-		{Version: 1, Arena: 1, Entries: 8192},
-		{Version: 1, Arena: 1, Entries: 1 << 31},
-		{Version: 1, Arena: 1, Entries: 8, Offset: 64},
-		{Version: 1, Arena: 1, Entries: 8, Offset: 8 << 20},
-		{Version: 1, Arena: 1, Entries: 4096, Offset: 8<<20 - 4096},
+		{Version: ring.Version, Arena: 2, Entries: 8},
+		{Version: ring.Version, Arena: 1, Entries: 0},
+		{Version: ring.Version, Arena: 1, Entries: 1},
+		{Version: ring.Version, Arena: 1, Entries: 12},
+		{Version: ring.Version, Arena: 1, Entries: 8192},
+		{Version: ring.Version, Arena: 1, Entries: 1 << 31},
+		{Version: ring.Version, Arena: 1, Entries: 8, Offset: 64},
+		{Version: ring.Version, Arena: 1, Entries: 8, Offset: 8 << 20},
+		{Version: ring.Version, Arena: 1, Entries: 4096, Offset: 8<<20 - 4096},
 	} {
 		_, err := w.ask(ioctl.OpRing, ask)
 		want(t, api.EINVAL, err)

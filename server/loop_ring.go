@@ -31,13 +31,14 @@ type ringSet struct {
 	turns  laneTurns
 	errors errorQueue
 
-	begun   int64 // bytes of operations that are begun and have not ended
-	most    int64 // of begun
-	credit  int64 // bytes that may be taken before it is others' turn
-	open    int   // descriptors taken and not answered
-	over    bool  // nothing is taken any more
-	appends opList
+	begun   int64  // bytes of operations that are begun and have not ended
+	most    int64  // of begun
+	credit  int64  // bytes that may be taken before it is others' turn
+	open    int    // descriptors taken and not answered
+	over    bool   // nothing is taken any more
+	appends opList // and commits
 	free    *ringOp
+	asks    request // for those who ask whether the session may
 }
 
 // ioRing is the daemon's end of a ring.

@@ -27,30 +27,52 @@ const (
 	verbMDCAppend
 	verbSync
 	verbMDCSync
+	verbAlloc
+	verbPut
+	verbCommit
+	verbClose
 )
 
 // verbs is never written.
 var verbs = [ioctl.NumOps]verb{
 	ioctl.OpMblockRead: verbRead, ioctl.OpMblockWrite: verbWrite, ioctl.OpAppend: verbAppend,
 	ioctl.OpMDCAppend: verbMDCAppend, ioctl.OpSync: verbSync, ioctl.OpMDCSync: verbMDCSync,
+	ioctl.OpMblockAlloc: verbAlloc, ioctl.OpMblockPut: verbPut, ioctl.OpObjectCommit: verbCommit, ioctl.OpClose: verbClose,
 }
 
 // errNoVerb is a bug's: check lets no operation through that rings do not have.
 const errNoVerb = "server: an operation that rings do not have"
 
-// kind returns the kind of handle that an operation is for.
-func (v verb) kind() uhandle.Kind {
+// kinds returns the kinds of handle that a loop does an operation for; the first is
+// that of most.
+func (v verb) kinds() []uhandle.Kind {
 	switch v {
 	case verbRead, verbWrite:
-		return kindMblock
+		return mblockKinds[:1]
+	case verbCommit, verbClose:
+		return mblockKinds[:]
 	case verbAppend, verbSync:
-		return kindAppender
+		return appenderKind[:]
 	case verbMDCAppend, verbMDCSync:
-		return kindMDC
+		return mdcKind[:]
+	case verbAlloc, verbPut:
+		return poolKind[:]
 	case verbNone:
 	}
 	panic(errNoVerb)
 }
+
+// What kinds returns; never written.
+var (
+	mblockKinds  = [...]uhandle.Kind{kindMblock, kindMlog}
+	appenderKind = [...]uhandle.Kind{kindAppender}
+	mdcKind      = [...]uhandle.Kind{kindMDC}
+	poolKind     = [...]uhandle.Kind{kindPool}
+)
+
+// allocates says whether an operation makes an object. It is for a pool, and in
+// no order with others.
+func (v verb) allocates() bool { return v == verbAlloc || v == verbPut }
 
 // most returns how many bytes a loop serves itself.
 func (v verb) most() uint32 {
@@ -76,18 +98,33 @@ func (x *ringOp) check() error {
 		offset = true
 	case verbAppend, verbMDCAppend:
 		flags = ring.FlagSync
-	case verbSync, verbMDCSync:
-		if d.Arena != 0 {
-			return errFields
-		}
+	case verbAlloc, verbPut:
+		flags, offset = ring.FlagFallback|ring.FlagSpare, true
+	case verbSync, verbMDCSync, verbCommit, verbClose:
 	}
 	switch {
-	case d.Flags&^flags != 0, d.Offset != 0 && !offset:
+	case d.Flags&^flags != 0, d.Offset != 0 && !offset, d.Arena != 0 && !x.verb.hasData():
+		return errFields
+	case !x.verb.allocates() && (d.Class != 0 || d.Owner != 0 || d.Label != 0):
 		return errFields
 	case d.Arena == 0 && (d.Window != 0 || d.Length != 0):
 		return errNoArena
 	}
 	return nil
+}
+
+// outlives says whether an operation, once begun, runs to its end although its
+// session has ended, as its handler for the socket does.
+func (v verb) outlives() bool { return v == verbCommit || v == verbPut }
+
+// hasData says whether an operation has data.
+func (v verb) hasData() bool {
+	switch v {
+	case verbRead, verbWrite, verbAppend, verbMDCAppend, verbPut:
+		return true
+	case verbNone, verbSync, verbMDCSync, verbAlloc, verbCommit, verbClose:
+	}
+	return false
 }
 
 var (
@@ -114,6 +151,17 @@ func (x *ringOp) ask(r *request) (ioctl.Message, error) {
 		return appenderSync(r, &ioctl.Target{Handle: h})
 	case verbMDCSync:
 		return ofMDC(api.MDC.Sync)(r, &ioctl.Target{Handle: h})
+	case verbAlloc:
+		return mblockAlloc(r, &ioctl.Alloc{Pool: h, Options: allocation(d)})
+	case verbPut:
+		if x.obj != nil { // it is written
+			return x.commitWritten(r)
+		}
+		return mblockPut(r, &ioctl.MblockPut{Pool: h, Options: allocation(d), Data: ioctl.Payload{Window: w}})
+	case verbCommit:
+		return objectCommit(r, &ioctl.Target{Handle: h})
+	case verbClose:
+		return closeHandle(r, &ioctl.Target{Handle: h})
 	case verbNone:
 	}
 	panic(errNoVerb)

@@ -42,6 +42,8 @@ func inline(m ioctl.Message) bool {
 	switch m := m.(type) {
 	case *ioctl.MblockWrite:
 		return m.Data.Arena == 0
+	case *ioctl.MblockPut:
+		return m.Data.Arena == 0
 	case *ioctl.AppendRecord:
 		return m.Data.Arena == 0
 	case *ioctl.RootsSet:

@@ -12,6 +12,7 @@ import (
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/ioctl/ring"
 	"github.com/mpool-go/mpool/uhandle"
 )
 
@@ -67,7 +68,7 @@ func TestEveryDeadline(t *testing.T) {
 		ioctl.OpPoolSet:    &ioctl.PoolSet{Name: "data"}, ioctl.OpPoolList: &ioctl.PoolName{},
 		ioctl.OpPoolOpen: &ioctl.PoolName{Name: "data"}, ioctl.OpVersion: &ioctl.Empty{},
 		ioctl.OpArena: &ioctl.ArenaAsk{}, ioctl.OpArenaMapped: &ioctl.ArenaMapped{Arena: 1},
-		ioctl.OpRing: &ioctl.RingAsk{Version: 1, Arena: 1, Entries: 8}, ioctl.OpRingClose: &ioctl.RingClose{Ring: 1},
+		ioctl.OpRing: &ioctl.RingAsk{Version: ring.Version, Arena: 1, Entries: 8}, ioctl.OpRingClose: &ioctl.RingClose{Ring: 1},
 		ioctl.OpClientList: &ioctl.ClientList{}, ioctl.OpHandleList: &ioctl.HandlesAsk{},
 		ioctl.OpEventNext: &ioctl.EventNext{After: 1, Wait: ioctl.MaxEventWait},
 	}

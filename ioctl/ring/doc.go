@@ -4,7 +4,7 @@
 // request unless the other sleeps. It knows what a descriptor looks like, not
 // what it asks for.
 //
-// # Form, version 1
+// # Form, version 2
 //
 // A ring lies in an arena, at an offset that is a multiple of 4096, and has a
 // number of entries that is a power of two, [MinEntries] to [MaxEntries]. All
@@ -24,10 +24,14 @@
 // named words is nobody's.
 //
 //	descriptor
-//	 0      2   3   4     6    8       16       24       32       36       40       48
-//	+------+---+---+-----+----+-------+--------+--------+--------+--------+--------+------+
-//	|  op  |flg| 0 |arena| 0  |  tag  | handle | offset | window | length |zero    | zero |
-//	+------+---+---+-----+----+-------+--------+--------+--------+--------+--------+------+
+//	 0      2   3   4     6    8       16       24       32       36
+//	+------+---+---+-----+----+-------+--------+--------+--------+--------+
+//	|  op  |flg|cls|arena| 0  |  tag  | handle | offset | window | length |
+//	+------+---+---+-----+----+-------+--------+--------+--------+--------+
+//	 40     44     48      56       64
+//	+------+------+-------+--------+
+//	|owner | zero | label |  zero  |
+//	+------+------+-------+--------+
 //
 //	completion
 //	 0       8        12   14   16       24       32

@@ -14,10 +14,14 @@ const (
 )
 
 // Version is the form's version.
-const Version = 1
+const Version = 2
 
-// FlagSync is of an append's descriptor, which is answered when the record is durable.
-const FlagSync uint8 = 1 << 0
+// Flags of descriptors.
+const (
+	FlagSync     uint8 = 1 << 0 // an append is answered when the record is durable
+	FlagFallback uint8 = 1 << 1 // an allocation may take another class
+	FlagSpare    uint8 = 1 << 2 // an allocation may take the spare share
+)
 
 // FlagEOF is of a read's completion: it met the object's end.
 const FlagEOF uint16 = 1 << 0
@@ -86,33 +90,40 @@ type Descriptor struct {
 	Tag    uint64 // the client's own
 	Handle uint64 // an ioctl.Handle
 	Offset int64  // into the object in bytes, or what else the operation says
+
+	// Of an allocation; else 0.
+	Class uint8
+	Owner uint32
+	Label uint64 // the object's tag
 }
 
 func (d *Descriptor) put(e *[DescriptorSize / 8]atomic.Uint64) {
-	e[0].Store(uint64(d.Op) | uint64(d.Flags)<<16 | uint64(d.Arena)<<32)
+	e[0].Store(uint64(d.Op) | uint64(d.Flags)<<16 | uint64(d.Class)<<24 | uint64(d.Arena)<<32)
 	e[1].Store(d.Tag)
 	e[2].Store(d.Handle)
 	e[3].Store(uint64(d.Offset))
 	e[4].Store(uint64(d.Window) | uint64(d.Length)<<32)
-	e[5].Store(0)
-	e[6].Store(0)
+	e[5].Store(uint64(d.Owner))
+	e[6].Store(d.Label)
 	e[7].Store(0)
 }
 
 // get copies a descriptor out, and says whether its reserved bytes are zero.
 func (d *Descriptor) get(e *[DescriptorSize / 8]atomic.Uint64) bool {
 	w := e[0].Load()
-	d.Op, d.Flags, d.Arena = uint16(w), uint8(w>>16), uint16(w>>32)
+	d.Op, d.Flags, d.Class, d.Arena = uint16(w), uint8(w>>16), uint8(w>>24), uint16(w>>32)
 	d.Tag, d.Handle, d.Offset = e[1].Load(), e[2].Load(), int64(e[3].Load())
 	at := e[4].Load()
 	d.Window, d.Length = uint32(at), uint32(at>>32)
-	return w>>24&0xff == 0 && w>>48 == 0 && e[5].Load()|e[6].Load()|e[7].Load() == 0
+	owner := e[5].Load()
+	d.Owner, d.Label = uint32(owner), e[6].Load()
+	return w>>48 == 0 && owner>>32 == 0 && e[7].Load() == 0
 }
 
 // Completion is the answer to a descriptor whose request succeeded.
 type Completion struct {
 	Tag   uint64
-	N     uint32 // bytes moved
+	N     uint32 // bytes moved, or what else the operation says
 	Op    uint16 // the descriptor's
 	Flags uint16
 	A, B  uint64 // what the operation says

@@ -52,7 +52,7 @@ func ends(t testing.TB, entries int) (*Client, *Daemon, []byte) {
 func sample(n uint64) Descriptor {
 	return Descriptor{
 		Op: uint16(n), Flags: uint8(n >> 1), Arena: uint16(n >> 2), Window: uint32(n * 4096), Length: uint32(n * 7),
-		Tag: n << 20, Handle: ^n, Offset: -int64(n),
+		Tag: n << 20, Handle: ^n, Offset: -int64(n), Class: uint8(n >> 3), Owner: uint32(n * 11), Label: n * 13,
 	}
 }
 
@@ -62,6 +62,7 @@ func TestForm(t *testing.T) {
 	x := Descriptor{
 		Op: 0x0102, Flags: 0x03, Arena: 0x0405, Window: 0x06070809, Length: 0x0a0b0c0d,
 		Tag: 0x1112131415161718, Handle: 0x2122232425262728, Offset: 0x3132333435363738,
+		Class: 0x81, Owner: 0x82838485, Label: 0x9192939495969798,
 	}
 	c.Put(&x)
 	c.Doze(1)

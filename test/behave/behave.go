@@ -44,6 +44,7 @@ func Run(t *testing.T, b Backend) {
 	}{
 		{"MblockLife", mblockLife},
 		{"MblockSizes", mblockSizes},
+		{"MblockPut", mblockPut},
 		{"MblockMisuse", mblockMisuse},
 		{"MblockConcurrentWrites", mblockConcurrentWrites},
 		{"References", references},

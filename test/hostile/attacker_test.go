@@ -40,6 +40,7 @@ type attacker struct {
 	buf      []byte
 
 	block, log, mdc layout.ObjectID // that it keeps for its next session
+	puts            int             // mblocks that it has asked to be put, which stay
 }
 
 func newAttacker(ctx context.Context, socket string, seed, number uint64, sent, made *atomic.Int64) *attacker {

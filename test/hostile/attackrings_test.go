@@ -133,7 +133,10 @@ func ringDescriptors(a *attacker) {
 		handles = append(handles, uint64(other.read), uint64(other.app))
 		defer other.close()
 	}
-	ops := []ioctl.Op{ioctl.OpMblockRead, ioctl.OpMblockWrite, ioctl.OpAppend, ioctl.OpMDCAppend, ioctl.OpSync, ioctl.OpMDCSync}
+	ops := []ioctl.Op{
+		ioctl.OpMblockRead, ioctl.OpMblockWrite, ioctl.OpAppend, ioctl.OpMDCAppend, ioctl.OpSync, ioctl.OpMDCSync,
+		ioctl.OpMblockAlloc, ioctl.OpMblockPut, ioctl.OpObjectCommit, ioctl.OpClose,
+	}
 	wild := a.rng.IntN(4) == 0 // breaks the protocol soon
 	r := st.r
 	seed := xorshift(a.rng.Uint64() | 1)
@@ -157,9 +160,7 @@ func ringDescriptors(a *attacker) {
 		default:
 			d.Op, d.Handle = uint16(ops[a.rng.IntN(len(ops))]), handles[a.rng.IntN(len(handles))]
 		}
-		if d.Op == uint16(ioctl.OpSync) || d.Op == uint16(ioctl.OpMDCSync) {
-			d.Arena, d.Window, d.Length, d.Flags = 0, 0, 0, 0
-		}
+		a.refit(d)
 		if wild && a.rng.IntN(20) == 0 {
 			d.Op, d.Flags = uint16(a.rng.IntN(2*ioctl.NumOps)), uint8(a.rng.Uint32())
 		}
@@ -177,6 +178,30 @@ func ringDescriptors(a *attacker) {
 		if i%32 == 31 && !st.alive() {
 			return
 		}
+	}
+}
+
+// refit takes out of a descriptor what its operation does not take: that would be
+// the end of the session.
+func (a *attacker) refit(d *ring.Descriptor) {
+	switch ioctl.Op(d.Op) { //nolint:exhaustive // the others take what all do
+	case ioctl.OpSync, ioctl.OpMDCSync, ioctl.OpObjectCommit, ioctl.OpClose:
+		*d = ring.Descriptor{Op: d.Op, Tag: d.Tag, Handle: d.Handle}
+	case ioctl.OpMblockAlloc, ioctl.OpMblockPut:
+		d.Flags = uint8(a.rng.IntN(4)) * ring.FlagFallback
+		d.Class, d.Owner, d.Label = uint8(a.rng.IntN(3)), uint32(a.rng.IntN(2)), a.rng.Uint64()
+		if a.rng.IntN(4) == 0 {
+			d.Class, d.Owner, d.Offset = uint8(a.rng.Uint32()), a.rng.Uint32(), int64(a.number())
+		}
+		if d.Op == uint16(ioctl.OpMblockAlloc) {
+			d.Arena, d.Window, d.Length = 0, 0, 0
+		} else if a.puts++; a.puts > mostPuts {
+			d.Offset = -1
+		}
+	case ioctl.OpMblockRead, ioctl.OpMblockWrite:
+		d.Flags, d.Class, d.Owner, d.Label = 0, 0, 0, 0
+	default:
+		d.Flags, d.Offset, d.Class, d.Owner, d.Label = d.Flags&ring.FlagSync, 0, 0, 0, 0
 	}
 }
 

@@ -99,14 +99,14 @@ func (r *rawRing) slot(n uint32) *[ring.DescriptorSize / 8]atomic.Uint64 {
 // write writes a descriptor where the next one lies, or any other.
 func (r *rawRing) write(n uint32, d *ring.Descriptor) {
 	e := r.slot(n)
-	e[0].Store(uint64(d.Op) | uint64(d.Flags)<<16 | uint64(d.Arena)<<32)
+	e[0].Store(uint64(d.Op) | uint64(d.Flags)<<16 | uint64(d.Class)<<24 | uint64(d.Arena)<<32)
 	e[1].Store(d.Tag)
 	e[2].Store(d.Handle)
 	e[3].Store(uint64(d.Offset))
 	e[4].Store(uint64(d.Window) | uint64(d.Length)<<32)
-	for i := 5; i < len(e); i++ {
-		e[i].Store(0)
-	}
+	e[5].Store(uint64(d.Owner))
+	e[6].Store(d.Label)
+	e[7].Store(0)
 }
 
 // ask puts a descriptor into the ring and rings; false: it is full.
@@ -147,7 +147,15 @@ type stage struct {
 	app   ioctl.Handle
 	mdc   ioctl.Handle
 	tag   uint64
+	made  int // mblocks that it has asked for through the ring
 }
+
+// What is asked for of what stays for a session, or for ever: else the pool would
+// soon be full.
+const (
+	mostMade = 64
+	mostPuts = 64
+)
 
 // blockBytes is what the stage's committed mblock has.
 const blockBytes = ioctl.MaxInline
@@ -220,7 +228,18 @@ func (st *stage) proper() *ring.Descriptor {
 	st.tag++
 	st.a.sent.Add(1)
 	d := &ring.Descriptor{Tag: st.tag, Arena: r.arena, Window: r.data() + uint32(rng.IntN(8))*4096, Length: uint32(rng.IntN(16 << 10))}
-	switch rng.IntN(6) {
+	switch rng.IntN(9) {
+	case 6:
+		st.made++
+		d.Op, d.Handle, d.Offset = uint16(ioctl.OpMblockAlloc), uint64(st.pool), int64(rng.IntN(blockBytes))
+		if st.made > mostMade {
+			d.Offset = -1
+		}
+		d.Arena, d.Window, d.Length, d.Label = 0, 0, 0, rng.Uint64()
+	case 7:
+		d.Op, d.Handle, d.Arena, d.Window, d.Length = uint16(ioctl.OpObjectCommit), uint64(st.read), 0, 0, 0
+	case 8:
+		d.Op, d.Handle, d.Arena, d.Window, d.Length = uint16(ioctl.OpClose), rng.Uint64(), 0, 0, 0
 	case 0, 1:
 		d.Op, d.Handle, d.Offset = uint16(ioctl.OpMblockRead), uint64(st.read), int64(rng.IntN(blockBytes))
 	case 2:

@@ -414,12 +414,17 @@ func TestRingHandles(t *testing.T) {
 	}
 	kinds := map[ioctl.Op]ioctl.Handle{
 		ioctl.OpMblockRead: st.read, ioctl.OpMblockWrite: st.fresh, ioctl.OpAppend: st.app, ioctl.OpSync: st.app,
-		ioctl.OpMDCAppend: st.mdc, ioctl.OpMDCSync: st.mdc,
+		ioctl.OpMDCAppend: st.mdc, ioctl.OpMDCSync: st.mdc, ioctl.OpMblockAlloc: st.pool, ioctl.OpMblockPut: st.pool,
+		ioctl.OpObjectCommit: st.read,
+	}
+	ofMblock := map[ioctl.Op]bool{ioctl.OpMblockRead: true, ioctl.OpMblockWrite: true, ioctl.OpObjectCommit: true}
+	bare := func(op ioctl.Op) bool {
+		return op == ioctl.OpSync || op == ioctl.OpMDCSync || op == ioctl.OpMblockAlloc || op == ioctl.OpObjectCommit
 	}
 	good := func(op ioctl.Op) *ring.Descriptor {
 		st.tag++
 		d := &ring.Descriptor{Op: uint16(op), Tag: st.tag, Handle: uint64(kinds[op])}
-		if op != ioctl.OpSync && op != ioctl.OpMDCSync {
+		if !bare(op) {
 			d.Arena, d.Window, d.Length = st.r.arena, st.r.data(), 4096
 		}
 		if op == ioctl.OpMblockWrite {
@@ -432,6 +437,9 @@ func TestRingHandles(t *testing.T) {
 			"none": 0, "a stale one": stale, "the highest": 1<<64 - 1, "another session's": other.read, "another's log": other.app,
 			"the pool's": st.pool, "the next of its slot": h + 1<<32,
 		} {
+			if bad == h {
+				continue
+			}
 			d := good(op)
 			d.Handle = uint64(bad)
 			if err := st.failure(d); !errors.Is(err, api.EBADF) {
@@ -439,7 +447,7 @@ func TestRingHandles(t *testing.T) {
 			}
 		}
 		for o, h := range kinds {
-			if h == kinds[op] || op == ioctl.OpMblockRead && o == ioctl.OpMblockWrite || op == ioctl.OpMblockWrite && o == ioctl.OpMblockRead {
+			if h == kinds[op] || ofMblock[op] && ofMblock[o] {
 				continue
 			}
 			d := good(op)
@@ -448,7 +456,7 @@ func TestRingHandles(t *testing.T) {
 				t.Errorf("%v with a handle for %v: %v; want EBADF", op, o, err)
 			}
 		}
-		if op == ioctl.OpSync || op == ioctl.OpMDCSync {
+		if bare(op) {
 			continue
 		}
 		for what, change := range map[string]func(d *ring.Descriptor){

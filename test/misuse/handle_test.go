@@ -139,6 +139,9 @@ var uses = []struct {
 	{ioctl.OpOwnerAdd, []string{aPool}, func(h ioctl.Handle) ioctl.Message { return &ioctl.OwnerAdd{Pool: h, Name: "x"} }},
 	{ioctl.OpOwnerList, []string{aPool}, func(h ioctl.Handle) ioctl.Message { return &ioctl.OwnerList{Pool: h} }},
 	{ioctl.OpMblockAlloc, []string{aPool}, newObject},
+	{ioctl.OpMblockPut, []string{aPool}, func(h ioctl.Handle) ioctl.Message {
+		return &ioctl.MblockPut{Pool: h, Data: ioctl.InlinePayload([]byte("data"))}
+	}},
 	{ioctl.OpMlogAlloc, []string{aPool}, newObject},
 	{ioctl.OpMDCCreate, []string{aPool}, newObject},
 	{ioctl.OpMblockFind, []string{aPool}, findObject},
