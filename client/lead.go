@@ -21,10 +21,11 @@ func (r *sharedRing) await(ctx context.Context, w *caller, s *slot) error {
 	r.l.out.try(ioctl.Header{Op: ioctl.OpCancel}, &ioctl.Cancel{Tag: s.tagNow(r)})
 	moment, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	if r.wait(moment, w, s) || !r.abandon(s) {
+	op := s.op // of a slot that may be another's soon
+	if r.wait(moment, w, s) || !(allocates(op) && r.follow(s)) && !r.abandon(s) {
 		return nil
 	}
-	return overdue(ctx, s.op)
+	return overdue(ctx, op)
 }
 
 // tagNow returns a slot's tag, or 0 if it was answered.
@@ -221,7 +222,6 @@ func (r *sharedRing) take() {
 func (r *sharedRing) settle(s *slot) {
 	s.tag = 0
 	if s.late {
-		r.stray(s)
 		s.hold.release()
 		s.lent.done()
 		if s.buf != nil {

@@ -44,27 +44,32 @@ func (r *sharedRing) alloc(ctx context.Context, q *request, reply *ioctl.Opened)
 func (l *link) allocOn(ctx context.Context, pool ioctl.Handle, o *api.AllocOptions, reply *ioctl.Opened) error {
 	const op = ioctl.OpMblockAlloc
 	if r := l.ring(); r != nil {
-		var q request
+		q := request{soon: true}
 		setAllocation(&q.Descriptor, op, pool, o)
-		return r.alloc(ctx, &q, reply)
+		if err := r.alloc(ctx, &q, reply); err != errNoSlot { //nolint:errorlint // it is returned bare
+			return err
+		}
 	}
 	return l.do(ctx, op, &ioctl.Alloc{Pool: pool, Options: *o}, reply)
 }
 
-// stray gives back the handle in an answer that nobody waits for any more.
-//
-// +checklocks:r.mu
-func (r *sharedRing) stray(s *slot) {
-	if !allocates(s.op) || s.err != nil || s.buf != nil || r.dead != nil {
-		return
-	}
-	h := ioctl.Handle(s.c.A)
-	// The receiver runs: it ends after dead is set.
-	r.l.wg.Go(func() {
+// follow waits for the answer of a request that makes an object, in the place of its
+// caller, who does not wait any more, and gives the handle in it back. false: the
+// connection is gone.
+func (r *sharedRing) follow(s *slot) bool {
+	return r.l.spawn(func() {
+		w := getCaller()
+		defer putCaller(w)
+		r.wait(context.Background(), w, s)
+		c, err := s.answer(context.Background())
+		r.finish(s)
+		if err != nil {
+			return
+		}
 		ctx, cancel := polite()
 		defer cancel()
 		//nolint:errcheck // if the daemon does not hear it, the connection's end does the same
-		_ = r.l.do(ctx, ioctl.OpClose, &ioctl.Target{Handle: h}, &ioctl.Empty{})
+		_ = r.l.do(ctx, ioctl.OpClose, &ioctl.Target{Handle: openedIn(&c).Handle}, &ioctl.Empty{})
 	})
 }
 
@@ -97,23 +102,30 @@ func (p *pool) PutMblock(ctx context.Context, o api.AllocOptions, data []byte) (
 // errNoRegion, and nothing was asked for, if there is no memory for the data.
 func (l *link) putOn(ctx context.Context, pool ioctl.Handle, o *api.AllocOptions, data []byte, reply *ioctl.Opened) error {
 	const op = ioctl.OpMblockPut
-	r := l.ring()
-	if r == nil {
-		m := &ioctl.MblockPut{Pool: pool, Options: *o}
-		hold, err := l.load(ctx, op, data, &m.Data)
-		if err != nil {
-			return orNoRegion(err)
+	if r := l.ring(); r != nil {
+		if err := r.putMblock(ctx, pool, o, data, reply); err != errNoSlot { //nolint:errorlint // it is returned bare
+			return err
 		}
-		defer hold.release()
-		return l.exchange(ctx, op, m, reply, hold, nil)
 	}
-	var q request
+	m := &ioctl.MblockPut{Pool: pool, Options: *o}
+	hold, err := l.load(ctx, op, data, &m.Data)
+	if err != nil {
+		return orNoRegion(err)
+	}
+	defer hold.release()
+	return l.exchange(ctx, op, m, reply, hold, nil)
+}
+
+// putMblock is putOn over the ring.
+func (r *sharedRing) putMblock(ctx context.Context, pool ioctl.Handle, o *api.AllocOptions, data []byte, reply *ioctl.Opened) error {
+	const op = ioctl.OpMblockPut
+	q := request{soon: true}
 	setAllocation(&q.Descriptor, op, pool, o)
 	q.Length = uint32(len(data))
 	if len(data) <= page {
 		q.data = data
 	} else {
-		hold, err := l.region(ctx, op, len(data))
+		hold, err := r.l.region(ctx, op, len(data))
 		if err != nil {
 			return orNoRegion(err)
 		}
@@ -153,14 +165,15 @@ func (p *pool) putParts(ctx context.Context, o api.AllocOptions, data []byte) (a
 }
 
 // tell makes a request about the object that has no reply: over the ring if there
-// is one.
+// is one already.
 func (o *object) tell(ctx context.Context, op ioctl.Op) error {
-	r := o.l.ring()
-	if r == nil {
-		return o.l.do(ctx, op, &ioctl.Target{Handle: o.h}, &ioctl.Empty{})
+	if r := o.l.shared.Load(); r != nil {
+		q := request{Descriptor: ring.Descriptor{Op: uint16(op), Handle: uint64(o.h)}, soon: true}
+		if err := r.one(ctx, &q, nil); err != errNoSlot { //nolint:errorlint // it is returned bare
+			return err
+		}
 	}
-	q := request{Descriptor: ring.Descriptor{Op: uint16(op), Handle: uint64(o.h)}}
-	return r.one(ctx, &q, nil)
+	return o.l.do(ctx, op, &ioctl.Target{Handle: o.h}, &ioctl.Empty{})
 }
 
 // Put implements [api.Object].

@@ -137,6 +137,10 @@ func TestQueueMisuse(t *testing.T) {
 	}
 	q, b := s.newQueue(4, 6, page)
 	full, fb := s.newQueue(4, 5, page)
+	put := must(s.p.Mblock(ctx, s.old.ID()))
+	if err := put.Put(); err != nil {
+		t.Fatal(err)
+	}
 	s.f.withholdThose(all)
 	for i := range 4 {
 		if err := full.Read(s.old, fb[i], 0, uint64(i)); err != nil {
@@ -145,10 +149,6 @@ func TestQueueMisuse(t *testing.T) {
 	}
 	gone := b[5]
 	if err := gone.Release(); err != nil {
-		t.Fatal(err)
-	}
-	put := must(s.p.Mblock(ctx, s.old.ID()))
-	if err := put.Put(); err != nil {
 		t.Fatal(err)
 	}
 	io := s.old.(BufferIO)
@@ -180,6 +180,17 @@ func TestQueueMisuse(t *testing.T) {
 		"blocking, gone":   {second(io.WriteBuffer(ctx, gone)), api.EBADF},
 		"blocking, nil":    {second(io.WriteBuffer(ctx, nil)), api.EINVAL},
 		"put":              {q.Read(put, b[0], 0, 0), api.EBADF},
+		"put, commit":      {q.Commit(put, 0), api.EBADF},
+		"put, release":     {q.Release(put, 0), api.EBADF},
+		"alien commit":     {q.Commit(alienBlock, 0), api.EINVAL},
+		"alien release":    {q.Release(alienBlock, 0), api.EINVAL},
+		"alien pool":       {q.Alloc(alienPool, api.AllocOptions{}, 0), api.EINVAL},
+		"no pool":          {q.PutMblock(nil, api.AllocOptions{}, b[0], 0), api.EINVAL},
+		"busy, put":        {q.PutMblock(s.p, api.AllocOptions{}, fb[0], 0), api.EBUSY},
+		"full, alloc":      {full.Alloc(s.p, api.AllocOptions{}, 0), api.EAGAIN},
+		"full, commit":     {full.Commit(s.fresh, 0), api.EAGAIN},
+		"full, release":    {full.Release(s.fresh, 0), api.EAGAIN},
+		"closed, put":      {closed.PutMblock(s.p, api.AllocOptions{}, b[0], 0), api.EBADF},
 		"length below":     {b[0].SetLen(-1), api.EINVAL},
 		"length above":     {b[0].SetLen(page + 1), api.EINVAL},
 		"size below":       {second(s.c.Borrow(ctx, 0)), api.EINVAL},

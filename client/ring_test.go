@@ -98,6 +98,7 @@ func TestRingCarries(t *testing.T) {
 		data := random[:n]
 		pieces := int64(max((n+chunk-1)/chunk, 1))
 		m := must(s.p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(n)}))
+		want++
 		if got, err := m.Write(ctx, data); got != n || err != nil {
 			t.Fatalf("write of %d: %d, %v", n, got, err)
 		}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -161,6 +162,7 @@ type request struct {
 	hold *region // the call's reference is given to the request
 	lent *Buffer // the same
 	last bool    // the caller waits for its answer next
+	soon bool    // it is not to wait for a slot: it can go over the socket
 }
 
 // giveUp gives back what a request holds that was not begun.
@@ -354,6 +356,10 @@ func errorIn(op ioctl.Op, buf *[ioctl.MaxMessage]byte, n int) error {
 	return decode(h, buf[ioctl.HeaderSize:n], nil)
 }
 
+// errNoSlot is returned, and nothing was asked for, when all slots are taken, maybe
+// by requests to a drive that hangs, and the request is not to wait for one.
+var errNoSlot = errors.New("no slot in the ring")
+
 // one makes one request and waits for its answer. got is called with the answer
 // before the slot is given back.
 func (r *sharedRing) one(ctx context.Context, q *request, got func(s *slot, c ring.Completion)) error {
@@ -364,9 +370,12 @@ func (r *sharedRing) one(ctx context.Context, q *request, got func(s *slot, c ri
 	w := getCaller()
 	defer putCaller(w)
 	q.last = true
-	s, err := r.begin(ctx, w, q, true)
+	s, err := r.begin(ctx, w, q, !q.soon)
 	if err != nil {
 		return err
+	}
+	if s == nil {
+		return errNoSlot
 	}
 	if err := r.await(ctx, w, s); err != nil {
 		return err

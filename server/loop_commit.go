@@ -84,11 +84,26 @@ func (x *ringOp) written() {
 }
 
 func (x *ringOp) commitIfThere() error {
+	s := x.ring.set.s
 	if x.ring.set.stopped() {
 		return api.Errorf(api.ECANCELED, "", "the session has ended")
 	}
+	// In use, it cannot be handed over to another session meanwhile.
+	e, err := s.table.Use(uhandle.Handle(x.made), kindMblock)
+	if err != nil {
+		return badHandle(x.made)
+	}
 	_, m := engineMblock(x.obj)
-	return x.commit(m)
+	err = x.commit(m)
+	s.doneWith(e)
+	return err
+}
+
+// doneWith ends a use where nobody may wait.
+func (s *session) doneWith(e *uhandle.Entry[resource]) {
+	if s.table.Done(e) {
+		s.requests.Go(func() { s.release(e.Value) })
+	}
 }
 
 // undo undoes a put that failed: there is no mblock, unless its commit may come
@@ -104,19 +119,16 @@ func (x *ringOp) undo(err error) {
 
 // discard gives up an object that was to be put and could not be.
 func (s *session) discard(o *objectRef, h ioctl.Handle, err error) {
-	// It does not wait. Where it fails somebody else has guessed the handle.
-	if api.CodeOf(err) != api.EUNKNOWN && o.obj.Abort(context.Background()) == nil {
-		o.ref.pool.settled(s, o.obj.ID())
+	e, uerr := s.table.Use(uhandle.Handle(h), kindMblock)
+	if uerr == nil { // else somebody has guessed the handle and given it up, or the session has ended
+		// It does not wait.
+		if api.CodeOf(err) != api.EUNKNOWN && o.obj.Abort(context.Background()) == nil {
+			o.ref.pool.settled(s, o.obj.ID())
+		}
+		s.table.End(e)
+		s.doneWith(e)
 	}
 	s.sweepFor(o)
-	e, uerr := s.table.Use(uhandle.Handle(h), kindMblock)
-	if uerr != nil {
-		return // it has been given up
-	}
-	s.table.End(e)
-	if s.table.Done(e) {
-		s.requests.Go(func() { s.release(o) })
-	}
 }
 
 // commitWritten commits what a put has written, where that waits.
