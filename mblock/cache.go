@@ -59,30 +59,47 @@ func (c *SumCache) set(birth layout.BirthStamp, index uint32) int {
 	return int(h >> 32 * uint64(len(c.hands)) >> 32)
 }
 
+// keeps says whether the cache keeps anything.
+func (c *SumCache) keeps() bool { return c != nil && len(c.slots) > 0 }
+
 // get returns a page, or nil.
 func (c *SumCache) get(birth layout.BirthStamp, index uint32) *sumPage {
-	if c == nil || len(c.slots) == 0 {
+	if !c.keeps() {
 		return nil
 	}
+	p := c.find(birth, index)
+	if p == nil {
+		c.misses.Add(1)
+		return nil
+	}
+	if p.used.Load() == 0 {
+		p.used.Store(1)
+	}
+	c.hits.Add(1)
+	return p
+}
+
+// has says whether a page is there, which counts as no look-up.
+func (c *SumCache) has(birth layout.BirthStamp, index uint32) bool {
+	return c.keeps() && c.find(birth, index) != nil
+}
+
+// find returns a page of a cache that keeps some, or nil.
+func (c *SumCache) find(birth layout.BirthStamp, index uint32) *sumPage {
 	from := c.set(birth, index) * c.ways
 	for i := range c.ways {
 		p := c.slots[from+i].Load()
 		if p != nil && p.birth == birth && p.index == index {
-			if p.used.Load() == 0 {
-				p.used.Store(1)
-			}
-			c.hits.Add(1)
 			return p
 		}
 	}
-	c.misses.Add(1)
 	return nil
 }
 
 // put keeps a page, which must not change any more, in place of one that was
 // not asked for lately. Two who put the same page keep both for a while.
 func (c *SumCache) put(p *sumPage) {
-	if c == nil || len(c.slots) == 0 {
+	if !c.keeps() {
 		return
 	}
 	set := c.set(p.birth, p.index)

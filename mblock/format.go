@@ -74,8 +74,15 @@ func crcUint64(crc uint32, v uint64) uint32 {
 	return ^crc
 }
 
+// sumAhead is how far behind a block memory is fetched while it is summed, in
+// bytes: what comes from a device is in no cache.
+const sumAhead = blockSize
+
 // sum returns the checksum of a block at a place.
 func (s seed) sum(index uint32, block []byte) uint32 {
+	if wide && len(block) == blockSize {
+		return sumWide(uint32(s), uint64(index), &block[0], sumAhead)
+	}
 	return crc32.Update(crcUint64(uint32(s), uint64(index)), castagnoli, block)
 }
 

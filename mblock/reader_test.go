@@ -11,6 +11,7 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev"
+	"github.com/mpool-go/mpool/bdev/sim"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/sched"
 )
@@ -227,5 +228,52 @@ func TestSteadyReadsAllocateNothing(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(500, run); n != 0 {
 		t.Errorf("%v allocations a read", n)
+	}
+}
+
+// Large reads fetch the checksum pages that the next ones need, once. What is read
+// ahead and is not good matters to nobody before it is needed.
+//
+// proves S14
+func TestChecksumPagesAreReadAhead(t *testing.T) {
+	const pages, part = 5, bulkBlocks * blockSize
+	d := newDamaged(t, (pages*PageSums-100)*blockSize)
+	blocks := dataBlocks(int64(len(d.data)))
+	r := NewReader(d.c, d.o, NewSums(nil, 1<<20), true)
+	p := alignedBytes(part, 0)
+	before := d.drive.Stats().Reads
+	reads := uint64(0)
+	for off := 0; off < len(d.data); off += part {
+		n, err := r.ReadAt(context.Background(), p, int64(off))
+		if err != nil && !isEOF(err) || !bytes.Equal(p[:n], d.data[off:off+n]) {
+			t.Fatalf("at %d: %d, %v", off, n, err)
+		}
+		reads++
+	}
+	// One of the page that the first read needs, and one of those behind it.
+	if got := d.drive.Stats().Reads - before; got != reads+2 {
+		t.Errorf("%d reads of the drive, want %d", got, reads+2)
+	}
+
+	at := d.c.Extent.Offset() + int64(blocks+2)*blockSize
+	whole := d.disk
+	for want, damage := range map[api.Code]func(*sim.Disk){
+		api.ECORRUPT: func(disk *sim.Disk) { disk.FlipBit(at+40, 0) },
+		api.EIO:      func(disk *sim.Disk) { disk.SetUnreadable(at, blockSize) },
+	} {
+		disk := whole.Clone()
+		damage(disk)
+		r := NewReader(on(t, d.c, disk), d.o, NewSums(nil, 1<<20), true)
+		for page := range uint32(pages) {
+			off := int64(page) * PageSums * blockSize
+			switch n, err := r.ReadAt(context.Background(), p, off); {
+			case page == 2:
+				if !errors.Is(err, want) || n != 0 {
+					t.Errorf("behind a page that is %v: %d, %v", want, n, err)
+				}
+			case err != nil || !bytes.Equal(p[:n], d.data[off:off+int64(n)]):
+				t.Errorf("page %d: %d, %v", page, n, err)
+			}
+		}
 	}
 }

@@ -44,12 +44,13 @@ type ReadOp struct {
 	bounce  []byte     // from bdev.AllocBuffer, or nil
 	pageBuf []byte     // checksum pages being read, from bdev.AllocBuffer, or nil
 	pageAt  uint32     // number of the first page in pageBuf
+	needed  uint32     // of those, the ones that this read needs
 	sumsAt  uint32     // number of the first page in sums
 	sums    [][]uint32 // the checksums by page; nil entries are in pageBuf
 	few     [3][]uint32
 
-	ops  [2]bdev.Op
-	list [2]*bdev.Op
+	ops  [3]bdev.Op
+	list [3]*bdev.Op
 	n    int // of ops
 }
 
@@ -136,14 +137,42 @@ func (op *ReadOp) findSums(first, count uint32) {
 		op.sums = append(op.sums, sums)
 	}
 	if missFrom < missTo {
-		op.pageAt = missFrom
-		op.pageBuf = bdev.AllocBuffer(int(missTo-missFrom) * blockSize)
-		op.add(op.pageBuf, r.blocks+missFrom)
+		ahead := op.pagesAhead(count, missTo)
+		op.pageAt, op.needed = missFrom, missTo-missFrom
+		op.pageBuf = bdev.AllocBuffer(int(op.needed+ahead) * blockSize)
+		op.add(op.pageBuf[:op.needed*blockSize], r.blocks+missFrom)
+		if ahead > 0 {
+			op.add(op.pageBuf[op.needed*blockSize:], r.blocks+missTo)
+		}
 	}
 }
 
+// A read of so many blocks is probably followed by the next ones, whose checksum
+// pages are read with its own, so many at most: else each of several reads under
+// way, which share a page, would read it.
+const (
+	bulkBlocks = 64
+	aheadPages = 15
+)
+
+// pagesAhead returns how many checksum pages from one on are read ahead by a read
+// of count blocks.
+func (op *ReadOp) pagesAhead(count, from uint32) uint32 {
+	r := op.r
+	if count < bulkBlocks || op.mode.scrub || !r.cache.keeps() {
+		return 0
+	}
+	to := min(from+aheadPages, pagesFor(r.blocks))
+	for n := from; n < to; n++ {
+		if r.cache.has(r.cfg.Birth, n) {
+			to = n
+		}
+	}
+	return to - from
+}
+
 // Ops returns the device operations of the read, with Drive set: none, the
-// data's, or the data's and the checksums'. The caller may set OnDone, User and,
+// data's, or the data's and those of checksums. The caller may set OnDone, User and,
 // of the data's if it is [ReadOp.Direct], Fixed.
 func (op *ReadOp) Ops() []*bdev.Op { return op.list[:op.n] }
 
@@ -202,7 +231,7 @@ func (op *ReadOp) unwound(s *sched.Sched) {
 
 // check returns how many bytes from p's beginning are good.
 func (op *ReadOp) check() (int, error) {
-	for i := range op.n {
+	for i := range min(op.n, 2) { // the third reads ahead
 		if err := op.ops[i].Err; err != nil {
 			e := op.r.cfg.ioError(op.mode.name(), err)
 			if i > 0 {
@@ -232,14 +261,22 @@ func (op *ReadOp) check() (int, error) {
 	return len(op.p), nil
 }
 
-// takePages verifies the checksum pages that were read and keeps them.
+// takePages verifies the checksum pages that were read and keeps them. Those that
+// were read ahead matter only if they are good.
 func (op *ReadOp) takePages() error {
 	r := op.r
-	for at := 0; at < len(op.pageBuf); at += blockSize {
-		index := op.pageAt + uint32(at/blockSize)
+	for i := range uint32(len(op.pageBuf) / blockSize) {
+		ahead := i >= op.needed
+		index, at := op.pageAt+i, i*blockSize
+		if ahead && (op.ops[2].Err != nil || r.cache.has(r.cfg.Birth, index)) {
+			continue
+		}
 		page := &sumPage{birth: r.cfg.Birth, index: index}
 		sums := page.sums[:sumsIn(r.blocks, index)]
 		if err := DecodePage(op.pageBuf[at:at+blockSize], r.cfg.Birth, index, sums); err != nil {
+			if ahead {
+				continue
+			}
 			e := r.cfg.corrupt(op.mode.name(), r.blocks+index, err,
 				"the checksums of blocks %d to %d cannot be read", index*PageSums, index*PageSums+uint32(len(sums))-1)
 			if p, ok := errors.AsType[*PageError](err); ok {
@@ -247,7 +284,9 @@ func (op *ReadOp) takePages() error {
 			}
 			return e
 		}
-		op.sums[index-op.sumsAt] = sums
+		if !ahead {
+			op.sums[index-op.sumsAt] = sums
+		}
 		if !op.mode.scrub {
 			r.cache.put(page)
 		}

@@ -15,6 +15,7 @@ const writePiece = 1 << 20
 //
 //	err := writer.BeginWrite(&op, p)
 //	for _, o := range op.Ops() { queue.Put(o) }
+//	op.Sum() // or not: End does it then
 //	// ... reap until all have ended
 //	n, err := op.End()
 type WriteOp struct {
@@ -23,7 +24,8 @@ type WriteOp struct {
 	size   int   // bytes of the caller's
 	placed bool  // it has a place, which its end gives up
 	pinned bool
-	bounce []byte // from bdev.AllocBuffer, or nil
+	bounce []byte     // from bdev.AllocBuffer, or nil
+	sums   [][]uint32 // where its checksums go, from the page of its first block on; nil: they are there
 
 	few  [2]bdev.Op // as many as the usual write needs
 	ops  []bdev.Op  // few, or more
@@ -32,10 +34,10 @@ type WriteOp struct {
 }
 
 // BeginWrite appends p, as [Writer.Write] does: it gives the write its place,
-// behind those that were begun before, pins the object, computes the checksums
-// and fills op. It never blocks and starts no I/O. The caller starts all of
-// op.Ops, waits until all have ended, and calls op.End; or op.Cancel, if none
-// was started. Until then Seal waits, and p is the device's. The whole of p is
+// behind those that were begun before, pins the object and fills op. It never
+// blocks and starts no I/O. The caller starts all of op.Ops, waits until all have
+// ended, and calls op.End; or op.Cancel, if none was started. Until then Seal
+// waits, and p is the device's. The whole of p is
 // written at once: callers bound it.
 //
 // If p's address is a multiple of 4096 bytes, the device reads p itself, but for
@@ -61,15 +63,23 @@ func (w *Writer) BeginWrite(op *WriteOp, p []byte) error {
 		w.finish(off, err)
 		return err
 	}
-	op.sum(sums)
-	op.placed = true
+	op.sums, op.placed = sums, true
 	return nil
+}
+
+// Sum computes the checksums, of what is in memory then; best while the device is
+// at it. Once is enough, before End.
+func (op *WriteOp) Sum() {
+	if op.sums != nil {
+		op.sum(op.sums)
+		op.sums = nil
+	}
 }
 
 // reset makes op one of size bytes that has begun nothing yet.
 func (op *WriteOp) reset(w *Writer, size int) {
 	op.w, op.size, op.list = w, size, op.list[:0]
-	op.placed = false
+	op.placed, op.sums = false, nil
 }
 
 // begin prepares the write of p at an offset that somebody has reserved, but for
@@ -159,7 +169,8 @@ func (op *WriteOp) Ops() []*bdev.Op { return op.list }
 // memory.
 func (op *WriteOp) Direct() bool { return len(op.list) > 0 && op.bounce == nil }
 
-// End gives memory, pin and place back. It returns how many bytes were written:
+// End computes the checksums if that was not done, and gives memory, pin and
+// place back. It returns how many bytes were written:
 // all of p, or 0 and EIO, which poisons the Writer. It never blocks. In
 // simulation it must be called by a task.
 func (op *WriteOp) End() (n int, err error) {
@@ -168,6 +179,9 @@ func (op *WriteOp) End() (n int, err error) {
 			err = op.w.cfg.ioError(opWrite, o.Err)
 			break
 		}
+	}
+	if err == nil {
+		op.Sum()
 	}
 	op.leave(err)
 	if err != nil {
@@ -207,7 +221,7 @@ func (op *WriteOp) release() {
 	}
 	op.list = op.list[:0]
 	bdev.FreeBuffer(op.bounce)
-	op.bounce = nil
+	op.bounce, op.sums = nil, nil
 	if op.pinned {
 		op.pinned = false
 		op.w.cfg.unpin()

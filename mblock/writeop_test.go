@@ -244,6 +244,7 @@ func TestBytesThatChangeUnderWay(t *testing.T) {
 	want := bytes.Clone(p)
 	var op WriteOp
 	begin(t, w, &op, p)
+	op.Sum()
 	p[7*blockSize+123]++
 	r.drive.Start(op.Ops()...)
 	if _, err := op.End(); err != nil {

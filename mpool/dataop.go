@@ -98,9 +98,9 @@ func (op *ReadOp) Cancel() {
 }
 
 // BeginWrite prepares what [Mblock.Write] does: it gives the write its place,
-// behind those begun before, pins the object, computes checksums and fills op.
-// It never blocks and starts no I/O. The caller starts all of op.Ops, waits until
-// all have ended, and calls op.End; or op.Cancel, if none was started. Exactly
+// behind those begun before, pins the object and fills op. It never blocks and
+// starts no I/O. The caller starts all of op.Ops, may call op.Sum meanwhile, waits
+// until all have ended, and calls op.End; or op.Cancel, if none was started. Exactly
 // one of the two, whatever happens meanwhile, as with [Mblock.BeginRead]; a
 // commit waits for it. Until then p is the device's; if others change it, later
 // reads of this object find the changed blocks ECORRUPT, and nobody else is
@@ -125,6 +125,9 @@ func (op *WriteOp) Ops() []*bdev.Op { return op.op.Ops() }
 
 // Direct says whether all of Ops write straight out of the caller's memory.
 func (op *WriteOp) Direct() bool { return op.op.Direct() }
+
+// Sum computes the checksums, which End else does: best while the device is at it.
+func (op *WriteOp) Sum() { op.op.Sum() }
 
 // End gives everything back. It returns how many bytes were written: all, or 0
 // and EIO, after which only Abort is left. It never blocks.

@@ -1,0 +1,93 @@
+#include "textflag.h"
+
+// Constants by which a remainder is taken so many bits on: each pair is
+// x^(n+32) and x^(n-32) modulo CRC32C's polynomial, bits reversed.
+DATA by2048<>+0(SB)/8, $0x00000000dcb17aa4
+DATA by2048<>+8(SB)/8, $0x00000000b9e02b86
+GLOBL by2048<>(SB), RODATA|NOPTR, $16
+DATA by1536<>+0(SB)/8, $0x00000000a87ab8a8
+DATA by1536<>+8(SB)/8, $0x00000000ab7aff2a
+GLOBL by1536<>(SB), RODATA|NOPTR, $16
+DATA by1024<>+0(SB)/8, $0x000000006992cea2
+DATA by1024<>+8(SB)/8, $0x000000000d3b6092
+GLOBL by1024<>(SB), RODATA|NOPTR, $16
+DATA by512<>+0(SB)/8, $0x00000000740eef02
+DATA by512<>+8(SB)/8, $0x000000009e4addf8
+GLOBL by512<>(SB), RODATA|NOPTR, $16
+
+// func sumWide(crc uint32, index uint64, block *byte, ahead uintptr) uint32
+//
+// Four registers of 64 bytes hold what is congruent to the block so far, modulo
+// the polynomial. Each round takes them 256 bytes on and adds the next 256. In the
+// end they are one register, which the instruction for CRC32C takes in.
+TEXT ·sumWide(SB), NOSPLIT, $64-36
+	MOVL crc+0(FP), AX
+	MOVQ index+8(FP), BX
+	MOVQ block+16(FP), SI
+	MOVQ ahead+24(FP), DX
+	NOTL AX
+	CRC32Q BX, AX
+
+	VBROADCASTI32X4 by2048<>(SB), Z16
+	VMOVDQU64 0(SI), Z0
+	VMOVDQU64 64(SI), Z1
+	VMOVDQU64 128(SI), Z2
+	VMOVDQU64 192(SI), Z3
+	VMOVD AX, X4 // the rest of the register is zeroed
+	VPXORQ Z4, Z0, Z0
+	ADDQ SI, DX
+	PREFETCHT0 0(DX)
+	PREFETCHT0 64(DX)
+	PREFETCHT0 128(DX)
+	PREFETCHT0 192(DX)
+	MOVQ $15, CX
+
+next:
+	ADDQ $256, SI
+	ADDQ $256, DX
+	PREFETCHT0 0(DX)
+	PREFETCHT0 64(DX)
+	PREFETCHT0 128(DX)
+	PREFETCHT0 192(DX)
+	VPCLMULQDQ $0x00, Z16, Z0, Z4
+	VPCLMULQDQ $0x00, Z16, Z1, Z5
+	VPCLMULQDQ $0x00, Z16, Z2, Z6
+	VPCLMULQDQ $0x00, Z16, Z3, Z7
+	VPCLMULQDQ $0x11, Z16, Z0, Z0
+	VPCLMULQDQ $0x11, Z16, Z1, Z1
+	VPCLMULQDQ $0x11, Z16, Z2, Z2
+	VPCLMULQDQ $0x11, Z16, Z3, Z3
+	VPTERNLOGQ $0x96, 0(SI), Z4, Z0 // all three added
+	VPTERNLOGQ $0x96, 64(SI), Z5, Z1
+	VPTERNLOGQ $0x96, 128(SI), Z6, Z2
+	VPTERNLOGQ $0x96, 192(SI), Z7, Z3
+	DECQ CX
+	JNZ next
+
+	VBROADCASTI32X4 by1536<>(SB), Z17
+	VBROADCASTI32X4 by1024<>(SB), Z18
+	VBROADCASTI32X4 by512<>(SB), Z19
+	VPCLMULQDQ $0x00, Z17, Z0, Z4
+	VPCLMULQDQ $0x11, Z17, Z0, Z0
+	VPTERNLOGQ $0x96, Z4, Z0, Z3
+	VPCLMULQDQ $0x00, Z18, Z1, Z5
+	VPCLMULQDQ $0x11, Z18, Z1, Z1
+	VPTERNLOGQ $0x96, Z5, Z1, Z3
+	VPCLMULQDQ $0x00, Z19, Z2, Z6
+	VPCLMULQDQ $0x11, Z19, Z2, Z2
+	VPTERNLOGQ $0x96, Z6, Z2, Z3
+	VMOVDQU64 Z3, 0(SP)
+	VZEROUPPER
+
+	XORL AX, AX
+	CRC32Q 0(SP), AX
+	CRC32Q 8(SP), AX
+	CRC32Q 16(SP), AX
+	CRC32Q 24(SP), AX
+	CRC32Q 32(SP), AX
+	CRC32Q 40(SP), AX
+	CRC32Q 48(SP), AX
+	CRC32Q 56(SP), AX
+	NOTL AX
+	MOVL AX, ret+32(FP)
+	RET
