@@ -49,7 +49,8 @@ type ioLoop struct {
 	drives  map[*bdev.Drive]*loopDrive
 	waiting []*loopDrive // with requests that wait for their turn
 	leaving map[*activePool][]chan<- struct{}
-	turn    int // which set is looked at first
+	sums    opList // large reads to be verified, and writes whose checksums are to be computed
+	turn    int    // which set is looked at first
 
 	now     time.Time
 	stale   bool      // time has passed since
@@ -150,7 +151,8 @@ func (l *ioLoop) step() (over bool) {
 		busy = true
 	}
 	l.dispatchAll()
-	if !busy || !l.spin.never {
+	summed := l.sumNext()
+	if !summed && (!busy || !l.spin.never) {
 		busy = l.reap() || busy
 	}
 	l.tellAll()
@@ -158,6 +160,8 @@ func (l *ioLoop) step() (over bool) {
 	switch {
 	case l.stop && len(l.sets) == 0 && l.queue.InFlight() == 0 && l.quit():
 		return true
+	case summed, l.sums.head != nil:
+		return false
 	case busy:
 		l.spin.worked()
 		if !l.spin.never {

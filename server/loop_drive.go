@@ -164,6 +164,9 @@ func (sh *driveShare) start(x *ringOp) {
 			panic("server: an I/O loop's queue is fuller than it says")
 		}
 	}
+	if x.unsummed {
+		d.loop.sums.add(x)
+	}
 }
 
 // ended counts a request out whose operations have ended.

@@ -30,15 +30,17 @@ type ringOp struct {
 	io    int64 // bytes of the session's I/O that it has taken
 	begun int64 // bytes that count as the set's
 
-	read    mpool.ReadOp
-	write   mpool.WriteOp
-	device  []*bdev.Op  // of read or write
-	left    int         // of device, that have not ended
-	share   *driveShare // of its drive
-	direct  bool        // the device has the client's own memory
-	orphan  bool        // nobody waits for its end
-	onDone  func(*bdev.Op)
-	durable func(error)
+	read     mpool.ReadOp
+	write    mpool.WriteOp
+	device   []*bdev.Op  // of read or write
+	left     int         // of device, that have not ended
+	share    *driveShare // of its drive
+	direct   bool        // the device has the client's own memory
+	orphan   bool        // nobody waits for its end
+	unsummed bool        // a write, whose checksums are not computed
+	through  bool        // the device is, with such a one
+	onDone   func(*bdev.Op)
+	durable  func(error)
 
 	obj  *objectRef   // that it commits
 	made ioctl.Handle // on the object of a put, once it is allocated
@@ -81,6 +83,7 @@ func (x *ringOp) forget() {
 	x.pool, x.err, x.share, x.device, x.lane, x.ctx, x.cancel = nil, nil, nil, nil, nil, nil, nil
 	x.obj, x.made = nil, 0
 	x.state, x.direct, x.orphan, x.prev = opBegun, false, false, nil
+	x.unsummed, x.through = false, false
 	x.c = ring.Completion{}
 	x.next, set.free = set.free, x
 }
@@ -220,6 +223,9 @@ func (x *ringOp) startWrite(v resource, mem []byte) error {
 		return err
 	}
 	x.device, x.direct = x.write.Ops(), x.write.Direct()
+	if x.unsummed = len(mem) >= bulkBytes; !x.unsummed {
+		x.write.Sum()
+	}
 	x.queue(x.direct, len(x.device))
 	return nil
 }
@@ -251,7 +257,14 @@ func (x *ringOp) deviceDone(*bdev.Op) {
 		return
 	}
 	x.share.ended(x)
-	x.ioEnded()
+	switch {
+	case x.unsummed:
+		x.through = true // ends when it is summed
+	case x.verb == verbRead && x.d.Length >= bulkBytes:
+		x.loop().sums.add(x)
+	default:
+		x.ioEnded()
+	}
 }
 
 // ioEnded ends a read or write when its device is through.
