@@ -256,15 +256,22 @@ func (x *ringOp) deviceDone(*bdev.Op) {
 	if x.left--; x.left > 0 {
 		return
 	}
-	x.share.ended(x)
 	switch {
 	case x.unsummed:
-		x.through = true // ends when it is summed
+		x.through = true
 	case x.verb == verbRead && x.d.Length >= bulkBytes:
 		x.loop().sums.add(x)
 	default:
-		x.ioEnded()
+		x.summed()
 	}
+}
+
+// summed ends what the device is through with and whose checksums are looked at.
+// Until then it is part of its session's share of the drive: so nobody has more
+// to be summed than that.
+func (x *ringOp) summed() {
+	x.share.ended(x)
+	x.ioEnded()
 }
 
 // ioEnded ends a read or write when its device is through.

@@ -16,13 +16,13 @@ func (l *ioLoop) sumNext() bool {
 	l.reap() // what was begun is started first
 	x := l.sums.take()
 	if !x.unsummed {
-		x.ioEnded()
+		x.summed()
 		return true
 	}
 	x.write.Sum()
 	x.unsummed = false
 	if x.through {
-		x.ioEnded()
+		x.summed()
 	}
 	return true
 }
