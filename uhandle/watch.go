@@ -124,7 +124,7 @@ func (v *Vigil) Verdict() Death {
 	v.mu.Lock()
 	known := v.noticed
 	v.mu.Unlock()
-	wait := dyingTime
+	wait, dying := dyingTime, known
 	if !known && !v.p.Dead() {
 		st, err := v.p.stat()
 		switch {
@@ -132,6 +132,8 @@ func (v *Vigil) Verdict() Death {
 			return Death{Cause: CauseClosed}
 		case err != nil:
 			wait = lookTime
+		default:
+			dying = true
 		}
 	}
 	t := time.NewTimer(wait)
@@ -143,8 +145,8 @@ func (v *Vigil) Verdict() Death {
 		return v.death
 	case <-t.C:
 	}
-	if known || v.p.Dead() {
-		return Death{} // it has only just died
+	if dying || v.p.Dead() {
+		return Death{} // it has only just died, or has much to give back
 	}
 	return Death{Cause: CauseClosed}
 }

@@ -26,15 +26,20 @@ const Patience = 40 * time.Second
 
 // Build builds mpoold into dir, with the race detector or without, and returns
 // its path. The caller's working directory must lie within the module.
-func Build(dir string, race bool) (string, error) {
-	bin := filepath.Join(dir, "mpoold")
+func Build(dir string, race bool) (string, error) { return build(dir, "mpoold", race) }
+
+// BuildCtl is Build for mpoolctl, without the race detector.
+func BuildCtl(dir string) (string, error) { return build(dir, "mpoolctl", false) }
+
+func build(dir, command string, race bool) (string, error) {
+	bin := filepath.Join(dir, command)
 	args := []string{"build", "-o", bin}
 	if race {
 		args = append(args, "-race")
 	}
-	args = append(args, "github.com/mpool-go/mpool/cmd/mpoold")
+	args = append(args, "github.com/mpool-go/mpool/cmd/"+command)
 	if msg, err := exec.Command("go", args...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build mpoold: %w\n%s", err, msg)
+		return "", fmt.Errorf("build %s: %w\n%s", command, err, msg)
 	}
 	return bin, nil
 }

@@ -25,7 +25,10 @@ const roleVariable = "MPOOL_RESTART_ROLE"
 
 // role is what a child process is to do.
 type role struct {
-	Stranger bool // see inherit_test.go
+	Stranger bool   // see inherit_test.go
+	Kind     string // "": a worker; see play
+	Hold     []string
+	Sessions int
 	N        int
 	Socket   string
 	Journal  string
@@ -33,14 +36,31 @@ type role struct {
 	Seed     uint64
 }
 
+// Kinds of children.
+const (
+	kindDialer   = "dialer"   // connects, asks and leaves, again and again
+	kindHolder   = "holder"   // holds what a daemon that ends has to drain
+	kindReturner = "returner" // loses its daemon and looks for the next one
+)
+
 // play is a child process's main function.
 func play(b string) {
 	var r role
 	if err := json.Unmarshal([]byte(b), &r); err != nil {
 		panic(err)
 	}
-	if r.Stranger {
+	switch {
+	case r.Stranger:
 		stranger()
+		return
+	case r.Kind == kindDialer:
+		dialer(&r)
+		return
+	case r.Kind == kindHolder:
+		holder(&r)
+		return
+	case r.Kind == kindReturner:
+		returner(&r)
 		return
 	}
 	f, err := os.Create(r.Journal)

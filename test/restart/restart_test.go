@@ -57,18 +57,32 @@ func TestMain(m *testing.M) {
 type served struct {
 	t           *testing.T
 	bin, socket string
-	device      string // "": no pool is activated
+	device      string   // "": no pool is activated
+	kept        *os.File // the socket, if it outlives daemons
+	config      string   // path; "": none
 	cmd         *exec.Cmd
 	log         *os.File
 }
 
 func (d *served) start() {
 	d.t.Helper()
-	args := []string{"--socket", d.socket, "--log-level", "warn"}
+	args := []string{"--log-level", "warn"}
+	if d.kept == nil {
+		args = append(args, "--socket", d.socket)
+	}
+	if d.config != "" {
+		args = append(args, "--config", d.config)
+	}
 	if d.device != "" {
 		args = append(args, "--activate", poolName+"@"+d.device)
 	}
 	d.cmd = exec.Command(d.bin, args...)
+	if d.kept != nil {
+		// LISTEN_PID names the process that it is for, which only that one knows.
+		d.cmd = exec.Command("/bin/sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, d.bin}, args...)...)
+		d.cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=mpoold")
+		d.cmd.ExtraFiles = []*os.File{d.kept}
+	}
 	d.cmd.Stderr = d.log
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
@@ -101,6 +115,12 @@ func (d *served) said() string {
 // newServed makes a daemon with a pool on a device of its own.
 func newServed(t *testing.T) *served {
 	t.Helper()
+	return newServedOn(t, daemon.Drive(t, driveBytes))
+}
+
+// newServedOn makes a daemon with a pool on a device.
+func newServedOn(t *testing.T, device string) *served {
+	t.Helper()
 	dir := t.TempDir()
 	bin, err := daemon.Build(dir, false)
 	if err != nil {
@@ -111,7 +131,6 @@ func newServed(t *testing.T) *served {
 		t.Fatal(err)
 	}
 	d := &served{t: t, bin: bin, socket: filepath.Join(dir, "s"), log: log}
-	device := daemon.Drive(t, driveBytes)
 	t.Cleanup(func() {
 		d.kill()
 		log.Close()
@@ -206,7 +225,7 @@ func TestRestart(t *testing.T) {
 		s, s, *kills, *clients)
 	rng := rand.New(rand.NewPCG(s, 1))
 	d := newServed(t)
-	logs := makeLogs(t, d)
+	logs := makeLogs(t, d, *clients)
 	d.kill()
 	d.start()
 	dir := t.TempDir()
@@ -238,12 +257,12 @@ func TestRestart(t *testing.T) {
 }
 
 // makeLogs makes a log for each client.
-func makeLogs(t *testing.T, d *served) (ids []layout.ObjectID) {
+func makeLogs(t *testing.T, d *served, n int) (ids []layout.ObjectID) {
 	t.Helper()
 	ctx := t.Context()
 	c := d.dial()
 	p := d.open(c)
-	for range *clients {
+	for range n {
 		l, err := p.AllocMlog(ctx, api.AllocOptions{Capacity: logBytes})
 		if err != nil {
 			t.Fatal(err)
