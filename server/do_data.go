@@ -244,7 +244,7 @@ func mdcDelete(r *request, m *ioctl.Find) (ioctl.Message, error) {
 	if err := r.mustReachMDC(p.pool, m.ID); err != nil {
 		return nil, err
 	}
-	return &ioctl.Empty{}, r.withHolders(p.pool, m.ID, p.pool.pool.DeleteMDC(r.ctx, m.ID))
+	return &ioctl.Empty{}, r.unlessHeld(p.pool, m.ID, func() error { return p.pool.pool.DeleteMDC(r.ctx, m.ID) })
 }
 
 func useMDC(r *request, h ioctl.Handle) (api.MDC, error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"slices"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
@@ -139,6 +138,7 @@ func (r *request) find(m *ioctl.Find, kind layout.Kind, get func(context.Context
 			return nil, err
 		}
 	}
+	r.looked = m.ID
 	obj, err := get(r.ctx, a.pool)
 	if err != nil {
 		return nil, err
@@ -175,6 +175,7 @@ func objectInfo(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.s.srv.dying.letGoOf(o.obj.ID()) // the dead hold nothing
 	info, err := o.obj.Info(r.ctx)
 	if err != nil {
 		return nil, err
@@ -212,8 +213,8 @@ func objectAbort(r *request, m *ioctl.Target) (ioctl.Message, error) {
 		return nil, err
 	}
 	id := o.obj.ID()
-	if err := o.obj.Abort(r.ctx); err != nil {
-		return nil, r.withHolders(o.ref.pool, o.obj.ID(), err)
+	if err := r.unlessHeld(o.ref.pool, id, func() error { return o.obj.Abort(r.ctx) }); err != nil {
+		return nil, err
 	}
 	o.ref.pool.settled(r.s, id)
 	r.gone(o)
@@ -225,8 +226,8 @@ func objectDelete(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := o.obj.Delete(r.ctx); err != nil {
-		return nil, r.withHolders(o.ref.pool, o.obj.ID(), err)
+	if err := r.unlessHeld(o.ref.pool, o.obj.ID(), func() error { return o.obj.Delete(r.ctx) }); err != nil {
+		return nil, err
 	}
 	r.gone(o)
 	return &ioctl.Empty{}, nil
@@ -247,22 +248,37 @@ func (r *request) withHolders(a *activePool, id layout.ObjectID, err error) erro
 	if !errors.As(err, &e) || e.Code != api.EBUSY {
 		return err
 	}
+	e.Holders = r.holders(a, r.heldAs(a, id))
+	return err
+}
+
+// unlessHeld does what others' references on an object are in the way of, and says
+// who holds it if they are.
+func (r *request) unlessHeld(a *activePool, id layout.ObjectID, do func() error) error {
+	err := do()
+	if api.CodeOf(err) == api.EBUSY && r.s.srv.dying.letGoOf(r.heldAs(a, id)...) {
+		err = do()
+	}
+	return r.withHolders(a, id, err)
+}
+
+// heldAs returns the objects whose handles hold an object.
+func (r *request) heldAs(a *activePool, id layout.ObjectID) []layout.ObjectID {
 	ids := []layout.ObjectID{id}
 	if info, err := a.pool.Describe(r.ctx, id); err == nil && info.Partner != 0 {
 		ids = append(ids, info.Partner) // who holds a container's one log holds both
 	}
-	e.Holders = r.holders(func(v resource) bool { return v.home() == a && slices.Contains(ids, v.object()) })
-	return err
+	return ids
 }
 
-// holders returns who has handles on something, as far as the session may know.
-func (r *request) holders(on func(resource) bool) []api.Holder {
+// holders returns who has handles on objects, as far as the session may know.
+func (r *request) holders(a *activePool, ids []layout.ObjectID) []api.Holder {
 	var list []api.Holder
 	for _, s := range r.s.srv.all() {
 		if !s.greeted.Load() {
 			continue // it has nothing yet
 		}
-		h := api.Holder{References: s.count(on)}
+		h := api.Holder{References: s.count(a, ids)}
 		if h.References == 0 {
 			continue
 		}
@@ -274,13 +290,15 @@ func (r *request) holders(on func(resource) bool) []api.Holder {
 	return list
 }
 
-// count counts the session's handles on something.
-func (s *session) count(on func(resource) bool) (n uint32) {
-	s.table.Each(func(_ uhandle.Handle, v resource) {
-		if on(v) {
-			n++
-		}
-	})
+// count counts the session's handles on objects.
+func (s *session) count(a *activePool, ids []layout.ObjectID) (n uint32) {
+	for _, id := range ids {
+		s.table.EachOf(uint64(id), func(_ uhandle.Handle, v resource) {
+			if v.home() == a {
+				n++
+			}
+		})
+	}
 	return n
 }
 

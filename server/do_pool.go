@@ -98,7 +98,7 @@ func (r *request) withOpeners(name string, err error) error {
 		return err
 	}
 	if a, gerr := r.s.srv.pools.get(name); gerr == nil {
-		e.Holders = r.holders(func(v resource) bool { return v.home() == a && v.object() == 0 })
+		e.Holders = r.holders(a, []layout.ObjectID{0}) // handles of the pool are on no object
 	}
 	return err
 }

@@ -56,9 +56,9 @@
 // # Uncommitted objects
 //
 // An uncommitted object is its session's: others do not find it. When the
-// session ends it is disowned and swept: aborted as soon as nobody uses it. A
-// request that was using it sweeps again when it ends, so an object is missed
-// by nobody, whoever is last.
+// session ends it is disowned and swept: aborted as soon as nobody uses it. Who
+// was using it sweeps it again when he lets go of it, so an object is missed by
+// nobody, whoever is last.
 //
 // # Hand-over
 //
@@ -80,14 +80,29 @@
 //
 // A session ends for the first reason that is seen: its socket's end, the news
 // of its process's death (package uhandle), a breach of the protocol, the
-// daemon's end. Then, at once: nothing more is taken, requests in flight are
-// cancelled but for those that must run to their end, references and opens are
-// given back and uncommitted objects that nobody uses are aborted. Logs that were
-// open for append are closed each by itself, because that writes. What a request
-// still uses is released by it, extents and arenas when no I/O touches them any
-// more. The event follows; it waits 250 ms for what drives hold up, so that it
-// tells all that was reclaimed, and 100 ms for how a process ended that is known
-// to be dying. Nothing else waits for either.
+// daemon's end. What then happens is a row of states. Each ends by itself, and
+// none waits for another session or for the pidfd:
+//
+//	state      what happens in it, and what ends it
+//	live
+//	 │ end     by whoever saw the reason, in its goroutine and in no time: nothing more
+//	 │         is taken, all handles end, requests are cancelled but for those that must
+//	 ▼         run to their end, the socket is closed, which wakes the reader
+//	ended      by the reader: rings are dropped; references, 64 at a time; then
+//	 │         uncommitted objects that nobody uses. All of it is in memory
+//	 ▼
+//	let go     logs that were open are closed, each by itself, because that may write or
+//	 │         wait for others of that log; requests in flight end, each with what it
+//	 │         uses; rings end with their last I/O. The event is told when all that is
+//	 │         over, or after 250 ms: it waits for nobody's drive any longer, and for how
+//	 ▼         a process ended that is known to be dying 100 ms
+//	gone       arenas and descriptors are given back, which no I/O touches any more
+//
+// A reference of the dead is in nobody's way from its session's end on, although
+// giving back thousands takes a millisecond: who would be refused because of one
+// has the dead let go of that object first (type dying). What stays until its own
+// drive lets go of it is what a request in flight uses that must run to its end, a log
+// that is being closed, and the extents and arenas under I/O.
 //
 // # Who may do what
 //
@@ -113,7 +128,7 @@
 //	a session's lanes         Limits.Requests goroutines, and one for errors
 //	I/O of loops              Options.Loops threads; driveOps and driveBytes per drive and loop
 //	a session's lists         16 that are being read
-//	a session's handles       Limits.Handles; while it ends, a goroutine per open log
+//	a session's handles       Limits.Handles; while it ends, a goroutine per open log or reader
 //	arenas                    Limits.Arenas and ArenaSession per session, ArenaTotal
 //	a message                 ioctl.MaxMessage; a page of any list, one message
 //	grants                    256 of one session in a pool, 4,096 of a pool; an hour
@@ -138,12 +153,13 @@
 //
 // # Lock order
 //
-// Server.mu → poolTable.mu → activePool.mu, session.mu → uhandle.Table, feed.mu, ownership.mu,
-// eventRing.mu, ioBudget.mu, fair.mu; sessionRings.mu → ioLoops.mu, ioLoop.mu, which is
-// innermost as handleLane.mu and errorQueue.mu are. Each guards maps and counts, and nothing
-// that waits is called under it, but for the start of a loop under sessionRings.mu. A
+// Server.mu → poolTable.mu → activePool.mu, session.mu → dying.mu → uhandle.Table, feed.mu,
+// ownership.mu, eventRing.mu, ioBudget.mu, fair.mu; sessionRings.mu → ioLoops.mu, ioLoop.mu,
+// which is innermost as handleLane.mu and errorQueue.mu are. Each guards maps and counts, and
+// nothing that waits is called under it, but for the start of a loop under sessionRings.mu. A
 // hand-over asks the pool under activePool.mu and the giver's table whether the object is
-// free; the pool neither waits there nor calls back. activePool.sweeping is taken first, before all of them,
-// and is held across calls into the pool that do not wait for a drive: only
-// sweeps take it. A turn is taken with none of them held.
+// free; the pool neither waits there nor calls back. session.letting and then
+// activePool.sweeping are taken first, before all of them, and are held across calls into the
+// pool that do not wait for a drive: the one by who releases what an ended session held, the
+// other by sweeps. A turn is taken with none of them held.
 package server

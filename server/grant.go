@@ -280,7 +280,7 @@ func (a *activePool) handOver(to *session, h uhandle.Handle, into *poolRef, t ap
 	into.children.Add(1)
 	a.dropOwn(g.from, g.id)
 	a.adoptLocked(to, g.id)
-	if err := to.table.Fill(h, ref); err != nil {
+	if err := to.table.Fill(h, uint64(g.id), ref); err != nil {
 		a.orphanLocked(to, g.id)
 		return ref, err
 	}

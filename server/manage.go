@@ -188,6 +188,9 @@ func (s *Server) change(ctx context.Context, name string, alone bool, f func(con
 	if ctx.Err() != nil {
 		return api.ContextError("", context.Cause(ctx))
 	}
+	if alone {
+		s.dying.letGo() // the dead have nothing open
+	}
 	if err := a.begin(name, alone); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,18 +24,11 @@ const eventPatience = 250 * time.Millisecond
 // reap releases what the session held. Nothing new is given: its table is
 // closed. What a request still uses is released by that request.
 func (s *session) reap() {
-	handles, idle := s.table.Close()
-	// What is in memory only goes at once; what has to write comes after, and
+	// What is in memory only goes at once; what may have to wait comes after, and
 	// one stalled drive does not hold up the others' logs.
-	var logs []resource
-	for _, v := range idle {
-		switch v.(type) {
-		case *appenderRef, *mdcRef:
-			logs = append(logs, v)
-		default:
-			s.release(v)
-		}
-	}
+	s.letGo()
+	s.srv.dying.remove(s)
+	logs := s.takeSlow()
 	for _, a := range s.opened() {
 		a.disown(s)
 	}
@@ -50,7 +44,7 @@ func (s *session) reap() {
 		case <-patience.C:
 		}
 		patience.Stop()
-		s.tellReaped(handles, closing.Load(), released)
+		s.tellReaped(closing.Load(), released)
 	}
 	<-done
 }
@@ -89,9 +83,9 @@ func (s *session) closeLogs(logs []resource, closing *atomic.Int64) <-chan struc
 }
 
 // tellReaped tells that the session has ended, how, and what was reclaimed.
-func (s *session) tellReaped(handles int, closing int64, released time.Time) {
+func (s *session) tellReaped(closing int64, released time.Time) {
 	s.mu.Lock()
-	by, noticed := s.by, s.endedAt
+	by, noticed, handles := s.by, s.endedAt, s.held
 	s.mu.Unlock()
 	e := ioctl.Event{
 		Type: ioctl.EventClientReaped, Session: s.id, PID: s.peer.pid, UID: s.peer.uid, Comm: s.peer.comm,
@@ -172,11 +166,12 @@ func (a *activePool) dropOwn(s *session, id layout.ObjectID) {
 // is using. The others are swept later.
 func (a *activePool) disown(s *session) {
 	a.mu.Lock()
-	for id := range a.own[s] {
+	ids := slices.Collect(maps.Keys(a.own[s]))
+	for _, id := range ids {
 		a.orphanLocked(s, id)
 	}
 	a.mu.Unlock()
-	a.sweep(s.srv)
+	a.sweep(s.srv, ids...)
 }
 
 // orphan disowns one object.
@@ -184,7 +179,7 @@ func (a *activePool) orphan(s *session, id layout.ObjectID) {
 	a.mu.Lock()
 	a.orphanLocked(s, id)
 	a.mu.Unlock()
-	a.sweep(s.srv)
+	a.sweep(s.srv, id)
 }
 
 // +checklocks:a.mu
@@ -196,29 +191,36 @@ func (a *activePool) orphanLocked(s *session, id layout.ObjectID) {
 	a.orphaned[id] = s // the last to whom the id was given
 }
 
-// sweep aborts the orphans that nobody is using, each counted for its session.
-// Whoever was using one sweeps after letting go of it; as sweeps exclude each
-// other, the last one finds it unused.
-func (a *activePool) sweep(srv *Server) {
+// sweep aborts those of the objects that are orphans and that nobody is using,
+// each counted for its session. Whoever was using one sweeps it after letting go of
+// it; as sweeps exclude each other, the last one finds it unused.
+func (a *activePool) sweep(srv *Server, ids ...layout.ObjectID) {
 	if a.orphans.Load() == 0 {
 		return
 	}
+	for _, id := range ids {
+		a.sweepOne(srv, id)
+	}
+}
+
+func (a *activePool) sweepOne(srv *Server, id layout.ObjectID) {
 	a.sweeping.Lock()
 	defer a.sweeping.Unlock()
 	a.mu.Lock()
-	orphans := maps.Clone(a.orphaned)
+	s := a.orphaned[id]
 	a.mu.Unlock()
-	for id, s := range orphans {
-		fate, err := abortOrphan(srv.hard, a.pool, id)
-		if err != nil {
-			srv.complaints.Warn("cannot abort what a client left", slog.String("object", id.String()), slog.Any("error", err))
-		}
-		if fate == orphanAborted {
-			s.aborted.Add(1)
-		}
-		if fate != orphanInUse {
-			a.settled(s, id)
-		}
+	if s == nil {
+		return
+	}
+	fate, err := abortOrphan(srv.hard, a.pool, id)
+	if err != nil {
+		srv.complaints.Warn("cannot abort what a client left", slog.String("object", id.String()), slog.Any("error", err))
+	}
+	if fate == orphanAborted {
+		s.aborted.Add(1)
+	}
+	if fate != orphanInUse {
+		a.settled(s, id)
 	}
 }
 

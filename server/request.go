@@ -12,6 +12,7 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/uhandle"
 )
 
@@ -69,7 +70,9 @@ type request struct {
 	used  []*uhandle.Entry[resource]
 	arena *arena      // in use
 	pool  *activePool // for its counters
-	bytes uint64      // of data
+	// looked is an object that was looked up by its id, and so in use for a moment.
+	looked layout.ObjectID
+	bytes  uint64 // of data
 
 	buffers int64 // bytes of messages that it has reserved
 	io      int64 // bytes of I/O
@@ -135,12 +138,13 @@ func (r *request) letGo() {
 		if r.s.table.Done(e) {
 			r.s.release(e.Value)
 		}
+		// An object of a session that ended may have waited for this request.
+		e.Value.home().sweep(r.s.srv, e.Value.object())
+	}
+	if r.looked != 0 {
+		r.pool.sweep(r.s.srv, r.looked)
 	}
 	r.used = nil
-	// An object of a session that ended may have waited for this request.
-	if r.pool != nil {
-		r.pool.sweep(r.s.srv)
-	}
 }
 
 // reply sends an answer: m, or err if that is not nil.
@@ -235,7 +239,7 @@ func (r *request) entry() *uhandle.Entry[resource] { return r.used[len(r.used)-1
 // give makes a handle for v, or releases it.
 func (r *request) give(kind uhandle.Kind, v resource) (ioctl.Handle, error) {
 	v.home().handles.Add(1)
-	h, err := r.s.table.Add(kind, v)
+	h, err := r.s.table.Add(kind, uint64(v.object()), v)
 	if err == nil {
 		return ioctl.Handle(h), nil
 	}

@@ -170,11 +170,25 @@ func (s *session) release(v resource) {
 	if !v.taken() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(s.srv.hard, closeTimeout)
-	defer cancel()
+	ctx := s.srv.hard
+	if mayWait(v) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, closeTimeout)
+		defer cancel()
+	}
 	if err := s.closeResource(ctx, v); err != nil && !errors.Is(err, api.EBADF) {
 		s.srv.complaints.Warn("cannot close what a client left", s.who(), slog.Any("error", err))
 	}
+}
+
+// mayWait says whether closing something may have to wait for its drive: what is
+// open on a log waits for whoever else opens or closes that, and may write.
+func mayWait(v resource) bool {
+	switch v.(type) {
+	case *appenderRef, *readerRef, *mdcRef:
+		return true
+	}
+	return false
 }
 
 // closeResource closes what the caller has taken.
@@ -191,7 +205,7 @@ func (s *session) forget(v resource) {
 	if c, ok := v.(child); ok {
 		c.parent().children.Add(-1)
 	}
-	p.sweep(s.srv)
+	p.sweep(s.srv, v.object())
 }
 
 // child is a resource that was opened through a pool's handle.

@@ -33,6 +33,7 @@ type Server struct {
 	pools      poolTable
 	loops      ioLoops
 	fair       fair
+	dying      dying
 	rules      atomic.Pointer[ownerRules]
 
 	grantClock func() time.Time // what grants go by
@@ -106,6 +107,7 @@ func New(o Options) (*Server, error) {
 	s.pools.init()
 	s.loops.init(s, o.Loops, o.loopTest)
 	s.fair.init(s.clock, runtime.GOMAXPROCS(0))
+	s.dying.init()
 	s.events.init(s.limits.Sessions)
 	s.logging.Go(func() { s.logEvents(s.logStop) })
 	return s, nil

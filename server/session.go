@@ -47,6 +47,12 @@ type session struct {
 	aborted   atomic.Uint64 // uncommitted objects, when it had ended
 	lists     atomic.Int32  // that it reads
 
+	// letting is held while some of what its handles stood for is released, after it
+	// has ended.
+	letting sync.Mutex
+	// +checklocks:letting
+	slow []resource // taken meanwhile: their end may have to wait
+
 	mu sync.Mutex
 	// +checklocks:mu
 	tags map[uint64]context.CancelFunc // requests in flight
@@ -66,6 +72,8 @@ type session struct {
 	by ioctl.Source // what ended it, or 0
 	// +checklocks:mu
 	endedAt time.Time
+	// +checklocks:mu
+	held int // handles, when it ended
 	// +checklocks:mu
 	draining bool
 }
@@ -188,6 +196,7 @@ func (s *session) end(by ioctl.Source) {
 	}
 	s.ended, s.endedAt = true, s.srv.clock.Now()
 	s.gone.Store(true)
+	s.held = s.srv.dying.add(s)
 	s.cancel()
 	_ = s.conn.Close() // nothing to lose
 }

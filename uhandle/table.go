@@ -47,6 +47,7 @@ type Entry[T any] struct {
 type slot[T any] struct {
 	generation uint32
 	entry      *Entry[T] // nil: free, or reserved
+	key        uint64    // of entry
 }
 
 // Table is one process's handles. Safe for concurrent use.
@@ -62,7 +63,11 @@ type Table[T any] struct {
 	// +checklocks:mu
 	live int
 	// +checklocks:mu
+	reserved int // of live, those that stand for nothing yet
+	// +checklocks:mu
 	closed bool
+	// +checklocks:mu
+	next int // of slots, for Rest
 }
 
 // New makes a table of at most limit handles (1..MaxHandles). first is the
@@ -73,13 +78,14 @@ func New[T any](limit int, first uint32) *Table[T] {
 	return t
 }
 
-// Add gives a handle for v. It fails with ErrFull or ErrClosed.
-func (t *Table[T]) Add(kind Kind, v T) (Handle, error) {
+// Add gives a handle for v. key says what v stands for, as TakeOf and EachOf ask
+// for it; several may have the same. It fails with ErrFull or ErrClosed.
+func (t *Table[T]) Add(kind Kind, key uint64, v T) (Handle, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h, err := t.reserve(kind)
 	if err == nil {
-		t.fill(h, v)
+		t.fill(h, key, v)
 	}
 	return h, err
 }
@@ -93,15 +99,15 @@ func (t *Table[T]) Reserve(kind Kind) (Handle, error) {
 	return t.reserve(kind)
 }
 
-// Fill makes a reserved handle stand for v. It fails with ErrClosed; v is then the
-// caller's to release.
-func (t *Table[T]) Fill(h Handle, v T) error {
+// Fill makes a reserved handle stand for v, as Add does. It fails with ErrClosed; v
+// is then the caller's to release.
+func (t *Table[T]) Fill(h Handle, key uint64, v T) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return ErrClosed
 	}
-	t.fill(h, v)
+	t.fill(h, key, v)
 	return nil
 }
 
@@ -110,8 +116,8 @@ func (t *Table[T]) Unreserve(h Handle) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.closed { // else it went with the others
-		t.live--
-		t.free = append(t.free, uint32(h&slotMask))
+		t.reserved--
+		t.release(h)
 	}
 }
 
@@ -135,6 +141,7 @@ func (t *Table[T]) Take(h Handle, may func(T) error) (T, error) {
 		return none, err
 	}
 	t.remove(e)
+	t.release(h)
 	return e.Value, nil
 }
 
@@ -153,12 +160,15 @@ func (t *Table[T]) reserve(kind Kind) (Handle, error) {
 		s.generation = 1 // so that no handle is 0
 	}
 	t.live++
+	t.reserved++
 	return Handle(s.generation)<<32 | Handle(kind)<<slotBits | Handle(n), nil
 }
 
 // +checklocks:t.mu
-func (t *Table[T]) fill(h Handle, v T) {
-	t.slots[h&slotMask].entry = &Entry[T]{Handle: h, Value: v}
+func (t *Table[T]) fill(h Handle, key uint64, v T) {
+	s := &t.slots[h&slotMask]
+	s.entry, s.key = &Entry[T]{Handle: h, Value: v}, key
+	t.reserved--
 }
 
 // takeSlot returns a free slot. It makes new ones while there are few free
@@ -181,7 +191,7 @@ func (t *Table[T]) takeSlot() uint32 {
 // +checklocks:t.mu
 func (t *Table[T]) lookup(h Handle, kinds []Kind) *Entry[T] {
 	n := int(h & slotMask)
-	if n >= len(t.slots) {
+	if t.closed || n >= len(t.slots) {
 		return nil
 	}
 	e := t.slots[n].entry
@@ -215,7 +225,13 @@ func (t *Table[T]) Done(e *Entry[T]) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.users--
-	return e.ended && e.users == 0
+	if e.users > 0 {
+		return false
+	}
+	if t.closed && !e.ended {
+		t.remove(e)
+	}
+	return e.ended
 }
 
 // End ends a handle that the caller is using; it is bad from now on. It says
@@ -224,43 +240,29 @@ func (t *Table[T]) Done(e *Entry[T]) bool {
 func (t *Table[T]) End(e *Entry[T]) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e.ended {
+	if e.ended || t.closed {
 		return false
 	}
 	t.remove(e)
+	t.release(e.Handle)
 	return true
 }
 
+// remove ends an entry and takes it out of its slot.
+//
 // +checklocks:t.mu
 func (t *Table[T]) remove(e *Entry[T]) {
-	n := uint32(e.Handle & slotMask)
-	t.slots[n].entry = nil
+	s := &t.slots[e.Handle&slotMask]
+	s.entry, s.key = nil, 0
 	e.ended = true
-	t.live--
-	t.free = append(t.free, n)
 }
 
-// Close ends all handles and lets none be added, nor what was reserved be filled. It returns how many there
-// were and the values that nobody is using, which the caller must release; the
-// others are released by their last users.
-func (t *Table[T]) Close() (ended int, idle []T) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.closed = true
-	for i := range t.slots {
-		e := t.slots[i].entry
-		if e == nil {
-			continue
-		}
-		if e.users == 0 {
-			idle = append(idle, e.Value)
-		}
-		t.remove(e)
-		ended++
-	}
-	t.live = 0 // what was reserved is given up
-	t.slots, t.free = make([]slot[T], 1), nil
-	return ended, idle
+// release makes a handle's slot free.
+//
+// +checklocks:t.mu
+func (t *Table[T]) release(h Handle) {
+	t.live--
+	t.free = append(t.free, uint32(h&slotMask))
 }
 
 // Len returns how many handles there are, with those that are reserved.
@@ -273,15 +275,29 @@ func (t *Table[T]) Len() int {
 // Each calls fn for every live handle, in no order that matters, without
 // holding the table: the value may be released meanwhile.
 func (t *Table[T]) Each(fn func(Handle, T)) {
-	t.mu.Lock()
-	entries := make([]*Entry[T], 0, t.live)
-	for i := range t.slots {
-		if e := t.slots[i].entry; e != nil {
-			entries = append(entries, e)
-		}
-	}
-	t.mu.Unlock()
-	for _, e := range entries {
+	for _, e := range t.entries(func(uint64) bool { return true }) {
 		fn(e.Handle, e.Value)
 	}
+}
+
+// EachOf is Each for the handles of one key.
+func (t *Table[T]) EachOf(key uint64, fn func(Handle, T)) {
+	for _, e := range t.entries(func(k uint64) bool { return k == key }) {
+		fn(e.Handle, e.Value)
+	}
+}
+
+// entries returns the live handles whose key is chosen.
+func (t *Table[T]) entries(chosen func(uint64) bool) (list []*Entry[T]) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	for i := range t.slots {
+		if s := &t.slots[i]; s.entry != nil && chosen(s.key) {
+			list = append(list, s.entry)
+		}
+	}
+	return list
 }

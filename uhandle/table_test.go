@@ -19,7 +19,7 @@ const (
 // proves S31
 func TestBadHandles(t *testing.T) {
 	a, b := New[string](100, 1000), New[string](100, 2000)
-	h, err := a.Add(kindA, "x")
+	h, err := a.Add(kindA, 0, "x")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestBadHandles(t *testing.T) {
 	if _, err := a.Use(h); !errors.Is(err, ErrBad) {
 		t.Errorf("of no kind: %v", err)
 	}
-	if _, err := b.Add(kindA, "y"); err != nil {
+	if _, err := b.Add(kindA, 0, "y"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.Use(h, kindA); !errors.Is(err, ErrBad) {
@@ -55,7 +55,7 @@ func TestBadHandles(t *testing.T) {
 	}
 	// The slot comes back with another number.
 	for range 1000 {
-		again, err := a.Add(kindA, "z")
+		again, err := a.Add(kindA, 0, "z")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,20 +77,26 @@ func TestBadHandles(t *testing.T) {
 func TestFullAndClosed(t *testing.T) {
 	tab := New[int](3, ^uint32(0)) // the first generation would be 0
 	for i := range 3 {
-		if h, err := tab.Add(kindA, i); err != nil || h>>32 == 0 {
+		if h, err := tab.Add(kindA, uint64(i), i); err != nil || h>>32 == 0 {
 			t.Fatalf("%#x, %v", h, err)
 		}
 	}
-	if _, err := tab.Add(kindA, 3); !errors.Is(err, ErrFull) {
+	if _, err := tab.Add(kindA, 0, 3); !errors.Is(err, ErrFull) {
 		t.Errorf("a fourth of three: %v", err)
 	}
-	if n, idle := tab.Close(); n != 3 || len(idle) != 3 {
-		t.Errorf("closed %d, %d idle", n, len(idle))
+	if rest := tab.Rest(4); rest != nil {
+		t.Errorf("took %v of a table that is open", rest)
 	}
-	if n, idle := tab.Close(); n != 0 || len(idle) != 0 {
-		t.Errorf("closed again: %d, %d idle", n, len(idle))
+	if n := tab.Close(); n != 3 || tab.Len() != 0 {
+		t.Errorf("closed %d, %d are left", n, tab.Len())
 	}
-	if _, err := tab.Add(kindA, 3); !errors.Is(err, ErrClosed) {
+	if n := tab.Close(); n != 0 {
+		t.Errorf("closed again: %d", n)
+	}
+	if one, two, none := tab.Rest(2), tab.Rest(2), tab.Rest(2); len(one) != 2 || len(two) != 1 || none != nil {
+		t.Errorf("took %v, %v, %v", one, two, none)
+	}
+	if _, err := tab.Add(kindA, 0, 3); !errors.Is(err, ErrClosed) {
 		t.Errorf("after close: %v", err)
 	}
 }
@@ -111,7 +117,7 @@ func TestReleasedOnce(t *testing.T) {
 		}
 		handles := make([]Handle, n)
 		for i := range handles {
-			h, err := tab.Add(kindA, i)
+			h, err := tab.Add(kindA, uint64(i), i)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -135,9 +141,18 @@ func TestReleasedOnce(t *testing.T) {
 			})
 		}
 		wg.Go(func() {
-			_, idle := tab.Close()
-			for _, v := range idle {
-				release(v)
+			tab.Close()
+			for rest := tab.Rest(3); len(rest) > 0; rest = tab.Rest(3) {
+				for _, v := range rest {
+					release(v)
+				}
+			}
+		})
+		wg.Go(func() {
+			for range 10 {
+				for _, v := range tab.TakeOf(uint64(n/2), kindA, kindB) {
+					release(v)
+				}
 			}
 		})
 		wg.Wait()
@@ -165,7 +180,7 @@ func TestModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
 				k := Kind(rapid.IntRange(1, 255).Draw(t, "kind"))
-				h, err := tab.Add(k, len(given))
+				h, err := tab.Add(k, uint64(len(given)%3), len(given))
 				if full := len(live)+len(reserved) == limit; full != errors.Is(err, ErrFull) {
 					t.Fatalf("%d of %d: %v", len(live)+len(reserved), limit, err)
 				}
@@ -224,7 +239,7 @@ func TestModel(t *testing.T) {
 					given = append(given, h) // and never again
 					return
 				}
-				if err := tab.Fill(h, len(given)); err != nil {
+				if err := tab.Fill(h, uint64(len(given)%3), len(given)); err != nil {
 					t.Fatal(err)
 				}
 				live[h] = held{kindA, len(given)}

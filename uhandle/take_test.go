@@ -12,7 +12,7 @@ import (
 // proves S31 S35
 func TestTake(t *testing.T) {
 	tab := New[string](10, 1)
-	h, err := tab.Add(kindA, "x")
+	h, err := tab.Add(kindA, 1, "x")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestTake(t *testing.T) {
 	if _, err := tab.Use(h, kindA); !errors.Is(err, ErrBad) {
 		t.Errorf("taken: %v", err)
 	}
-	if n, idle := tab.Close(); n != 0 || len(idle) != 0 {
+	if n, idle := tab.Close(), tab.Rest(1); n != 0 || len(idle) != 0 {
 		t.Errorf("closed %d, %d idle", n, len(idle))
 	}
 }
@@ -46,10 +46,10 @@ func TestReservedAtClose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n, idle := tab.Close(); n != 0 || len(idle) != 0 {
+	if n, idle := tab.Close(), tab.Rest(1); n != 0 || len(idle) != 0 {
 		t.Errorf("closed %d, %d idle", n, len(idle))
 	}
-	if err := tab.Fill(h, "x"); !errors.Is(err, ErrClosed) {
+	if err := tab.Fill(h, 1, "x"); !errors.Is(err, ErrClosed) {
 		t.Errorf("filled: %v", err)
 	}
 	tab.Unreserve(h)
@@ -69,7 +69,7 @@ func TestMovedAndClosed(t *testing.T) {
 		tabs := [2]*Table[int]{New[int](n, 1), New[int](n, 2)}
 		handles := make([]Handle, n)
 		for v := range n {
-			h, err := tabs[0].Add(kindA, v)
+			h, err := tabs[0].Add(kindA, 1, v)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,15 +85,15 @@ func TestMovedAndClosed(t *testing.T) {
 				v, err := tabs[0].Take(h, func(int) error { return nil })
 				if err != nil {
 					tabs[1].Unreserve(to)
-				} else if err := tabs[1].Fill(to, v); err != nil {
+				} else if err := tabs[1].Fill(to, 1, v); err != nil {
 					released[v].Add(1)
 				}
 			}
 		})
 		for _, tab := range tabs {
 			wg.Go(func() {
-				_, idle := tab.Close()
-				for _, v := range idle {
+				tab.Close()
+				for _, v := range tab.Rest(len(released)) {
 					released[v].Add(1)
 				}
 			})
