@@ -25,11 +25,16 @@ type deathWatch struct {
 }
 
 // watchDeaths opens the exit tracepoint as the configuration has it. Close it.
-func watchDeaths(c *config) (w deathWatch, err error) {
+func watchDeaths(c *config, log *slog.Logger) (w deathWatch, err error) {
 	if c.Deaths.EBPF == ebpfOff {
 		return w, nil
 	}
-	w.source, w.why = exitwatch.Open(exitwatch.Options{Processes: c.Limits.Sessions})
+	w.source, w.why = exitwatch.Open(exitwatch.Options{
+		Processes: c.Limits.Sessions,
+		Trouble: func(err error) {
+			log.Warn("the exit tracepoint misses clients' deaths: the pidfds notice them", slog.Any("error", err))
+		},
+	})
 	if w.why != nil && c.Deaths.EBPF == ebpfRequire {
 		return w, fmt.Errorf("deaths.ebpf is %q: %w", ebpfRequire, w.why)
 	}

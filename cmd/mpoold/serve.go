@@ -23,7 +23,7 @@ func (d *daemon) serve(c *config) (err error) {
 	}
 	// Last of all: the next daemon does not begin before this one has ended.
 	defer func() { err = errors.Join(err, in.release()) }()
-	deaths, err := watchDeaths(c)
+	deaths, err := watchDeaths(c, d.log)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,10 @@
 // watch; if the map is full (the watch fails); if the ring is full, because the
 // goroutine gets no time ([Stats].Lost); if the kernel skips the program, as it
 // does when that is running on the same core already; and if the program is no
-// more attached.
+// more attached, or somebody has emptied its map. A watch that is stopped when its
+// process is dead and nothing was told counts as missed: after three in a row
+// the Source is not up, and says why, once, to [Options].Trouble; it is again with
+// the next death that is told.
 //
 // A process that dumps core is dead when that is done.
 //

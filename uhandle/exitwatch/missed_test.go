@@ -7,10 +7,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -146,15 +148,75 @@ func TestManyWatched(t *testing.T) {
 // every death.
 //
 // proves S34
+//
+// It is told once, and a Source that notices again is up again.
 func TestDetached(t *testing.T) {
-	s := open(t, Options{})
+	var troubles []error
+	s := open(t, Options{Trouble: func(err error) { troubles = append(troubles, err) }})
 	c := gather(t, s, 200)
+	s.age(t, watchedLong)
 	s.detach(t)
 	c.kill()
 	if by := c.count(); by["pidfd"] != 200 {
 		t.Errorf("noticed by %v", by)
 	}
+	if !s.Stats().Up {
+		t.Error("it is down before anybody has missed its news")
+	}
 	c.disperse()
+	if len(troubles) != 1 || s.Stats().Up {
+		t.Errorf("told %v, up is %v", troubles, s.Stats().Up)
+	}
+	if err := s.attach(); err != nil {
+		t.Fatal(err)
+	}
+	v := start(t, "wait")
+	n := watchIt(t, s, v.p)
+	v.signal(unix.SIGKILL)
+	n.death()
+	if !s.Stats().Up {
+		t.Error("it notices, and is not up")
+	}
+}
+
+// age makes all watches as if they had begun so long ago.
+func (s *Source) age(t *testing.T, by time.Duration) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.watches {
+		for ; w != nil; w = w.next {
+			w.from = w.from.Add(-by)
+		}
+	}
+}
+
+// Those that were dying before they were watched, and those that are told while
+// somebody else has noticed and stops their watch, are no reason to think that the
+// program is gone.
+func TestNotMissed(t *testing.T) {
+	s := open(t, Options{Trouble: func(err error) { t.Errorf("told %v", err) }})
+	for range 2 * silentMost {
+		v := start(t, "exit", "5")
+		v.tell()
+		v.wait()
+		watchIt(t, s, v.p).stop()
+	}
+	for range 20 {
+		c := gather(t, s, 20)
+		s.age(t, watchedLong)
+		var stops sync.WaitGroup
+		for i, p := range c.members {
+			stops.Go(func() { awaitDead(p); c.vigils[i].Stop() })
+		}
+		c.kill()
+		stops.Wait()
+		c.count()
+		c.disperse()
+	}
+	if !s.Stats().Up {
+		t.Error("it is down")
+	}
 }
 
 // When the ring is full, because nobody reads, the kernel counts what it cannot
@@ -164,7 +226,8 @@ func TestDetached(t *testing.T) {
 func TestRingOverrun(t *testing.T) {
 	const size = 1000
 	room := os.Getpagesize() / (recordSize + 8) // with the kernel's header
-	s := open(t, Options{Ring: os.Getpagesize()})
+	var troubles []error
+	s := open(t, Options{Ring: os.Getpagesize(), Trouble: func(err error) { troubles = append(troubles, err) }})
 	// Hold the one goroutine that reads the ring.
 	first := start(t, "wait")
 	held, release := make(chan struct{}), make(chan struct{})
@@ -178,6 +241,7 @@ func TestRingOverrun(t *testing.T) {
 	first.signal(unix.SIGKILL)
 	soon(t, "a death is noticed", held)
 	c := gather(t, s, size)
+	s.age(t, watchedLong)
 	c.kill()
 	for _, p := range c.members {
 		awaitDead(p)
@@ -190,6 +254,9 @@ func TestRingOverrun(t *testing.T) {
 	barrier(t, s) // it goes on
 	c.disperse()
 	stop()
+	if len(troubles) == 0 || !strings.Contains(troubles[0].Error(), "found no room") {
+		t.Errorf("told %v", troubles)
+	}
 	st := s.Stats()
 	if by["bpf"]+by["pidfd"] != size || uint64(by["pidfd"]) < st.Lost || st.Noticed+st.Lost != size+2 {
 		t.Errorf("noticed by %v; %+v", by, st)

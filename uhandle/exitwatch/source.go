@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -30,6 +31,10 @@ type Options struct {
 	// Ring is the size of the ring buffer in bytes, a power of two and at least
 	// a page. A death takes 24 until it is read. 0: [DefaultRing].
 	Ring int
+	// Trouble, if set, is told what is wrong when deaths begin to be missed: once
+	// for want of room in the ring, and once if the program does not tell them
+	// at all any more. It is called by whoever ends a watch.
+	Trouble func(error)
 
 	noGroupDead bool      // as on a kernel that does not pass it
 	types       *btf.Spec // the kernel's; nil: read them
@@ -50,6 +55,10 @@ type Source struct {
 	noticed atomic.Uint64 // see Stats
 	refused atomic.Uint64
 	broken  atomic.Uint64 // records that cannot be read: lost
+	silent  atomic.Int32  // deaths in a row that the program has not told
+
+	trouble func(error)
+	told    [2]atomic.Bool // which trouble was
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -62,10 +71,13 @@ type Source struct {
 // watch is one call of Watch.
 type watch struct {
 	next *watch // of the same process; guarded by Source.mu
+	p    *uhandle.Process
+	from time.Time
 	died func(uhandle.Death)
 	told chan struct{} // closed when died has returned
 
-	taken bool // it will be told; guarded by Source.mu
+	taken   bool // it will be told; guarded by Source.mu
+	stopped bool // so is this
 }
 
 // Open loads the program and attaches it. The error says what is missing; it is
@@ -78,7 +90,7 @@ func Open(o Options) (*Source, error) {
 	if o.Ring == 0 {
 		o.Ring = DefaultRing
 	}
-	s := &Source{watches: make(map[uint64]*watch), read: make(chan struct{})}
+	s := &Source{watches: make(map[uint64]*watch), read: make(chan struct{}), trouble: o.Trouble}
 	if err := s.load(&o); err != nil {
 		s.release()
 		return nil, fmt.Errorf("watch exits: %w", explain(err))
@@ -186,7 +198,7 @@ func (s *Source) release() {
 
 // Stats are what a Source has done since it was opened.
 type Stats struct {
-	Up        bool   // it notices deaths: it is open, and can read the ring
+	Up        bool   // it notices deaths: it is open, can read the ring, and the program tells them
 	Processes int    // watched now
 	Noticed   uint64 // deaths of processes that were watched
 	Lost      uint64 // deaths for which the ring had no room, which others noticed
@@ -206,13 +218,16 @@ func (s *Source) Stats() Stats {
 	select {
 	case <-s.read:
 	default:
-		st.Up = true
+		st.Up = s.silent.Load() < silentMost
 	}
-	var lost uint64
-	if s.maps.lost.Lookup(uint32(0), &lost) == nil { // it has that one number
-		st.Lost += lost
-	}
+	st.Lost += s.overrun()
 	return st
+}
+
+// overrun returns how many records there was no room for in the ring.
+func (s *Source) overrun() (lost uint64) {
+	_ = s.maps.lost.Lookup(uint32(0), &lost) //nolint:errcheck // it has that one number
+	return lost
 }
 
 // Name implements [uhandle.Source].
@@ -231,7 +246,7 @@ func (s *Source) Watch(p *uhandle.Process, died func(uhandle.Death)) (stop func(
 	if process == 0 {
 		return nil, fmt.Errorf("watch the exit of process %d: its pidfd has no number", p.PID)
 	}
-	w := &watch{died: died, told: make(chan struct{})}
+	w := &watch{died: died, told: make(chan struct{}), p: p, from: time.Now()} //nolint:forbidigo // of the machine, as deaths are
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -251,13 +266,51 @@ func (s *Source) Watch(p *uhandle.Process, died func(uhandle.Death)) (stop func(
 // stop ends a watch. When it returns died is not running.
 func (s *Source) stop(process uint64, w *watch) {
 	s.mu.Lock()
-	taken := w.taken
-	if !taken {
+	taken, lost := w.taken, uint64(0)
+	missed := s.missedLocked(w)
+	if missed {
+		lost = s.overrun()
+	}
+	if !taken && !w.stopped {
 		s.removeLocked(process, w)
 	}
+	w.stopped = true
 	s.mu.Unlock()
 	if taken {
 		<-w.told
+	}
+	if missed {
+		s.miss(lost)
+	}
+}
+
+// How it is noticed that the program does not tell deaths any more. A process may
+// have been dying when its watch began, or been told just now: that is not counted,
+// or not so often in a row.
+const (
+	watchedLong = time.Second // a watch that had to tell
+	silentMost  = 3           // deaths in a row that were not told
+)
+
+// missedLocked says whether a death should have been told by now: it is not in the
+// ring, and if it is being told it is the only one.
+//
+// +checklocks:s.mu
+func (s *Source) missedLocked(w *watch) bool {
+	return !w.taken && !w.stopped && !s.closed && time.Since(w.from) > watchedLong && w.p.Dead() && s.reader.AvailableBytes() == 0
+}
+
+// miss counts a death that was not told, and tells if that means something.
+func (s *Source) miss(lost uint64) {
+	silent := s.silent.Add(1)
+	if s.trouble == nil {
+		return
+	}
+	if lost > 0 && !s.told[0].Swap(true) {
+		s.trouble(fmt.Errorf("%d deaths found no room in its buffer of records", lost))
+	}
+	if silent >= silentMost && !s.told[1].Swap(true) {
+		s.trouble(fmt.Errorf("it has not told the last %d deaths", silent))
 	}
 }
 
@@ -301,6 +354,7 @@ func (s *Source) readAll() {
 		if err := s.reader.ReadInto(&r); err != nil {
 			return
 		}
+		s.silent.Store(0)
 		d, err := decodeRecord(r.RawSample)
 		if err != nil {
 			s.broken.Add(1)
