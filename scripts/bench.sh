@@ -6,9 +6,9 @@
 #   ./scripts/bench.sh --tables FILE [PAGE]
 #
 # ROW is one of engine-read, client-read, client-read-qd1, client-seq,
-# mblock-durable, commit-rate, mlog-sync, mlog-client, churn, activate, memory,
-# idle; all of them when none is named. docs/performance.md says what they
-# measure.
+# mblock-durable, commit-rate, mlog-sync, mlog-client, reclaim, reclaim-storm,
+# churn, activate, memory, idle; all of them when none is named.
+# docs/performance.md says what they measure.
 #   --quick    short runs, one alternation: under two minutes, for a look only
 #   --turns    how often the sides alternate (5)
 #   --wait     wait so long before each turn until others are quiet, and take
@@ -29,7 +29,7 @@
 
 set -euo pipefail
 
-readonly all_rows="engine-read client-read client-read-qd1 client-seq mblock-durable commit-rate mlog-sync mlog-client churn activate memory idle"
+readonly all_rows="engine-read client-read client-read-qd1 client-seq mblock-durable commit-rate mlog-sync mlog-client reclaim reclaim-storm churn activate memory idle"
 
 usage() {
 	sed -n '2,28s/^# \{0,1\}//p' "$0" >&2
@@ -202,7 +202,7 @@ if needs mlog-sync; then
 fi
 
 # shellcheck disable=SC2086 # lists of rows
-if needs $reading $writing churn idle; then
+if needs $reading $writing churn idle reclaim reclaim-storm; then
 	fast_device fast
 	args+=(-fast "$fast")
 fi

@@ -72,6 +72,9 @@ func TestClients(t *testing.T) {
 		{[]string{"client-commit", "-ops", "20", "-flight", "4"}, 20},
 		{[]string{"client-mlog", "-time", "50ms", "-size", "128", "-flight", "4"}, 0},
 		{[]string{"client-logs", "-time", "50ms", "-size", "128", "-flight", "2"}, 0},
+		{[]string{"client-reclaim", "-objects", "200", "-size", "65536", "-ops", "3"}, 3},
+		{[]string{"client-reclaim", "-objects", "200", "-kind", "child", "-ops", "2"}, 2},
+		{[]string{"client-storm", "-objects", "100", "-flight", "5"}, 5},
 	} {
 		r, err := b.client("", c.args[0], append(c.args[1:], "-dev", drive)...).run(t.Context(), 0)
 		if err != nil {

@@ -31,8 +31,9 @@ type mpoold struct {
 	err   error         // of Wait; valid when ended is closed
 }
 
-// startDaemon starts a daemon and waits until it accepts. stop must be called.
-func (b *bench) startDaemon(ctx context.Context) (*mpoold, error) {
+// startDaemon starts a daemon with the text of a configuration, or without, and
+// waits until it accepts. stop must be called.
+func (b *bench) startDaemon(ctx context.Context, config string) (*mpoold, error) {
 	dir, err := os.MkdirTemp("", "mpool-bench")
 	if err != nil {
 		return nil, fmt.Errorf("make folder: %w", err)
@@ -41,6 +42,13 @@ func (b *bench) startDaemon(ctx context.Context) (*mpoold, error) {
 	args := []string{"--socket", d.socket()}
 	if b.profile != "" {
 		args = append(args, "--metrics", "unix:"+d.metrics(), "--pprof")
+	}
+	if config != "" {
+		file := filepath.Join(dir, "config")
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			return nil, errors.Join(fmt.Errorf("configure mpoold: %w", err), os.RemoveAll(dir))
+		}
+		args = append(args, "--config", file)
 	}
 	d.cmd = exec.Command(b.mpoold, args...)
 	d.cmd.Stderr = &d.log
@@ -111,8 +119,13 @@ func (d *mpoold) flags() []string {
 // client returns a side that is a process of this program with a daemon of its
 // own.
 func (b *bench) client(label, name string, args ...string) side {
+	return b.clientOf(label, "", name, args...)
+}
+
+// clientOf is client of a daemon with the text of a configuration.
+func (b *bench) clientOf(label, config, name string, args ...string) side {
 	return side{name: label, daemon: true, run: func(ctx context.Context, _ int) (*measure.Result, error) {
-		d, err := b.startDaemon(ctx)
+		d, err := b.startDaemon(ctx, config)
 		if err != nil {
 			return nil, err
 		}

@@ -51,6 +51,8 @@ func rows() []row {
 		{"client-read-qd1", (*bench).clientReadOne},
 		{"client-seq", (*bench).clientSeq},
 		{"mlog-client", (*bench).mlogClient},
+		{"reclaim", (*bench).reclaim},
+		{"reclaim-storm", (*bench).reclaimStorm},
 		{"idle", (*bench).idle},
 		{"churn", (*bench).churn},
 		{"activate", (*bench).activate},

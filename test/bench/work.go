@@ -58,6 +58,9 @@ func tasks() map[string]task {
 		"client-log":     clientLogWork,
 		"logs":           logsWork,
 		"client-idle":    clientIdleWork,
+		"client-reclaim": clientReclaimWork,
+		"client-storm":   clientStormWork,
+		"client-victim":  clientVictimWork,
 	}
 }
 
