@@ -115,6 +115,32 @@ func (p *Process) stat() (procStat, error) {
 	return parseStat(b)
 }
 
+// threadsLookedAt is how many threads dying looks at: of those that have exited
+// only the first one stays, so that a living one is among the first few.
+const threadsLookedAt = 16
+
+// dying says whether all threads of the process have begun to exit, or are gone.
+// It takes a few file reads.
+func (p *Process) dying() bool {
+	dir := fmt.Sprintf("/proc/%d/task", p.PID)
+	tasks, err := os.Open(dir)
+	if err != nil {
+		return !p.named()
+	}
+	names, _ := tasks.Readdirnames(threadsLookedAt) //nolint:errcheck // none are left, or it is gone
+	_ = tasks.Close()                               // only read from
+	for _, name := range names {
+		b, err := os.ReadFile(dir + "/" + name + "/stat")
+		if err != nil {
+			continue // it has ended
+		}
+		if st, err := parseStat(b); err == nil && !st.exiting() {
+			return !p.named() // or the number is another's
+		}
+	}
+	return true
+}
+
 // procStat is what is wanted of /proc/PID/stat.
 type procStat struct {
 	flags  uint64

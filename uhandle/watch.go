@@ -124,7 +124,7 @@ func (v *Vigil) Verdict() Death {
 	v.mu.Lock()
 	known := v.noticed
 	v.mu.Unlock()
-	wait, dying := dyingTime, known
+	wait := dyingTime
 	if !known && !v.p.Dead() {
 		st, err := v.p.stat()
 		switch {
@@ -132,8 +132,6 @@ func (v *Vigil) Verdict() Death {
 			return Death{Cause: CauseClosed}
 		case err != nil:
 			wait = lookTime
-		default:
-			dying = true
 		}
 	}
 	t := time.NewTimer(wait)
@@ -145,7 +143,7 @@ func (v *Vigil) Verdict() Death {
 		return v.death
 	case <-t.C:
 	}
-	if dying || v.p.Dead() {
+	if known || v.p.Dead() || v.p.dying() {
 		return Death{} // it has only just died, or has much to give back
 	}
 	return Death{Cause: CauseClosed}
