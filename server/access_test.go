@@ -71,6 +71,14 @@ func (a *acting) act(verb, arg string) (said string, err error) {
 		err = a.kept[arg].Put()
 	case "delete":
 		err = a.kept[arg].Delete(ctx)
+	case "accept":
+		var token api.Token
+		if token, err = api.ParseToken(arg); err == nil {
+			var o api.Object
+			if o, err = a.p.Accept(ctx, token); err == nil {
+				err = o.Abort(ctx)
+			}
+		}
 	case "read":
 		_, err = a.kept[arg].(api.Mblock).ReadAtContext(ctx, make([]byte, 1), 0)
 	case "mdc":

@@ -21,6 +21,7 @@ type table struct {
 	states map[string]func(w *world)
 	calls  map[string]func(w *world) error
 	cells  string
+	served bool // it is about a daemon only
 }
 
 type cell struct{ state, call, want, by string }
@@ -79,6 +80,9 @@ func (x *table) run(t *testing.T) {
 	t.Helper()
 	cells := x.parse(t)
 	each(t, func(t *testing.T, b backend) {
+		if x.served && b.name == inProcessName {
+			return
+		}
 		for _, state := range slices.Sorted(maps.Keys(x.states)) {
 			b.world(t, func(w *world) { x.refused(w, state, cells) })
 			for _, c := range cells {

@@ -134,6 +134,8 @@ type subject struct {
 	r  api.LogReader
 	c  api.MDC
 	id layout.ObjectID
+
+	token api.Token // of a grant of m
 }
 
 // backend is an implementation of api.Pool.
@@ -142,7 +144,9 @@ type backend struct {
 	open func(w *world) (end func())
 }
 
-var backends = []backend{{"inprocess", inProcess}, {"daemon", daemon}, {"socket", socketOnly}}
+const inProcessName = "inprocess"
+
+var backends = []backend{{inProcessName, inProcess}, {"daemon", daemon}, {"socket", socketOnly}}
 
 // each runs f on each implementation.
 func each(t *testing.T, f func(t *testing.T, b backend)) {
