@@ -78,18 +78,38 @@ func crcUint64(crc uint32, v uint64) uint32 {
 // bytes: what comes from a device is in no cache.
 const sumAhead = blockSize
 
-// sum returns the checksum of a block at a place.
-func (s seed) sum(index uint32, block []byte) uint32 {
+// sum returns the checksum of a block at a place. ahead is sumAhead if what
+// follows in memory will be summed next, else 0: to fetch it would be a quarter of
+// what a block costs.
+func (s seed) sum(index uint32, block []byte, ahead uintptr) uint32 {
 	if wide && len(block) == blockSize {
-		return sumWide(uint32(s), uint64(index), &block[0], sumAhead)
+		return sumWide(uint32(s), uint64(index), &block[0], ahead)
 	}
+	warm(block)
 	return crc32.Update(crcUint64(uint32(s), uint64(index)), castagnoli, block)
+}
+
+// cacheLine is the size of what a processor reads from memory at a time, or less.
+const cacheLine = 64
+
+// warm reads a byte of every cache line, in the order of their addresses. What a
+// device has written is in no cache, and crc32 reads a block at three places in
+// turn, which the processor's own prefetching does not follow: a cold block takes
+// a quarter to two thirds longer without this, a warm one a tenth more with it.
+//
+//go:noinline
+func warm(block []byte) byte {
+	var all byte
+	for i := 0; i < len(block); i += cacheLine {
+		all |= block[i]
+	}
+	return all
 }
 
 // BlockSum returns the checksum of a data block of 4096 bytes: the index-th of
 // the object with that birth stamp.
 func BlockSum(birth layout.BirthStamp, index uint32, block []byte) uint32 {
-	return seedOf(birth).sum(index, block)
+	return seedOf(birth).sum(index, block, 0)
 }
 
 // EncodePage fills page, of 4096 bytes, with up to PageSums checksums: the
@@ -106,7 +126,7 @@ func EncodePage(page []byte, birth layout.BirthStamp, index uint32, sums []uint3
 	for i, s := range sums {
 		binary.LittleEndian.PutUint32(at[4*i:], s)
 	}
-	binary.LittleEndian.PutUint32(page[pageAtCRC:], seedOf(birth).sum(index, page))
+	binary.LittleEndian.PutUint32(page[pageAtCRC:], seedOf(birth).sum(index, page, 0))
 }
 
 // PageError says why a block is not the checksum page that it should be. Want

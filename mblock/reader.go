@@ -55,7 +55,7 @@ type Reader struct {
 	cache   *SumCache  // nil: pages are read each time
 	verify  bool       // check what is read
 	broken  error      // the record cannot be true: what every read returns
-	spare   [2]atomic.Pointer[readerCall]
+	spare   [4]atomic.Pointer[readerCall]
 }
 
 // NewReader makes a reader of a committed object. It costs little and holds
@@ -93,6 +93,9 @@ type readerCall struct {
 
 func (r *Reader) takeCall() *readerCall {
 	for i := range r.spare {
+		if r.spare[i].Load() == nil {
+			continue
+		}
 		if c := r.spare[i].Swap(nil); c != nil {
 			return c
 		}
@@ -187,17 +190,23 @@ func (c *readerCall) read(ctx context.Context, r *Reader, p []byte, off int64, m
 	}
 	c.batch.Ops = c.op.Ops()
 	err = r.cfg.Drive.Run(ctx, &c.batch)
-	var ioe *bdev.IOError
 	switch {
+	case err == nil:
 	case errors.Is(err, bdev.ErrDetached):
 		return 0, true, r.cfg.ended(ctx, mode.name())
-	case err != nil && (!errors.As(err, &ioe) || ctx.Err() != nil):
+	case !isIOError(err) || ctx.Err() != nil:
 		// Not started, or not all of it.
 		c.op.Cancel()
 		return 0, false, r.cfg.failure(ctx, mode.name(), err)
 	}
 	n, err = c.op.End()
 	return n, false, err
+}
+
+// isIOError says whether an operation was started, and failed.
+func isIOError(err error) bool {
+	_, ok := errors.AsType[*bdev.IOError](err)
+	return ok
 }
 
 // Verify reads all data and checksum pages from the device, at low priority,

@@ -48,6 +48,8 @@ type ReadOp struct {
 	sumsAt  uint32     // number of the first page in sums
 	sums    [][]uint32 // the checksums by page; nil entries are in pageBuf
 	few     [3][]uint32
+	want    uint32 // the first block's checksum, if early
+	early   bool   // it was known at the beginning
 
 	ops  [3]bdev.Op
 	list [3]*bdev.Op
@@ -73,7 +75,7 @@ func (op *ReadOp) begin(r *Reader, p []byte, off int64, mode readMode) error {
 	case off < 0:
 		return &api.Error{Code: api.EINVAL, Op: mode.name(), Object: r.cfg.ID, Detail: "the offset is negative"}
 	}
-	op.r, op.mode, op.n = r, mode, 0
+	op.r, op.mode, op.n, op.early = r, mode, 0, false
 	op.p, op.eof = p, false
 	if left := max(r.written-off, 0); int64(len(p)) > left {
 		op.p, op.eof = p[:left], true
@@ -129,6 +131,11 @@ func (op *ReadOp) findSums(first, count uint32) {
 		case !op.mode.scrub:
 			if p := r.cache.get(r.cfg.Birth, page); p != nil {
 				sums = p.sums[:sumsIn(r.blocks, page)]
+				if page == from {
+					// It is in no cache of the processor, like the page's head
+					// that get has looked at: one wait for both.
+					op.want, op.early = sums[first%PageSums], true
+				}
 			}
 		}
 		if sums == nil {
@@ -250,8 +257,15 @@ func (op *ReadOp) check() (int, error) {
 	}
 	block := op.first
 	for at := 0; at < len(op.data); at += blockSize {
-		want := op.sums[block/PageSums-op.sumsAt][block%PageSums]
-		if got := op.r.seed.sum(block, op.data[at:at+blockSize]); got != want {
+		want := op.want
+		if at > 0 || !op.early {
+			want = op.sums[block/PageSums-op.sumsAt][block%PageSums]
+		}
+		ahead := uintptr(sumAhead)
+		if at+blockSize == len(op.data) {
+			ahead = 0
+		}
+		if got := op.r.seed.sum(block, op.data[at:at+blockSize], ahead); got != want {
 			return max(at-op.skip, 0), op.r.cfg.corrupt(op.mode.name(), block, nil,
 				"block %d of the data is not what was written: its checksum is %#08x, want %#08x; other blocks can still be read",
 				block, got, want)

@@ -31,7 +31,7 @@ func TestSumIsCRC32C(t *testing.T) {
 			block[rng.IntN(blockSize)] ^= 1 << rng.IntN(8)
 		}
 		s, index := seed(rng.Uint32()), rng.Uint32()
-		if got, want := s.sum(index, block), plain(s, index, block); got != want {
+		if got, want := s.sum(index, block, 0), plain(s, index, block); got != want {
 			t.Fatalf("%d: %#x, want %#x", i, got, want)
 		}
 	}
@@ -40,7 +40,7 @@ func TestSumIsCRC32C(t *testing.T) {
 	block := mem[:blockSize]
 	for bit := range 8 * blockSize {
 		block[bit/8] ^= 1 << (bit % 8)
-		if got, want := seed(7).sum(9, block), plain(7, 9, block); got != want {
+		if got, want := seed(7).sum(9, block, 0), plain(7, 9, block); got != want {
 			t.Fatalf("bit %d: %#x, want %#x", bit, got, want)
 		}
 		block[bit/8] ^= 1 << (bit % 8)
@@ -52,7 +52,7 @@ func BenchmarkSum(b *testing.B) {
 	b.SetBytes(int64(len(mem)))
 	for b.Loop() {
 		for at := 0; at < len(mem); at += blockSize {
-			seed(1).sum(uint32(at), mem[at:at+blockSize])
+			seed(1).sum(uint32(at), mem[at:at+blockSize], sumAhead)
 		}
 	}
 }

@@ -154,7 +154,7 @@ func (op *WriteOp) sum(sums [][]uint32) {
 	at := first - base
 	for _, o := range op.list {
 		for buf := o.Buf; len(buf) > 0; buf = buf[blockSize:] {
-			sums[at/PageSums][at%PageSums] = op.w.seed.sum(base+at, buf[:blockSize])
+			sums[at/PageSums][at%PageSums] = op.w.seed.sum(base+at, buf[:blockSize], sumAhead)
 			at++
 		}
 	}
