@@ -16,8 +16,8 @@
 //
 // # Data
 //
-// Reads and writes of mblocks, appends and syncs go through a ring in memory
-// shared with the daemon (package ioctl/ring), which the first of them lets be
+// Reads, writes, allocations and commits of mblocks, appends and syncs go through a
+// ring in memory shared with the daemon (package ioctl/ring), which the first of them lets be
 // made; until it is there, and for good if the daemon has none to give, they
 // travel as everything else: up to ioctl.MaxInline bytes within a message, more
 // through shared memory. Callers need not know. In the ring
@@ -28,6 +28,7 @@
 //	up to 4 KiB travel in a page of the request's slot; more in regions of
 //	arenas, in pieces of 1 MiB, of which four of one call are under way
 //	an error comes on the socket; either answer ends the request, once
+//	what has no data goes over the socket when all slots are taken
 //
 // Small reads of a committed mblock that follow each other are served from what
 // was read ahead. The daemon has verified all bytes before it hands them over.
@@ -76,6 +77,8 @@
 //	                                          is not
 //	SetRoots                                  nil if the roots are as asked for,
 //	                                          else EUNKNOWN
+//	PutMblock                                 EUNKNOWN: there may be one, which its
+//	                                          tag and owner tell
 //	AllocMblock, AllocMlog, Write, OpenAppend ECONNRESET: it has left nothing
 //	OpenRead, OpenMDC, Next, Seek
 //	Grant, Revoke                             ECONNRESET: the object went with the

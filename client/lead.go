@@ -22,7 +22,10 @@ func (r *sharedRing) await(ctx context.Context, w *caller, s *slot) error {
 	moment, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	op := s.op // of a slot that may be another's soon
-	if r.wait(moment, w, s) || !(allocates(op) && r.follow(s)) && !r.abandon(s) {
+	if r.wait(moment, w, s) {
+		return nil
+	}
+	if left := allocates(op) && r.follow(s) || r.abandon(s); !left {
 		return nil
 	}
 	return overdue(ctx, op)

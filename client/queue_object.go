@@ -13,8 +13,8 @@ func (q *Queue) Alloc(p api.Pool, o api.AllocOptions, user uint64) error {
 	return q.allocate(ioctl.OpMblockAlloc, p, o, nil, user)
 }
 
-// PutMblock allocates an mblock, writes b.Len() bytes, at most 4 MiB, and commits
-// it; see [api.Pool.PutMblock]. The completion has its handle. As Alloc.
+// PutMblock allocates an mblock, writes b.Len() bytes and commits it; see
+// [api.Pool.PutMblock]. The completion has its handle. As Alloc.
 func (q *Queue) PutMblock(p api.Pool, o api.AllocOptions, b *Buffer, user uint64) error {
 	return q.allocate(ioctl.OpMblockPut, p, o, b, user)
 }
@@ -39,7 +39,7 @@ func (q *Queue) allocate(op ioctl.Op, p api.Pool, o api.AllocOptions, b *Buffer,
 			return x.orStale(op, err)
 		}
 	}
-	if b != nil {
+	if op == ioctl.OpMblockPut {
 		if err := q.take(op, b); err != nil {
 			return err
 		}

@@ -231,7 +231,8 @@ func (q *Queue) Close() error {
 	defer cancel()
 	var out [64]Completion
 	var err error
-	for n := 0; q.flight > 0 && err == nil; {
+	for q.flight > 0 && err == nil {
+		var n int
 		n, err = q.Reap(ctx, 1, out[:])
 		for _, c := range out[:n] {
 			if c.Mblock != nil {

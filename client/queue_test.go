@@ -186,6 +186,7 @@ func TestQueueMisuse(t *testing.T) {
 		"alien release":    {q.Release(alienBlock, 0), api.EINVAL},
 		"alien pool":       {q.Alloc(alienPool, api.AllocOptions{}, 0), api.EINVAL},
 		"no pool":          {q.PutMblock(nil, api.AllocOptions{}, b[0], 0), api.EINVAL},
+		"put, no buffer":   {q.PutMblock(s.p, api.AllocOptions{}, nil, 0), api.EINVAL},
 		"busy, put":        {q.PutMblock(s.p, api.AllocOptions{}, fb[0], 0), api.EBUSY},
 		"full, alloc":      {full.Alloc(s.p, api.AllocOptions{}, 0), api.EAGAIN},
 		"full, commit":     {full.Commit(s.fresh, 0), api.EAGAIN},

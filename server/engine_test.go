@@ -110,6 +110,8 @@ func wellFormed(rng *rand.Rand, op ioctl.Op, handles []ioctl.Handle, ids []layou
 		return find
 	case ioctl.OpMblockWrite:
 		return &ioctl.MblockWrite{Mblock: h, Total: number(rng), Data: payload}
+	case ioctl.OpMblockPut:
+		return &ioctl.MblockPut{Pool: h, Options: options, Data: payload}
 	case ioctl.OpMblockRead:
 		return &ioctl.MblockRead{Mblock: h, Offset: int64(number(rng)), Into: window}
 	case ioctl.OpMlogErase:

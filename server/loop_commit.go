@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
@@ -74,7 +75,7 @@ func (x *ringOp) written() {
 	}
 	switch {
 	case err == nil:
-	case err == errSlow: //nolint:errorlint // it is returned bare
+	case errors.Is(err, errSlow):
 		x.dismiss()
 		x.toLane()
 	default:

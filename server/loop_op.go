@@ -278,13 +278,13 @@ func (x *ringOp) summed() {
 func (x *ringOp) ioEnded() {
 	var n int
 	var err error
-	switch x.verb {
-	case verbPut:
+	if x.verb == verbPut {
 		x.written()
 		return
-	case verbWrite:
+	}
+	if x.verb == verbWrite {
 		n, err = x.write.End()
-	default:
+	} else {
 		n, err = x.endRead()
 	}
 	x.c.N = uint32(n)

@@ -202,6 +202,9 @@ func (v *victim) write(ctx context.Context, rng *rand.Rand, t tag) (api.Mblock, 
 // block is the life of an mblock, or a part of it.
 func (v *victim) block(ctx context.Context, rng *rand.Rand) error {
 	t := v.next()
+	if rng.IntN(4) == 0 {
+		return v.put(ctx, rng, t)
+	}
 	b, err := v.write(ctx, rng, t)
 	if err != nil {
 		return err
@@ -222,6 +225,17 @@ func (v *victim) block(ctx context.Context, rng *rand.Rand) error {
 	if err := v.commit(ctx, t, b); err != nil {
 		return err
 	}
+	return v.after(ctx, rng, t, b)
+}
+
+// put stores an mblock by one call.
+func (v *victim) put(ctx context.Context, rng *rand.Rand, t tag) error {
+	v.tell("c %x 1", uint64(t))
+	b, err := v.p.PutMblock(ctx, api.AllocOptions{Tag: uint64(t)}, t.content())
+	if err != nil {
+		return err
+	}
+	v.tell("C %x", uint64(t))
 	return v.after(ctx, rng, t, b)
 }
 

@@ -106,8 +106,45 @@ func (tr *train) end() error {
 // ride keeps a ring full of reads, writes or appends for a while.
 func (v *victim) ride(ctx context.Context, rng *rand.Rand) error {
 	return onRing([]func(v *victim, ctx context.Context, rng *rand.Rand, tr *train) error{
-		(*victim).rideReads, (*victim).rideWrites, (*victim).rideAppends,
-	}[rng.IntN(3)])(v, ctx, rng)
+		(*victim).rideReads, (*victim).rideWrites, (*victim).rideAppends, (*victim).ridePuts,
+	}[rng.IntN(4)])(v, ctx, rng)
+}
+
+// ridePuts keeps the queue full of puts of mblocks.
+func (v *victim) ridePuts(ctx context.Context, rng *rand.Rand, tr *train) error {
+	puts := make(map[uint64]tag)
+	each := func(_ ride, c *client.Completion) error {
+		v.tell("C %x", uint64(puts[c.User]))
+		if rng.IntN(2) == 0 {
+			return c.Mblock.Put()
+		}
+		return v.delete(ctx, puts[c.User], c.Mblock)
+	}
+	for range rng.IntN(40) {
+		t := v.next()
+		data := t.content()
+		if len(data) > trainBytes {
+			continue
+		}
+		given, err := tr.give(len(data), 0, func(from *client.Buffer, user uint64) error {
+			copy(from.Bytes(), data)
+			puts[user] = t
+			v.tell("c %x 1", uint64(t))
+			return tr.q.PutMblock(v.p, api.AllocOptions{Tag: uint64(t)}, from, user)
+		})
+		if err == nil && !given {
+			err = tr.reap(ctx, 1, each)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for tr.q.Flight() > 0 {
+		if err := tr.reap(ctx, 1, each); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // giveRead puts a read into the queue, if there is a buffer for it.
