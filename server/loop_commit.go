@@ -43,7 +43,7 @@ func (x *ringOp) commit(m *mpool.Mblock) error {
 // meanwhile has found it under way.
 func (s *session) sweepFor(o *objectRef) {
 	if a := o.ref.pool; a.orphans.Load() > 0 {
-		s.requests.Go(func() { a.sweep(s.srv) })
+		s.requests.Go(func() { a.sweep(s.srv, o.obj.ID()) })
 	}
 }
 
@@ -62,8 +62,7 @@ func (x *ringOp) startPut(v resource, mem []byte) error {
 		x.undo(err)
 		return err
 	}
-	x.device, x.direct = x.write.Ops(), x.write.Direct()
-	x.queue(x.direct, len(x.device))
+	x.queueWrite(len(mem))
 	return nil
 }
 

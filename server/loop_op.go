@@ -222,12 +222,17 @@ func (x *ringOp) startWrite(v resource, mem []byte) error {
 	if err := m.BeginWrite(&x.write, mem); err != nil {
 		return err
 	}
+	x.queueWrite(len(mem))
+	return nil
+}
+
+// queueWrite has a write of so many bytes done that was begun.
+func (x *ringOp) queueWrite(size int) {
 	x.device, x.direct = x.write.Ops(), x.write.Direct()
-	if x.unsummed = len(mem) >= bulkBytes; !x.unsummed {
+	if x.unsummed = size >= bulkBytes; !x.unsummed {
 		x.write.Sum()
 	}
 	x.queue(x.direct, len(x.device))
-	return nil
 }
 
 // queue has the operations on the drive done when it is the session's turn, the
