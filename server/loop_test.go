@@ -15,16 +15,25 @@ import (
 )
 
 // A session that asks for as much as it can does not keep one that asks for
-// little from its share: of each small read, it is counted how many bytes of the
-// greedy session's the device does meanwhile.
+// little from its share: of each small read, it is counted how many of the
+// greedy session's the device does meanwhile. Two sessions share 4 MiB and 32
+// requests; one more may have been begun. Before there were two, it had what its
+// ring or the drive has room for.
 //
 // proves S42
 func TestRingFairness(t *testing.T) {
+	t.Run("bytes", func(t *testing.T) { ringFairness(t, 1<<20, 64, 3, 17) })
+	t.Run("requests", func(t *testing.T) { ringFairness(t, 8<<10, 32, 17, 33) })
+}
+
+// ringFairness has a greedy session read size bytes at a time, as many as its ring
+// has entries, and wants at most bound of its reads done while a small one of
+// another session waits, first while the very first one does.
+func ringFairness(t *testing.T, size, entries, bound, first int) {
 	r, g := newGateRig(t, func(o *Options) { o.Loops = 1 })
-	// No other read is as large as a little one: the superblock's, for one, is not.
-	const little, big, depth = 3 * 4096, 1 << 20, 6
-	greedy := r.ringDial(64)
-	h := greedy.stored(random(1, 4*big))
+	const windows = 6
+	greedy := r.ringDial(entries)
+	h := greedy.stored(random(1, 4<<20))
 	modest := r.ringDial(4)
 	m := modest.stored(random(2, 64<<10))
 	// The checksums are known then, and the modest one is forgotten.
@@ -35,30 +44,35 @@ func TestRingFairness(t *testing.T) {
 	g.hold(readsAndWrites)
 	posted := 0
 	feed := func() {
-		for greedy.c.Put(greedy.desc(ioctl.OpMblockRead, h, int64(posted%4)*big, posted%depth*big, big)) {
+		for greedy.c.Put(greedy.desc(ioctl.OpMblockRead, h, int64(posted%4)*1<<20, posted%windows*size, size)) {
 			posted++
-			if posted%64 == 0 {
+			if posted%entries == 0 {
 				break
 			}
 		}
 		greedy.c.Bell()
 	}
 	feed()
-	g.heldAtLeast(t, driveBytes/big)
+	g.heldAtLeast(t, min(driveBytes/size, entries))
 	var x ring.Completion
 	for i := range 40 {
-		d := modest.desc(ioctl.OpMblockRead, m, int64(i%14)*4096, 0, little)
+		// Nobody else does anything of this size.
+		d := modest.desc(ioctl.OpMblockRead, m, int64(i%13)*4096, 0, 12288)
 		modest.put(d)
 		// It has its place in the device's queue although the greedy one has not
 		// had its own.
-		small := func() bool { return slices.Contains(g.waiting(), little) }
+		small := func() bool { return slices.Contains(g.waiting(), 12288) }
 		until(t, "the small read is started", small)
-		bound := sharedBytes/2/big + 1
+		most := bound
 		if i == 0 {
-			bound = driveBytes/big + 1 // of before there were two
+			most = first
 		}
 		passed := 0
 		for !modest.c.Take(&x) {
+			// Both sessions' requests, and one of the pool's own.
+			if n := len(g.waiting()); i > 0 && n > bound+1 {
+				t.Fatalf("%d requests are started while both sessions ask, want at most %d", n, bound+1)
+			}
 			// The device does one thing after another.
 			before := small()
 			if g.release() && before && small() {
@@ -74,8 +88,8 @@ func TestRingFairness(t *testing.T) {
 		if x.Tag != d.Tag {
 			t.Fatalf("%+v", x)
 		}
-		if passed > bound {
-			t.Errorf("read %d came after %d of the greedy session's, want at most %d", i, passed, bound)
+		if passed > most {
+			t.Errorf("read %d came after %d of the greedy session's, want at most %d", i, passed, most)
 		}
 	}
 	g.open()
