@@ -39,6 +39,18 @@ func TestHandOverDuringIO(t *testing.T) {
 			func(ioctl.Handle) { must[ioctl.Message](t)(w.answer(ioctl.OpMblockWrite, 1<<40)) },
 			readsAndWrites, 0,
 		},
+		"ring commit": {
+			func(h ioctl.Handle) {
+				w.do(w.desc(ioctl.OpMblockWrite, h, 0, 0, 8192))
+				g.hold(func(*bdev.Op) bool { return true })
+				w.put(w.desc(ioctl.OpObjectCommit, h, 0, 0, 0))
+			},
+			func(h ioctl.Handle) {
+				w.next()
+				w.do(w.desc(ioctl.OpClose, h, 0, 0, 0))
+			},
+			nil, api.ENOENT,
+		},
 		"commit": {
 			func(h ioctl.Handle) {
 				w.send(ioctl.Header{Op: ioctl.OpObjectCommit, Tag: 1 << 40}, &ioctl.Target{Handle: h})
@@ -76,5 +88,43 @@ func TestHandOverDuringIO(t *testing.T) {
 		_, err = w.answer(ioctl.OpMblockWrite, w.tag)
 		want(t, api.EBADF, err)
 		other.ok(ioctl.OpObjectAbort, &ioctl.Target{Handle: got.Handle})
+	}
+}
+
+// An object that a ring puts has a handle before its client knows it. Who finds the
+// handle cannot grant it while the put is under way, and the put is whole.
+//
+// proves S35 S12
+func TestGrantDuringPut(t *testing.T) {
+	r, g := newGateRig(t, func(o *Options) { o.Loops = 1 })
+	w := r.ringDial(8)
+	w.alloc(1) // who acts for whom is known from now on
+	held := func() (list []ioctl.Handle) {
+		for _, h := range w.ok(ioctl.OpHandleList, &ioctl.HandlesAsk{}).(*ioctl.HandlesReply).Handles {
+			if h.Kind == ioctl.HandleMblock {
+				list = append(list, h.Handle)
+			}
+		}
+		return list
+	}
+	before := held()
+	for _, gate := range []func(*bdev.Op) bool{readsAndWrites, func(o *bdev.Op) bool { return o.Code == bdev.OpFlush }} {
+		g.hold(gate)
+		w.put(w.putDesc(0, 0, 4096))
+		g.heldAtLeast(t, 1)
+		found := held()
+		if len(found) != len(before)+1 {
+			t.Fatalf("%d handles on mblocks, want %d", len(found), len(before)+1)
+		}
+		h := found[len(found)-1]
+		_, err := grantOf(w.raw, h, time.Minute)
+		want(t, api.EBUSY, err)
+		g.open()
+		if x := w.next(); ioctl.Handle(x.A) != h {
+			t.Errorf("put gives the handle %#x, want %#x", x.A, uint64(h))
+		}
+		_, err = grantOf(w.raw, h, time.Minute)
+		want(t, api.ESTATE, err)
+		w.do(w.desc(ioctl.OpClose, h, 0, 0, 0))
 	}
 }

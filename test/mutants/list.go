@@ -277,5 +277,33 @@ func mutants() []mutant {
 			new:  "\tif err := p.admin.enter(ctx, op); err != nil {\n\t\treturn err\n\t}\n\tdescs, err := p.prepareAll(ctx, op, objects)\n\tp.admin.leave()\n",
 			test: "TestStalledClass",
 		},
+		{
+			name: "server: what is handed over stays its giver's, too",
+			file: "server/grant.go",
+			old:  "\ta.dropOwn(g.from, g.id)\n",
+			new:  "",
+			pkg:  "./server", test: "TestGrantModel",
+		},
+		{
+			name: "server: what its giver is writing is handed over",
+			file: "server/grant.go",
+			old:  "return a.pool.MayHandOver(v.(*objectRef).obj)",
+			new:  "return nil",
+			pkg:  "./server", test: "TestHandOverDuringIO",
+		},
+		{
+			name: "server: an object is handed over to who may not have it",
+			file: "server/grant.go",
+			old:  "if err := r.mustReachInfo(a, &info); errors.Is",
+			new:  "if err := error(nil); errors.Is",
+			pkg:  "./server", test: "TestAcceptIsForWhoMay",
+		},
+		{
+			name: "mpool: an object with writes under way may be handed over",
+			file: "mpool/grant.go",
+			old:  "if n := o.use.Pins(); n > 0 {",
+			new:  "if n := o.use.Pins(); n < 0 {",
+			pkg:  "./mpool", test: "TestMayHandOver",
+		},
 	}
 }
