@@ -53,6 +53,7 @@ func (d *daemon) serve(c *config) (err error) {
 		return errors.Join(err, d.stop(srv, pools))
 	}
 	deaths.tell(d.log)
+	warnOfDescriptors(c, d.log)
 	defer d.addProcessors(c)()
 	return d.serveOn(srv, l, pools)
 }

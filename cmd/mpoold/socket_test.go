@@ -287,3 +287,19 @@ func TestSocketActivationErrors(t *testing.T) {
 		})
 	}
 }
+
+// A daemon that may have fewer descriptors than its sessions take says so, with what
+// to raise.
+func TestFewDescriptors(t *testing.T) {
+	dir := shortDir(t)
+	for sessions, warns := range map[int]bool{64: false, 1 << 20: true} {
+		conf := writeFile(t, filepath.Join(dir, "conf"), fmt.Sprintf("[limits]\nsessions = %d\n[deaths]\nebpf = 'off'\n", sessions))
+		d := spawn(t, filepath.Join(dir, "s"), "--config", conf)
+		d.says(t, "msg=ready")
+		if got := strings.Contains(d.stderr.String(), "RLIMIT_NOFILE"); got != warns {
+			t.Errorf("%d sessions: warned: %v\n%s", sessions, got, d.stderr.String())
+		}
+		d.signal(t, syscall.SIGTERM)
+		d.wait(t, 10*time.Second, exitClean)
+	}
+}
