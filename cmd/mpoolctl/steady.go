@@ -61,7 +61,7 @@ func (s *steady) find(ctx context.Context) error {
 	}
 	old := s.m
 	s.m = m
-	_ = old.Put() // it went with its daemon, and what may be left of it goes with the connection
+	_ = old.Put() //nolint:errcheck // it went with its daemon, and what may be left of it goes with the connection
 	if s.info.ID == 0 {
 		return nil // no id is given twice but by an administrator who restores
 	}
