@@ -20,8 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/layout"
@@ -50,8 +48,10 @@ func TestMain(m *testing.M) {
 		play(b)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	os.Exit(daemon.Main(m, false, &mpoold))
 }
+
+var mpoold string // the daemon's binary, built by TestMain
 
 // served is a daemon, ended and started again on one socket.
 type served struct {
@@ -122,15 +122,11 @@ func newServed(t *testing.T) *served {
 func newServedOn(t *testing.T, device string) *served {
 	t.Helper()
 	dir := t.TempDir()
-	bin, err := daemon.Build(dir, false)
-	if err != nil {
-		t.Fatal(err)
-	}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &served{t: t, bin: bin, socket: filepath.Join(dir, "s"), log: log}
+	d := &served{t: t, bin: mpoold, socket: filepath.Join(dir, "s"), log: log}
 	t.Cleanup(func() {
 		d.kill()
 		log.Close()
