@@ -38,7 +38,7 @@ func (k *kill) audit(ledgers map[uint32]*ledger) {
 	}
 	for serial, l := range ledgers {
 		if err := l.judge(there[serial]); err != nil {
-			k.t.Errorf("victim %d: %v", serial, err)
+			k.t.Errorf("victim %d, %s: %v", serial, l.plan, err)
 		}
 	}
 	k.roots(ctx, ledgers)
@@ -50,7 +50,7 @@ func (k *kill) audit(ledgers map[uint32]*ledger) {
 			for info := range work {
 				l := ledgers[tag(info.Tag).serial()]
 				if err := bury(ctx, k.p, info, l); err != nil {
-					k.t.Errorf("object %v of tag %x: %v", info.ID, info.Tag, err)
+					k.t.Errorf("object %v of tag %x, of a victim %s: %v", info.ID, info.Tag, l.plan, err)
 				}
 			}
 		})

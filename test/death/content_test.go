@@ -114,6 +114,15 @@ func (t tag) matches(ctx context.Context, b api.Mblock) error {
 	return nil
 }
 
+// recognize says what a record is that should be another.
+func (t tag) recognize(rec []byte) string {
+	if len(rec) < 8 {
+		return "it is too short"
+	}
+	n := binary.LittleEndian.Uint64(rec)
+	return fmt.Sprintf("it says that it is %d, and has its bytes: %v", n, n < 1<<32 && bytes.Equal(rec, t.record(n)))
+}
+
 // count reads a log or a container to its end, compares each record with what
 // it has to be, and returns how many there are, those included that a
 // compaction put into one.
@@ -137,7 +146,7 @@ func (t tag) count(ctx context.Context, r api.LogReader) (uint64, error) {
 		case bytes.Equal(rec, t.record(n)):
 			n++
 		default:
-			return n, fmt.Errorf("%w: log of tag %x: record %d of %d bytes is not what was appended", errWrong, t, n, k)
+			return n, fmt.Errorf("%w: log of tag %x: record %d of %d bytes is not what was appended: %s", errWrong, t, n, k, t.recognize(rec))
 		}
 	}
 }

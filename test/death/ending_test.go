@@ -191,7 +191,7 @@ func fork() int {
 	if pid != 0 {
 		return int(pid)
 	}
-	for fd := uintptr(1); fd <= 3; fd++ { // whose ends the test waits for
+	for fd := uintptr(1); fd <= reportFD; fd++ { // whose ends the test waits for
 		_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
 	}
 	for {

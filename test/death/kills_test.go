@@ -1,6 +1,7 @@
 package death
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -44,7 +45,10 @@ type kill struct {
 	rng    *rand.Rand
 	serial uint32
 	root   bool
+	before func() // those die who are to die together
+	after  func() // a batch has died
 
+	grants      [2]*os.File     // a pipe for victims
 	mblock, log layout.ObjectID // for all to read
 	counts      [numWays][len(states)]int
 	atWork      int // victims that were at work when they died
@@ -94,7 +98,7 @@ func killMany(t *testing.T, ebpf string, kills int) {
 
 func newKill(t *testing.T, ebpf string) *kill {
 	t.Helper()
-	k := &kill{t: t, seed: *seed, root: os.Geteuid() == 0}
+	k := &kill{t: t, seed: *seed, root: os.Geteuid() == 0, before: func() {}, after: func() {}}
 	if k.seed == 0 {
 		k.seed = uint64(time.Now().UnixNano())
 	}
@@ -106,6 +110,15 @@ func newKill(t *testing.T, ebpf string) *kill {
 	k.mblock, k.log = putShared(t, p)
 	k.living = newLiving(t, k.d)
 	k.living.idle(func() { k.watch = newWatch(t, k.d, c, p) })
+	var err error
+	if k.grants, err = grantPipe(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(k.grants[0].Close(), k.grants[1].Close()); err != nil {
+			t.Error(err)
+		}
+	})
 	return k
 }
 
@@ -134,9 +147,13 @@ const startingAtOnce = 16
 // what they leave. Together: they all die at one moment.
 func (k *kill) batch(n, at int, together bool) {
 	k.t.Helper()
+	giving := at > 1 && at <= crowd && k.rng.IntN(6) == 0
 	list := make([]*victimPlan, n)
 	for i := range list {
 		list[i] = newVictimPlan(k.rng, k.root, at)
+		if giving {
+			list[i].args.state = granting()
+		}
 	}
 	k.carryOut(list, at, together)
 }
@@ -156,6 +173,7 @@ func (k *kill) carryOut(list []*victimPlan, at int, together bool) {
 	for _, v := range list {
 		k.serial++
 		v.args.serial, v.args.mblock, v.args.log = k.serial, k.mblock, k.log
+		v.grants = k.grants
 		k.counts[v.args.way][v.args.state]++
 		slots <- struct{}{}
 		starting <- struct{}{}
@@ -180,13 +198,15 @@ func (k *kill) carryOut(list []*victimPlan, at int, together bool) {
 	}
 	if together {
 		allBorn.Wait()
+		k.before()
 		close(die)
 	}
 	wg.Wait()
+	k.after()
 	k.atWork += len(plans)
 	for serial, l := range ledgers {
 		for _, m := range l.mistakes {
-			k.t.Errorf("victim %d: %s", serial, m)
+			k.t.Errorf("victim %d, %s: %s", serial, l.plan, m)
 		}
 	}
 	if !k.t.Failed() {
@@ -197,6 +217,9 @@ func (k *kill) carryOut(list []*victimPlan, at int, together bool) {
 		if err := v.disinherit(); err != nil {
 			k.t.Errorf("victim %d: %v", v.args.serial, err)
 		}
+	}
+	if err := pass(ledgers); err != nil {
+		k.t.Error(err)
 	}
 	if !k.t.Failed() {
 		k.audit(ledgers)

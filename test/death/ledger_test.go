@@ -9,6 +9,7 @@ import (
 
 // ledger is what one victim has told.
 type ledger struct {
+	plan     string         // what was to become of it
 	pid      int32          // 0: it was not at work yet
 	begun    map[tag]int    // commits sent: how many objects
 	done     map[tag]bool   // commits acknowledged

@@ -24,6 +24,7 @@ type victimPlan struct {
 	pause    time.Duration // while it is stopped, or before it is killed at last
 	patience time.Duration
 
+	grants [2]*os.File // the pipe of what victims hand over
 	cmd    *exec.Cmd
 	stdin  *os.File // its other end; the victim ends when it is closed
 	stderr bytes.Buffer
@@ -90,7 +91,7 @@ func (v *victimPlan) start(socket string) (r *os.File, err error) {
 		role = "init"
 	}
 	v.cmd.Env = append(os.Environ(), envRole+"="+role, envSocket+"="+socket, envArgs+"="+v.args.String(), "GOMAXPROCS=2")
-	v.cmd.ExtraFiles = []*os.File{w}
+	v.cmd.ExtraFiles = []*os.File{w, v.grants[0], v.grants[1]}
 	v.cmd.Stderr = &v.stderr
 	switch v.args.way { //nolint:exhaustive // the others need nothing
 	case byCore:
@@ -123,6 +124,7 @@ func (v *victimPlan) start(socket string) (r *os.File, err error) {
 // waits for the signal to die, if there is one.
 func (v *victimPlan) run(socket string, born func(), die <-chan struct{}) (*ledger, error) {
 	l := newLedger()
+	l.plan = fmt.Sprintf("at %v, by %v, %d", v.args.state, v.args.way, v.args.number)
 	r, err := v.start(socket)
 	if err != nil {
 		born()
@@ -164,7 +166,7 @@ func (v *victimPlan) run(socket string, born func(), die <-chan struct{}) (*ledg
 	}
 	err = errors.Join(err, werr, v.tidy())
 	if err != nil {
-		err = fmt.Errorf("%v, at %v, by %v, %d: %w\n%s", v.cmd.Process, v.args.state, v.args.way, v.args.number, err, v.stderr.Bytes())
+		err = fmt.Errorf("process %d, %s: %w\n%s", v.cmd.Process.Pid, l.plan, err, v.stderr.Bytes())
 	}
 	return l, err
 }
@@ -200,7 +202,8 @@ func (v *victimPlan) disinherit() error {
 func initMain() {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), envRole+"=victim")
-	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = os.Stdin, os.Stderr, []*os.File{os.NewFile(3, "report")}
-	unix.CloseOnExec(3)
+	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = os.Stdin, os.Stderr, []*os.File{
+		os.NewFile(reportFD, "report"), os.NewFile(grantsFD, "grants"), os.NewFile(grantFD, "grant"),
+	}
 	check(cmd.Run()) // it does not return, but when the test ends
 }

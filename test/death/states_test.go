@@ -51,10 +51,21 @@ var states = [...]stateOf{
 	{"mid-compaction", (*victim).mdc, false},
 	{"mid-list", (*victim).lists, false},
 	{"mid-connect", (*victim).another, false},
+	{"mid-grant", (*victim).grants, false},
 	{"mid-fork", (*victim).forks, false},
 	{"ring of reads", onRing((*victim).rideReads), false},
 	{"ring of writes", onRing((*victim).rideWrites), false},
 	{"ring of appends", onRing((*victim).rideAppends), false},
+}
+
+// granting is the state that needs others in it.
+func granting() state {
+	for s := range states {
+		if states[s].name == "mid-grant" {
+			return state(s)
+		}
+	}
+	panic("no such state")
 }
 
 // stillOne chooses a state of those who do nothing.

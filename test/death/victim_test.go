@@ -89,10 +89,12 @@ func victimMain() {
 	}
 	a := parseVictimArgs(os.Getenv(envArgs))
 	v := &victim{
-		serial: a.serial, shared: []layout.ObjectID{a.mblock, a.log}, out: os.NewFile(3, "report"), cut: a.way.cuts(),
+		serial: a.serial, shared: []layout.ObjectID{a.mblock, a.log}, out: os.NewFile(reportFD, "report"), cut: a.way.cuts(),
 		mayGo: make(chan struct{}),
 	}
-	unix.CloseOnExec(3)
+	for fd := reportFD; fd <= grantFD; fd++ {
+		unix.CloseOnExec(fd)
+	}
 	v.prepare(&a)
 	go v.await(&a)
 	go v.work(&a)
