@@ -103,25 +103,28 @@ func holds(rng *rand.Rand, most int, f func() error) error {
 	return nil
 }
 
-// later has what is held used, if the victim comes to show that it is a client
-// still.
-func (v *victim) later(use func() error) {
+// later has what is held used if the victim comes to show that it is a client
+// still. It returns err, and does nothing if that is one.
+func (v *victim) later(err error, use func() error) error {
+	if err != nil {
+		return err
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.uses = append(v.uses, use)
+	return nil
 }
 
 func (v *victim) holdUncommitted(ctx context.Context, rng *rand.Rand) error {
 	return holds(rng, 20, func() error {
 		t := v.next()
 		b, err := v.p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(t.size()), Tag: uint64(t)})
-		v.later(func() error {
+		return v.later(err, func() error {
 			if _, err := b.Write(ctx, t.content()); err != nil {
 				return err
 			}
 			return v.commit(ctx, t, b)
 		})
-		return err
 	})
 }
 
@@ -129,8 +132,7 @@ func (v *victim) holdWritten(ctx context.Context, rng *rand.Rand) error {
 	return holds(rng, 4, func() error {
 		t := v.next()
 		b, err := v.write(ctx, rng, t)
-		v.later(func() error { return errors.Join(t.matches(ctx, b), v.commit(ctx, t, b)) })
-		return err
+		return v.later(err, func() error { return errors.Join(t.matches(ctx, b), v.commit(ctx, t, b)) })
 	})
 }
 
@@ -141,8 +143,8 @@ func (v *victim) holdCommitted(ctx context.Context, rng *rand.Rand) error {
 		if err != nil {
 			return err
 		}
-		v.later(func() error { return errors.Join(t.matches(ctx, b), v.delete(ctx, t, b)) })
-		return v.commit(ctx, t, b)
+		err = v.commit(ctx, t, b)
+		return v.later(err, func() error { return errors.Join(t.matches(ctx, b), v.delete(ctx, t, b)) })
 	})
 }
 
@@ -153,8 +155,7 @@ func (v *victim) holdReferences(ctx context.Context, rng *rand.Rand) error {
 	}
 	return holds(rng, 50, func() error {
 		o, err := b.Get(ctx)
-		v.later(func() error { return o.Put() })
-		return err
+		return v.later(err, func() error { return o.Put() })
 	})
 }
 
@@ -162,8 +163,7 @@ func (v *victim) holdLog(ctx context.Context, rng *rand.Rand) error {
 	return holds(rng, 5, func() error {
 		t := v.next()
 		l, err := v.p.AllocMlog(ctx, api.AllocOptions{Capacity: 512 << 10, Tag: uint64(t)})
-		v.later(func() error { return v.commit(ctx, t, l) })
-		return err
+		return v.later(err, func() error { return v.commit(ctx, t, l) })
 	})
 }
 
@@ -198,8 +198,8 @@ func (v *victim) holdAppender(ctx context.Context, rng *rand.Rand) error {
 		return err
 	}
 	n := rng.IntN(20)
-	v.later(func() error { return errors.Join(v.fillLog(ctx, rng, t, a, n, n+5, 50), a.Close(ctx)) })
-	return v.fillLog(ctx, rng, t, a, 0, n, 0)
+	err = v.fillLog(ctx, rng, t, a, 0, n, 0)
+	return v.later(err, func() error { return errors.Join(v.fillLog(ctx, rng, t, a, n, n+5, 50), a.Close(ctx)) })
 }
 
 func (v *victim) holdReader(ctx context.Context, rng *rand.Rand) error {
@@ -212,13 +212,12 @@ func (v *victim) holdReader(ctx context.Context, rng *rand.Rand) error {
 		if err != nil {
 			return err
 		}
-		v.later(func() error {
+		_, err = r.Next(ctx, make([]byte, 64<<10))
+		return v.later(err, func() error {
 			r.Rewind()
 			_, err := sharedTag.count(ctx, r)
 			return errors.Join(err, r.Close(), l.Put())
 		})
-		_, err = r.Next(ctx, make([]byte, 64<<10))
-		return err
 	})
 }
 
@@ -247,14 +246,13 @@ func (v *victim) newContainer(ctx context.Context, rng *rand.Rand, t tag) (api.M
 func (v *victim) holdContainer(ctx context.Context, rng *rand.Rand) error {
 	t := v.next()
 	m, n, err := v.newContainer(ctx, rng, t)
-	v.later(func() error {
+	return v.later(err, func() error {
 		if err := m.Append(ctx, t.record(n), true); err != nil {
 			return err
 		}
 		v.tell("a %x %d", uint64(t), n+1)
 		return m.Close(ctx)
 	})
-	return err
 }
 
 func (v *victim) holdCompaction(ctx context.Context, rng *rand.Rand) error {
@@ -263,13 +261,14 @@ func (v *victim) holdCompaction(ctx context.Context, rng *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	v.later(func() error { return m.CompactEnd(ctx) })
-	return errors.Join(m.CompactStart(ctx), m.CompactAppend(ctx, t.compact(n)))
+	err = errors.Join(m.CompactStart(ctx), m.CompactAppend(ctx, t.compact(n)))
+	return v.later(err, func() error { return m.CompactEnd(ctx) })
 }
 
 func (v *victim) holdList(ctx context.Context, _ *rand.Rand) error {
 	next, stop := iter.Pull2(v.p.Objects(ctx, api.Filter{}))
-	v.later(func() error {
+	_, err, _ := next()
+	return v.later(err, func() error {
 		defer stop()
 		for {
 			if _, err, ok := next(); err != nil || !ok {
@@ -277,8 +276,6 @@ func (v *victim) holdList(ctx context.Context, _ *rand.Rand) error {
 			}
 		}
 	})
-	_, err, _ := next()
-	return err
 }
 
 // holdRing leaves a ring full of reads that it never reaps.
@@ -292,7 +289,7 @@ func (v *victim) holdRing(ctx context.Context, rng *rand.Rand) error {
 		given, err = tr.giveRead(b, trainBytes, 0)
 	}
 	tr.q.Submit()
-	v.later(func() error {
+	return v.later(err, func() error {
 		want := sharedTag.content()[:trainBytes]
 		for tr.q.Flight() > 0 {
 			if err := tr.reap(ctx, 1, func(r ride, _ *client.Completion) error {
@@ -306,7 +303,6 @@ func (v *victim) holdRing(ctx context.Context, rng *rand.Rand) error {
 		}
 		return tr.end()
 	})
-	return err
 }
 
 func (v *victim) allocs(ctx context.Context, rng *rand.Rand) error {
