@@ -163,6 +163,7 @@ func (k *kill) carryOut(list []*victimPlan, at int, together bool) {
 	k.t.Helper()
 	ledgers := make(map[uint32]*ledger, len(list))
 	plans := make(map[int32]*victimPlan, len(list))
+	again := map[int32]bool{} // numbers that more than one process had
 	var mu sync.Mutex
 	var wg, allBorn sync.WaitGroup
 	slots, starting := make(chan struct{}, at), make(chan struct{}, startingAtOnce)
@@ -188,8 +189,15 @@ func (k *kill) carryOut(list []*victimPlan, at int, together bool) {
 			mu.Lock()
 			defer mu.Unlock()
 			ledgers[v.args.serial] = l
-			if l.pid != 0 {
-				plans[l.pid] = v
+			if l.pid == 0 && v.cmd != nil && v.cmd.Process != nil {
+				l.pid = int32(v.cmd.Process.Pid) // it was not at work
+			}
+			if plans[l.pid] != nil {
+				again[l.pid] = true
+			}
+			plans[l.pid] = v
+			if l.dialed > 0 {
+				k.atWork++
 			}
 			if err != nil {
 				k.t.Errorf("victim %d: %v", v.args.serial, err)
@@ -203,7 +211,9 @@ func (k *kill) carryOut(list []*victimPlan, at int, together bool) {
 	}
 	wg.Wait()
 	k.after()
-	k.atWork += len(plans)
+	for pid := range again {
+		delete(plans, pid) // whose end it was that an event tells is not known
+	}
 	for serial, l := range ledgers {
 		for _, m := range l.mistakes {
 			k.t.Errorf("victim %d, %s: %s", serial, l.plan, m)
