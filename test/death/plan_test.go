@@ -181,7 +181,11 @@ func (v *victimPlan) tidy() (err error) {
 		err = errors.Join(err, os.Remove(v.dir))
 	}
 	if v.group != "" {
-		err = errors.Join(err, os.Remove(v.group))
+		rerr := os.Remove(v.group)
+		for end := time.Now().Add(v.patience); errors.Is(rerr, unix.EBUSY) && time.Now().Before(end); rerr = os.Remove(v.group) {
+			time.Sleep(time.Millisecond) // a child of the victim's is about to end
+		}
+		err = errors.Join(err, rerr)
 	}
 	return err
 }

@@ -166,6 +166,3 @@ func (w *watch) finish() {
 	}
 	w.t.Logf("goroutines %v, descriptors %v, as before the first client", last.goroutines, last.usage.Descriptors)
 }
-
-// again is a watch that begins now.
-func (w *watch) again() *watch { return newWatch(w.t, w.d, w.c, w.p) }
