@@ -38,6 +38,7 @@ ebpf = "%s"
 type kill struct {
 	t      *testing.T
 	d      *daemon.Daemon
+	drive  string
 	watch  *watch
 	p      api.Pool // of the test's own connection
 	living *living
@@ -103,9 +104,9 @@ func newKill(t *testing.T, ebpf string) *kill {
 		k.seed = uint64(time.Now().UnixNano())
 	}
 	k.rng = rand.New(rand.NewPCG(k.seed, 1))
-	drive := daemon.Drive(t, driveBytes)
+	k.drive = daemon.Drive(t, driveBytes)
 	k.d = daemon.Start(t, mpoold, daemon.Options{Config: fmt.Sprintf(config, ebpf), Profiles: true})
-	c, p := k.d.Pool(poolName, drive, api.CreateOptions{Mode: 0o666})
+	c, p := k.d.Pool(poolName, k.drive, api.CreateOptions{Mode: 0o666})
 	k.p = p
 	k.mblock, k.log = putShared(t, p)
 	k.living = newLiving(t, k.d)
@@ -161,8 +162,27 @@ func (k *kill) batch(n, at int, together bool) {
 // carryOut is batch for what is planned.
 func (k *kill) carryOut(list []*victimPlan, at int, together bool) {
 	k.t.Helper()
-	ledgers := make(map[uint32]*ledger, len(list))
-	plans := make(map[int32]*victimPlan, len(list))
+	ledgers, plans := k.end(list, at, together)
+	if !k.t.Failed() {
+		k.living.idle(k.watch.settle)
+		k.watch.events.take(k.t, k.watch.c, plans, ledgers)
+	}
+	for _, v := range list {
+		if err := v.disinherit(); err != nil {
+			k.t.Errorf("victim %d: %v", v.args.serial, err)
+		}
+	}
+	if !k.t.Failed() {
+		k.audit(ledgers)
+	}
+}
+
+// end has victims live and die. It returns their ledgers by their serials, and
+// their plans by their numbers, but for those that have the same.
+func (k *kill) end(list []*victimPlan, at int, together bool) (ledgers map[uint32]*ledger, plans map[int32]*victimPlan) {
+	k.t.Helper()
+	ledgers = make(map[uint32]*ledger, len(list))
+	plans = make(map[int32]*victimPlan, len(list))
 	again := map[int32]bool{} // numbers that more than one process had
 	var mu sync.Mutex
 	var wg, allBorn sync.WaitGroup
@@ -219,19 +239,8 @@ func (k *kill) carryOut(list []*victimPlan, at int, together bool) {
 			k.t.Errorf("victim %d, %s: %s", serial, l.plan, m)
 		}
 	}
-	if !k.t.Failed() {
-		k.living.idle(k.watch.settle)
-		k.watch.events.take(k.t, k.watch.c, plans, ledgers)
-	}
-	for _, v := range list {
-		if err := v.disinherit(); err != nil {
-			k.t.Errorf("victim %d: %v", v.args.serial, err)
-		}
-	}
 	if err := pass(ledgers); err != nil {
 		k.t.Error(err)
 	}
-	if !k.t.Failed() {
-		k.audit(ledgers)
-	}
+	return ledgers, plans
 }

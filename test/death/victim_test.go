@@ -62,6 +62,7 @@ type victimArgs struct {
 	workers int
 	state   state
 	way     way
+	orphan  bool          // its daemon dies, too
 	number  int           // of the signal, or the exit code
 	pace    time.Duration // between two things that it does, on average
 	mblock  layout.ObjectID
@@ -69,12 +70,12 @@ type victimArgs struct {
 }
 
 func (a *victimArgs) String() string {
-	return fmt.Sprintf("%d %d %d %d %d %d %d %d %d", a.serial, a.seed, a.workers, a.state, a.way, a.number, a.pace, uint64(a.mblock), uint64(a.log))
+	return fmt.Sprintf("%d %d %d %d %d %t %d %d %d %d", a.serial, a.seed, a.workers, a.state, a.way, a.orphan, a.number, a.pace, uint64(a.mblock), uint64(a.log))
 }
 
 func parseVictimArgs(s string) (a victimArgs) {
 	var mblock, log uint64
-	try(fmt.Sscan(s, &a.serial, &a.seed, &a.workers, &a.state, &a.way, &a.number, &a.pace, &mblock, &log))
+	try(fmt.Sscan(s, &a.serial, &a.seed, &a.workers, &a.state, &a.way, &a.orphan, &a.number, &a.pace, &mblock, &log))
 	a.mblock, a.log = layout.ObjectID(mblock), layout.ObjectID(log)
 	return a
 }
@@ -89,7 +90,7 @@ func victimMain() {
 	}
 	a := parseVictimArgs(os.Getenv(envArgs))
 	v := &victim{
-		serial: a.serial, shared: []layout.ObjectID{a.mblock, a.log}, out: os.NewFile(reportFD, "report"), cut: a.way.cuts(),
+		serial: a.serial, shared: []layout.ObjectID{a.mblock, a.log}, out: os.NewFile(reportFD, "report"), cut: a.way.cuts() || a.orphan,
 		mayGo: make(chan struct{}),
 	}
 	for fd := reportFD; fd <= grantFD; fd++ {
