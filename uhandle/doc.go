@@ -29,7 +29,8 @@
 //
 // How it ended, the kernel says to those who may know: /proc/PID/stat between
 // the end and its parent's taking note of it, the pidfd itself after that (Linux
-// 6.15), which does not tell of a core that another thread than the first dumped. Nobody waits for that but the verdict, and that for 100 ms at most, and
+// 6.15), which does not tell of a core that another thread than the first dumped.
+// Nobody waits for that but the verdict, and that for 100 ms at most, and
 // only if the process is known to be dying.
 //
 // A Vigil has a goroutine for each process that [Pidfd] watches; it ends with
