@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/mpool-go/mpool/client"
 )
 
@@ -30,6 +32,17 @@ func playHolder(socket string) int {
 func deathsConfig(t *testing.T, dir, ebpf string) string {
 	t.Helper()
 	return writeFile(t, filepath.Join(dir, "conf-"+ebpf), "[deaths]\nebpf = '"+ebpf+"'\n")
+}
+
+// reapedClients counts the sessions that have ended with their process, also those
+// of which a busy kernel did not say in time how it ended.
+func reapedClients(v map[string]float64) (n float64) {
+	for name, count := range v {
+		if strings.HasPrefix(name, "mpool_sessions_reaped_total{") && !strings.Contains(name, `cause="closed"`) {
+			n += count
+		}
+	}
+	return n
 }
 
 // With the exit tracepoint required, the daemon notices deaths by it, and the
@@ -65,7 +78,7 @@ func TestDeathsByTheTracepoint(t *testing.T) {
 			h.signal(t, syscall.SIGKILL)
 			for end := time.Now().Add(20 * time.Second); ; {
 				v = values(t, scrape(t, metrics))
-				if v[by+`"bpf"}`]+v[by+`"pidfd"}`]+v[by+`"socket"}`] >= killed && v["mpool_exit_watch_processes"] == 0 {
+				if reapedClients(v) >= killed && v["mpool_exit_watch_processes"] == 0 {
 					break
 				}
 				if time.Now().After(end) {
@@ -81,6 +94,99 @@ func TestDeathsByTheTracepoint(t *testing.T) {
 		}
 		d.signal(t, syscall.SIGTERM)
 		d.wait(t, stopTime, exitClean)
+	}
+}
+
+// When the program in the kernel does not know the clients any more, while the
+// daemon runs, no death is missed; the daemon says once that it is without, and
+// the metrics do.
+//
+// proves S34
+func TestTheTracepointIsTakenAway(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to load a program into the kernel")
+	}
+	dir := shortDir(t)
+	socket, metrics := filepath.Join(dir, "s"), filepath.Join(dir, "m")
+	d := spawn(t, socket, "--config", deathsConfig(t, dir, "require"), "--metrics", metrics)
+	d.says(t, "before_memory_is_freed=")
+	const clients = 5
+	var holders []*process
+	for range clients {
+		h := command(roleHolder, socket)
+		stdin, err := h.cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stdin.Close()
+		holders = append(holders, h.start(t))
+		h.says(t, "holding")
+	}
+	if v := values(t, scrape(t, metrics)); v["mpool_exit_watch_processes"] != clients || v["mpool_exit_watch_up"] != 1 {
+		t.Fatalf("%v are watched, up is %v", v["mpool_exit_watch_processes"], v["mpool_exit_watch_up"])
+	}
+	emptyMap(t, d.cmd.Process.Pid, clients)
+	time.Sleep(1100 * time.Millisecond) // a watch that is younger does not count: its process may have been dying before
+	for _, h := range holders {
+		h.signal(t, syscall.SIGKILL)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		v := values(t, scrape(t, metrics))
+		if reapedClients(v) == clients && v["mpool_exit_watch_up"] == 0 && v["mpool_exit_watch_processes"] == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d clients were killed: %v", clients, v)
+		}
+	}
+	const line = "the exit tracepoint misses clients' deaths"
+	d.says(t, line)
+	_ = dial(t, socket) // it goes on
+	d.signal(t, syscall.SIGTERM)
+	d.wait(t, stopTime, exitClean)
+	if n := strings.Count(d.stderr.String(), line); n != 1 {
+		t.Errorf("said %d times:\n%s", n, d.stderr.String())
+	}
+}
+
+// emptyMap takes all processes out of the kernel's map of those that a daemon has
+// watched.
+func emptyMap(t *testing.T, pid, want int) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // closed meanwhile
+		}
+		var kind, id uint32
+		for line := range strings.Lines(string(b)) {
+			_, _ = fmt.Sscanf(line, "map_type:\t%d", &kind)
+			_, _ = fmt.Sscanf(line, "map_id:\t%d", &id)
+		}
+		if ebpf.MapType(kind) != ebpf.Hash {
+			continue
+		}
+		m, err := ebpf.NewMapFromID(ebpf.MapID(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var process uint64
+		for ; m.NextKey(nil, &process) == nil; n++ {
+			if err := m.Delete(process); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n != want {
+		t.Fatalf("%d processes were in the map, want %d", n, want)
 	}
 }
 

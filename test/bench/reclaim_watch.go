@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
@@ -19,6 +20,9 @@ import (
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/test/bench/measure"
 )
+
+// askEvery is the break between two looks at what a victim holds.
+const askEvery = 50 * time.Microsecond
 
 // reclaimPatience bounds the wait for a victim, or for the news of its end.
 const reclaimPatience = 60 * time.Second
@@ -155,6 +159,10 @@ func (u *undertaker) free(ctx context.Context) (at time.Time, err error) {
 		if at.After(end) {
 			return at, fmt.Errorf("%d references are held", info.Refs)
 		}
+		// Without a break, asking would keep those from running who are to die and
+		// who are to notice.
+		pause := unix.NsecToTimespec(askEvery.Nanoseconds())
+		_ = unix.Nanosleep(&pause, nil) //nolint:errcheck // it may be shorter
 	}
 	if err := u.bait.Delete(ctx); err != nil {
 		return at, err
@@ -340,6 +348,12 @@ func clientReclaimWork(ctx context.Context, o *options) (*measure.Result, error)
 	}
 	if err := o.measured(); err != nil {
 		return nil, err
+	}
+	// Breaks are as long as is said, not 50 µs longer.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("make sleeps exact: %w", err)
 	}
 	var m moments
 	var l measure.Latencies
