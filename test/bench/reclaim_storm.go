@@ -32,8 +32,8 @@ func clientStormWork(ctx context.Context, o *options) (*measure.Result, error) {
 	crowd, err := u.gather(o.plan.Workers)
 	defer func() {
 		for _, c := range crowd {
-			_ = c.Process.Kill() // it may be dead
-			_ = c.Wait()
+			_ = c.Process.Kill() //nolint:errcheck // it may be dead
+			_ = c.Wait()         //nolint:errcheck // "signal: killed" is what is wanted
 		}
 	}()
 	if err != nil {

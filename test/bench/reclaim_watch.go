@@ -319,7 +319,7 @@ func (u *undertaker) kill(ctx context.Context, v *victim, m *moments, l *measure
 		m.socket = append(m.socket, ms(<-v.ends))
 	}
 	_ = v.stdin.Close() // which ends the child
-	_ = v.cmd.Wait()    // "signal: killed" is what is wanted
+	_ = v.cmd.Wait()    //nolint:errcheck // "signal: killed" is what is wanted
 	<-v.ends            // the last who had the socket
 	return errors.Join(v.end.Close(), v.pidfd.Close(), buryOrphans())
 }
