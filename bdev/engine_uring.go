@@ -87,7 +87,7 @@ type uringEngine struct {
 	// +checklocks:mu
 	inlining bool // a caller does an operation past the ring
 	// +checklocks:mu
-	alone int // how many times in a row operations were put on an idle ring
+	alone int // how many times in a row somebody put operations on an idle ring
 	// +checklocks:mu
 	closed bool
 	// +checklocks:mu
@@ -226,7 +226,7 @@ func (e *uringEngine) put(ctx context.Context, ops []*Op) {
 		cancel(ops, ErrClosed)
 		return
 	}
-	if e.alone++; len(ops) > 1 || e.room.used > 0 || e.inlining {
+	if e.alone++; e.room.used > 0 || e.inlining {
 		e.alone = 0
 	}
 	hurry := ops[0].batch != nil && ops[0].batch.Meanwhile != nil // it is long before anybody waits
