@@ -21,6 +21,10 @@ type Config struct {
 	// activation's first write, and higher than that of any before it.
 	Epoch uint64
 
+	// Writers, if set, are the drive's, and write the log together with others,
+	// but for what somebody writes who waits for it. Nil: a task of the log's does.
+	Writers *Writers
+
 	// Since is from before the first write that the log may hold; zero, what
 	// everybody but the log's own maker uses, means since the drive was opened.
 	Since bdev.Ticket

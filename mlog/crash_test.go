@@ -214,7 +214,8 @@ func simRig(t testing.TB, seed uint64, finals uint32) *rig {
 	return r
 }
 
-// inWorld runs f in a simulation on a disk, until it ends or the cutter cuts.
+// inWorld runs f in a simulation on a disk, until it ends or the cutter cuts. In every
+// other world logs are written by the drive's writers.
 func inWorld(disk *sim.Disk, c Config, seed uint64, o sim.OpenOptions, f func(c Config, s *sched.Sched) error) error {
 	s := sched.New(seed)
 	var err error
@@ -222,6 +223,9 @@ func inWorld(disk *sim.Disk, c Config, seed uint64, o sim.OpenOptions, f func(c 
 		c.Sched = s
 		if c.Drive, err = sim.Open(s, disk, o); err != nil {
 			return
+		}
+		if seed%2 == 1 {
+			c.Writers = NewWriters(s, c.Drive)
 		}
 		if err = f(c, s); err == nil {
 			err = c.Drive.Close()

@@ -73,11 +73,16 @@
 // the container asks [MDC.Unsure] for the records of which nothing says that they
 // were durable.
 //
+// What nobody writes who waits for it, the drive's [Writers] write, if the log has
+// them: the groups of several logs by one submission and one flush. A log with a
+// large group, or without [Config].Writers, has a writer task of its own.
+//
 // Who waits for a group is a task that the group's end wakes, or somebody who left
 // word how to be told ([Log.BeginAppend]) and does not wait: an I/O loop, for the
 // clients of a daemon. The latter come back through other threads and processes, one
-// after another; the writer gives as many as it told last time a moment to come
-// before it begins the next group, if that has paid lately.
+// after another; the writer gives as many as it told last time, or of several logs
+// those who had come by then, a moment to come before it begins the next group, if
+// that has paid lately.
 //
 // If a write or a flush fails, the log is poisoned: nothing is tried again, the
 // records of that group are of unknown state (EUNKNOWN), later ones are refused
@@ -147,12 +152,12 @@
 //     off, comes back.
 //   - Memory for what is not yet durable is bounded: 4 MiB of full pages, and
 //     what one record exceeds that.
-//   - A log has at most one writer task, and none when there is nothing to
-//     write. It observes no caller's context.
+//   - A log has at most one writer, and none when there is nothing to write. It
+//     observes no caller's context.
 //
 // # Lock order
 //
-//	MDC.mu (mdc) → Log.mu (log) → the drive's own
+//	MDC.mu (mdc) → Log.mu (log) → Writers.mu and the drive's own
 //
 // Neither is held across I/O or a call of a hook.
 package mlog

@@ -1,6 +1,10 @@
 package mlog
 
-import "time"
+import (
+	"time"
+
+	"github.com/mpool-go/mpool/sched"
+)
 
 // How the writer waits for appends that come back.
 const (
@@ -27,14 +31,13 @@ type gather struct {
 	missed int           // waits in a row that did not pay
 }
 
-// gather waits until those who were told last have come back, or for as long as
-// it pays.
-func (l *Log) gather() {
-	g := &l.w.gather
+// wait waits until those who were told last have come back, or for as long as it
+// pays. waiting returns how many wait.
+func (g *gather) wait(s *sched.Sched, waiting func() int) {
 	if g.expect < 2 || g.took < gatherPays {
 		return
 	}
-	n := l.waiting()
+	n := waiting()
 	if n == 0 {
 		return // the next to come starts a writer
 	}
@@ -42,12 +45,12 @@ func (l *Log) gather() {
 		g.rest--
 		return
 	}
-	start := l.c.Sched.Now()
+	start := s.Now()
 	last := start
 	for n < g.expect {
-		l.c.Sched.Pause()
-		was, now := n, l.c.Sched.Now()
-		if n = l.waiting(); n > was {
+		s.Pause()
+		was, now := n, s.Now()
+		if n = waiting(); n > was {
 			last = now
 		}
 		if now.Sub(last) > gatherGap || now.Sub(start) > min(g.took/2, gatherMost) {

@@ -84,7 +84,11 @@ func TestWaitsThatDoNotPayAreGivenUp(t *testing.T) {
 					return err
 				}
 			}
-			if l.w.gather.missed >= 4 {
+			g := &l.w.gather
+			if c.Writers != nil {
+				g = &c.Writers.gather
+			}
+			if g.missed >= 4 {
 				given++
 			}
 			return l.Close(bg)

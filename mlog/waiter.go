@@ -151,6 +151,9 @@ func (l *Log) syncLocked(records uint64) (n uint64, durable bool, err error) {
 // +checklocks:l.mu
 func (l *Log) callLocked(records uint64, done func(error)) {
 	l.waiters.add(l.c.Sched, records).call = done
+	if l.c.Writers != nil {
+		l.c.Writers.here.Add(1)
+	}
 	l.wantLocked(records)
 }
 

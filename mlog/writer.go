@@ -49,13 +49,17 @@ func (l *Log) wantLocked(n uint64) {
 	l.startLocked()
 }
 
-// startLocked starts a writer task unless one is there. It ends when there is
-// nothing to write.
+// startLocked starts a writer task, or has the drive's write the log, unless there
+// is a writer. It ends when there is nothing to write.
 //
 // +checklocks:l.mu
 func (l *Log) startLocked() {
 	if !l.writing && l.failed == nil && !l.abandoned {
 		l.writing = true
+		if l.c.Writers != nil {
+			l.c.Writers.add(l)
+			return
+		}
 		l.c.Sched.Go("mlog writer", l.run)
 	}
 }
@@ -71,7 +75,7 @@ func (l *Log) writeTo(n uint64) {
 		l.w.slot = bdev.AllocBuffer(PairPages * PageSize)
 	}
 	for {
-		l.gather()
+		l.w.gather.wait(l.c.Sched, l.waiting)
 		l.mu.Lock()
 		clean, need := l.needLocked()
 		if !need {
@@ -93,6 +97,14 @@ func (l *Log) writeTo(n uint64) {
 			l.endGroup(&g)
 		}
 	}
+	l.restWriterLocked()
+	l.mu.Unlock()
+}
+
+// restWriterLocked ends the writer, who has nothing to write.
+//
+// +checklocks:l.mu
+func (l *Log) restWriterLocked() {
 	if l.abandoned {
 		l.giveUpLocked()
 	}
@@ -101,7 +113,6 @@ func (l *Log) writeTo(n uint64) {
 	l.writing = false
 	l.restLocked()
 	l.idle.Broadcast()
-	l.mu.Unlock()
 }
 
 // giveUpLocked tells those who still wait that nothing is written any more. There
@@ -177,9 +188,8 @@ func (l *Log) needLocked() (clean, need bool) {
 	return clean, clean || l.say || l.want > l.durable.records
 }
 
-// writeGroup writes a group and flushes it. It returns the CRC of the last full
-// page.
-func (l *Log) writeGroup(g *group) (uint32, error) {
+// build makes a group's operations. It returns the CRC of the last full page.
+func (l *Log) build(g *group) uint32 {
 	l.w.used = 0
 	crc := l.writeFull(g)
 	page := l.w.slot[:PageSize]
@@ -188,7 +198,13 @@ func (l *Log) writeGroup(g *group) (uint32, error) {
 	g.header.seal(page)
 	copy(l.w.slot[PageSize:], page)
 	l.op(l.c.pairOffset(l.w.pair)).Buf = l.w.slot
+	return crc
+}
 
+// writeGroup writes a group and flushes it. It returns the CRC of the last full
+// page.
+func (l *Log) writeGroup(g *group) (uint32, error) {
+	crc := l.build(g)
 	ticket := l.c.Drive.Ticket()
 	if g.owes {
 		ticket = g.owed
@@ -272,6 +288,9 @@ func (l *Log) tell() {
 	for _, t := range l.w.told {
 		switch {
 		case t.call != nil:
+			if l.c.Writers != nil {
+				l.c.Writers.here.Add(-1)
+			}
 			called = append(called, t) // before the next is overwritten
 		case !t.writes: // that is who runs here
 			woken++

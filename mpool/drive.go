@@ -9,6 +9,7 @@ import (
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/mlog"
 	"github.com/mpool-go/mpool/mpool/omf"
 	"github.com/mpool-go/mpool/sched"
 	"github.com/mpool-go/mpool/space"
@@ -22,6 +23,7 @@ type drive struct {
 	geo   geometry
 	zones *space.Map
 	drain *drainer
+	logs  *mlog.Writers // of the logs that are written without somebody who waits
 
 	background background // what must come to its end on this drive
 	mirror     mirror
@@ -37,6 +39,7 @@ func (p *Pool) newDrive(sb *omf.Superblock, e omf.Drive, dev *bdev.Drive) *drive
 	d.mirror.init(p.sched, d)
 	d.pace.mu.Init(p.sched, sched.RankSpace)
 	if dev != nil {
+		d.logs = mlog.NewWriters(p.sched, dev)
 		dev.Watch(func(_ bdev.OpCode, err error) {
 			if !d.told.Swap(true) {
 				// Operations end where nothing may block.

@@ -27,6 +27,7 @@ func (o *object) logConfig(desc *layout.Object) mlog.Config {
 	return mlog.Config{
 		Sched: o.pool.sched, Drive: o.drive.dev, Extent: desc.Extent, ID: desc.ID, Birth: desc.Birth,
 		Generation: desc.Generation, Epoch: o.pool.epoch(), OnFailure: o.poisoned,
+		Writers: o.drive.logs,
 	}
 }
 

@@ -116,6 +116,19 @@ func mutants() []mutant {
 			new:  "_ = ticket\n\treturn crc, nil",
 		},
 		{
+			name: "mlog: groups that are written together are not flushed",
+			file: "mlog/writers.go",
+			old:  "err := w.drive.Flush(ctx, ticket)",
+			new:  "err := error(nil)",
+		},
+		{
+			name: "mlog: a write that failed among others counts as done",
+			file: "mlog/writers.go",
+			old:  "r.err = r.log.written()",
+			new:  "r.err = nil",
+			pkg:  "./mlog", test: "TestWhatFailsTogether",
+		},
+		{
 			name: "mlog: the tail is written over the only copy",
 			file: "mlog/writer.go",
 			old:  "w.durable, w.pair = w.group, 1-w.pair",

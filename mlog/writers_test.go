@@ -1,0 +1,169 @@
+package mlog
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
+	"github.com/mpool-go/mpool/bdev/sim"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/sched"
+)
+
+// logsTogether is how many logs share a drive's writers in these tests.
+const logsTogether = 8
+
+// manyLogs runs f in a simulation with logs on one drive that are written together.
+func manyLogs(t *testing.T, seed uint64, f func(s *sched.Sched, disk *sim.Disk, logs []*Log) error) {
+	t.Helper()
+	const blocks = SlotPages + 1000
+	r := simRig(t, seed, logsTogether*blocks)
+	err := inWorld(r.disk, r.c, seed, sim.OpenOptions{}, func(c Config, s *sched.Sched) error {
+		c.Writers = NewWriters(s, c.Drive)
+		var logs []*Log
+		for i := range uint32(logsTogether) {
+			c := c
+			c.Birth = layout.BirthStamp(100 + i)
+			c.Extent = layout.Extent{Start: testStart + SlotPages + uint64(i)*blocks, Blocks: blocks}
+			if err := Format(bg, c, 0); err != nil {
+				return err
+			}
+			l, err := Open(bg, c)
+			if err != nil {
+				return err
+			}
+			logs = append(logs, l)
+		}
+		return f(s, r.disk, logs)
+	})
+	if err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+}
+
+// closeAll closes logs.
+func closeAll(logs []*Log) error {
+	var errs []error
+	for _, l := range logs {
+		errs = append(errs, l.Close(bg))
+	}
+	return errors.Join(errs...)
+}
+
+// Appenders of a log each, who come again when they are told, share flushes.
+func TestLogsShareFlushes(t *testing.T) {
+	const rounds = 50
+	for seed := range seeds(20) {
+		manyLogs(t, seed, func(s *sched.Sched, _ *sim.Disk, logs []*Log) error {
+			before := logs[0].c.Drive.Stats().Flushes
+			if err := tasks(s, appendersOf(s, logs, rounds)...); err != nil {
+				return err
+			}
+			n := logs[0].c.Drive.Stats().Flushes - before
+			if n > rounds*logsTogether/4 {
+				return fmt.Errorf("%d flushes for %d appends to %d logs", n, rounds*logsTogether, logsTogether)
+			}
+			return closeAll(logs)
+		})
+	}
+}
+
+// appendersOf are appenders of a log each, one append after another.
+func appendersOf(s *sched.Sched, logs []*Log, rounds int) []func() error {
+	var list []func() error
+	for _, l := range logs {
+		list = append(list, func() error {
+			for range rounds {
+				if err := round(l, s, 1, 0); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return list
+}
+
+// What fails for one log of those that are written together is that log's alone,
+// but for a flush: that is all of theirs.
+func TestWhatFailsTogether(t *testing.T) {
+	for _, code := range []bdev.OpCode{bdev.OpWrite, bdev.OpFlush} {
+		for seed := range seeds(30) {
+			manyLogs(t, seed, func(s *sched.Sched, disk *sim.Disk, logs []*Log) error {
+				f := sim.Fault{Code: code, Count: 1, Err: syscall.EIO}
+				if code == bdev.OpWrite {
+					e := logs[3].c.Extent
+					f.From, f.To = e.Offset(), e.Offset()+e.Size()
+				}
+				got, err := appendTogether(s, logs, func() { disk.Inject(f) })
+				if err != nil {
+					return err
+				}
+				for i, err := range got {
+					failed := i > 0 && (code == bdev.OpFlush || i == 3)
+					if failed && api.CodeOf(err) != api.EUNKNOWN || failed != (err != nil) || failed != (logs[i].Err() != nil) {
+						return fmt.Errorf("%v, log %d: %w, %w", code, i, err, logs[i].Err())
+					}
+					if e := logs[i].Close(bg); (e != nil) != failed {
+						return fmt.Errorf("%v, close log %d: %w", code, i, e)
+					}
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// appendTogether appends to the first log, and when that is told, after a call of
+// then, to all others, which so are written in one round. It returns what each is
+// told.
+func appendTogether(s *sched.Sched, logs []*Log, then func()) ([]error, error) {
+	got := make([]error, len(logs))
+	told := newCalls(s, len(logs))
+	begin := func(i int, after func()) error {
+		_, err := logs[i].BeginAppend(func(err error) {
+			got[i] = err
+			after()
+			told.done(nil)
+		}, []byte("record"))
+		return err
+	}
+	var errs []error
+	err := begin(0, func() {
+		then()
+		for i := 1; i < len(logs); i++ {
+			errs = append(errs, begin(i, func() {}))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = told.end.Wait(bg)
+	return got, errors.Join(append(errs, err)...)
+}
+
+// A log with much to write is written apart from others, and they and it come to
+// their ends.
+func TestMuchIsWrittenApart(t *testing.T) {
+	for seed := range seeds(20) {
+		manyLogs(t, seed, func(s *sched.Sched, _ *sim.Disk, logs []*Log) error {
+			told := newCalls(s, 1)
+			if _, err := logs[0].BeginAppend(told.done, record(0, 2<<20)); err != nil {
+				return err
+			}
+			if err := tasks(s, appendersOf(s, logs[1:], 10)...); err != nil {
+				return err
+			}
+			if err := errors.Join(told.end.Wait(bg), told.errs[0]); err != nil {
+				return err
+			}
+			if err := round(logs[0], s, 3, 0); err != nil {
+				return err
+			}
+			return closeAll(logs)
+		})
+	}
+}
