@@ -72,7 +72,8 @@
 // bdev.Drive.Run.
 //
 // Data is not cached and not read ahead. Who reads small pieces in order puts a
-// buffer before the Reader.
+// buffer before the Reader. Checksum pages are cached, and a large read fetches
+// those that the next ones need.
 //
 // # Locks
 //

@@ -43,7 +43,7 @@ type WriteOp struct {
 // If p's address is a multiple of 4096 bytes, the device reads p itself, but for
 // what follows the last whole block, which is copied and padded. Else p is
 // copied. Where p is memory that others can write to, they may change it between
-// its checksum and its way to the device: that block is then ECORRUPT to whoever
+// its checksum and its way to the device, whichever is first: that block is then ECORRUPT to whoever
 // reads it, or the object is dropped by the activation after a crash within the
 // second after its commit. It harms no other object.
 //
