@@ -74,8 +74,8 @@ func ringFairness(t *testing.T, size, entries, bound, first int) {
 				t.Fatalf("%d requests are started while both sessions ask, want at most %d", n, bound+1)
 			}
 			// The device does one thing after another.
-			before := small()
-			if g.release() && before && small() {
+			before, next := small(), g.waiting()
+			if g.release() && before && small() && next[0] == big {
 				passed++
 			}
 			for greedy.c.Take(&ring.Completion{}) {
