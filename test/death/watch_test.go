@@ -140,8 +140,9 @@ func (w *watch) compare(deaths int) {
 // Bounds of what has no exact value.
 const (
 	// mostThreads is how many threads the daemon may have: those that were ever
-	// in a system call at the same time stay.
-	mostThreads = 120
+	// in a system call at the same time stay. One more for every so many clients.
+	mostThreads      = 120
+	clientsPerThread = 4
 	// mostHeap is by how much the reachable memory may differ, in bytes: pools of
 	// buffers, tables that grew, and the last 4,096 events.
 	mostHeap = 2 << 20
@@ -161,7 +162,7 @@ func (w *watch) finish() {
 	if grown := last.heap - half.heap; grown > mostHeap {
 		w.t.Errorf("from death %d to death %d the heap grew by %d KiB", half.deaths, last.deaths, grown>>10)
 	}
-	if last.usage.Threads > mostThreads {
+	if last.usage.Threads > mostThreads+*most/clientsPerThread {
 		w.t.Errorf("%d threads", last.usage.Threads)
 	}
 	w.t.Logf("goroutines %v, descriptors %v, as before the first client", last.goroutines, last.usage.Descriptors)
