@@ -53,7 +53,7 @@ func (r *request) shown(from uint64, pid int32) iter.Seq[*session] {
 func (s *session) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.deaf && s.ended && len(s.tags) == 0
+	return s.deaf && s.ended && len(s.tags) == 0 && s.lasting.Load() == 0
 }
 
 func clientList(r *request, m *ioctl.ClientList) (ioctl.Message, error) {

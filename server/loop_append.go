@@ -81,8 +81,12 @@ func (x *ringOp) notAwaited(sync bool) {
 
 // logDone is called by the log, from anywhere.
 func (x *ringOp) logDone(err error) {
+	s, commit := x.ring.set.s, x.obj != nil
 	x.err = err
-	x.loop().pass(x)
+	x.loop().pass(x) // which may use it again at once
+	if commit {
+		s.commitEnds()
+	}
 }
 
 // appended ends an append or a sync that a log has told the end of.

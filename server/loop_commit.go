@@ -28,15 +28,34 @@ func (x *ringOp) startCommit(v resource) error {
 }
 
 // commit begins the commit of the operation's object, which the metadata log tells
-// the end of.
+// the end of. The session is not over before.
 func (x *ringOp) commit(m *mpool.Mblock) error {
+	s := x.ring.set.s
 	x.awaitLog()
-	if err := m.BeginCommit(x.durable); err != nil {
+	s.commitBegins()
+	// Looked at after it counts: no commit begins in a session that was seen over.
+	var err error = api.Errorf(api.ECANCELED, "", "the session has ended")
+	if !x.ring.set.stopped() {
+		err = m.BeginCommit(x.durable)
+	}
+	if err != nil {
 		x.notAwaited(true)
-		x.ring.set.s.sweepFor(x.obj)
+		s.sweepFor(x.obj)
+		s.commitEnds()
 		return slowIf(err)
 	}
 	return nil
+}
+
+// commitBegins and commitEnds count a commit that the metadata log has.
+func (s *session) commitBegins() {
+	s.requests.Add(1)
+	s.lasting.Add(1)
+}
+
+func (s *session) commitEnds() {
+	s.lasting.Add(-1)
+	s.requests.Done()
 }
 
 // sweepFor sweeps after a commit that was not begun, or has failed: who swept
@@ -85,9 +104,6 @@ func (x *ringOp) written() {
 
 func (x *ringOp) commitIfThere() error {
 	s := x.ring.set.s
-	if x.ring.set.stopped() {
-		return api.Errorf(api.ECANCELED, "", "the session has ended")
-	}
 	// In use, it cannot be handed over to another session meanwhile.
 	e, err := s.table.Use(uhandle.Handle(x.made), kindMblock)
 	if err != nil {

@@ -205,6 +205,9 @@ func (s *session) name(tag uint64, cancel context.CancelFunc) bool {
 		return false
 	}
 	s.tags[tag] = cancel
+	if s.ended { // it has not begun, and nothing begins any more
+		cancel()
+	}
 	return true
 }
 

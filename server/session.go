@@ -35,7 +35,8 @@ type session struct {
 	requests sync.WaitGroup
 	vigil    *uhandle.Vigil // nil until the peer is known; the reader's own
 	rings    sessionRings
-	gone     atomic.Bool // as ended; for loops, which look at it often
+	gone     atomic.Bool  // as ended; for loops, which look at it often
+	lasting  atomic.Int32 // commits of rings that the metadata log has; each is one of requests
 
 	client Client // in what it reserves; set with peer
 	io     ioBudget
