@@ -104,6 +104,13 @@ func (in *intake) done() {
 
 // breach ends the session for what its client sent.
 func (s *session) breach(msg []byte, err error) {
+	s.mu.Lock()
+	if s.ended { // for another reason: what its socket still had is nobody's any more
+		s.mu.Unlock()
+		return
+	}
+	s.by = ioctl.SourceProtocol
+	s.mu.Unlock()
 	s.srv.complaints.Warn("client broke the protocol", s.who(), slog.Any("error", err))
 	var op ioctl.Op
 	var tag uint64
@@ -114,9 +121,6 @@ func (s *session) breach(msg []byte, err error) {
 	if errors.Is(err, errNotPeer) || errors.Is(err, errPeerGone) {
 		e.Code = api.EPERM
 	}
-	s.mu.Lock()
-	s.by = ioctl.SourceProtocol
-	s.mu.Unlock()
 	// A client that does not read must not hold the session: what cannot be
 	// sent at once is not sent.
 	_ = s.conn.SetWriteDeadline(s.srv.clock.Now().Add(100 * time.Millisecond)) //nolint:errcheck // then Write fails
