@@ -52,7 +52,8 @@ const (
 // what is waited for later is Options.Reconnect's. A daemon that is behind with
 // those who connect, or is just ending, is tried again. Close must be called in
 // the end. Errors: one that wraps ErrNoDaemon, EAGAIN (the daemon has as many
-// sessions as it may), EPERM, ENOTSUP (it speaks another version).
+// sessions as it may), EPERM, ENOTSUP (it speaks another version), ECONNRESET (it
+// hung up without an answer, again and again).
 func Dial(ctx context.Context, o Options) (*Conn, error) {
 	c := &Conn{socket: o.Socket, reconnect: o.Reconnect, pid: os.Getpid()}
 	if c.socket == "" {

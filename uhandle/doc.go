@@ -38,6 +38,6 @@
 //
 // # Lock order
 //
-// Table.mu (sched.RankHandle) and Vigil.mu are taken alone: no call out of the
-// package is made under them.
+// Under Table.mu (sched.RankHandle) one call leaves the package: [Table.Take] asks
+// its may, which takes locks of later ranks only. Vigil.mu is taken alone.
 package uhandle
