@@ -213,6 +213,7 @@ func mdcOpen(r *request, m *ioctl.Find) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.looked = m.ID
 	if err := r.mustReachMDC(p.pool, m.ID); err != nil {
 		return nil, err
 	}
@@ -233,6 +234,9 @@ func (r *request) mustReachMDC(a *activePool, id layout.ObjectID) error {
 	if id.Kind() != layout.KindMlog {
 		return nil
 	}
+	if r.hidden(a, id) {
+		return noObject(id)
+	}
 	return r.mustReach(a, id)
 }
 
@@ -241,6 +245,7 @@ func mdcDelete(r *request, m *ioctl.Find) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.looked = m.ID
 	if err := r.mustReachMDC(p.pool, m.ID); err != nil {
 		return nil, err
 	}

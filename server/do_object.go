@@ -126,11 +126,8 @@ func (r *request) find(m *ioctl.Find, kind layout.Kind, get func(context.Context
 		return nil, err
 	}
 	a := p.pool
-	if by := a.adopter(m.ID); by != nil && by != r.s {
-		// Whose commit may have come through after its request had given up.
-		if info, err := a.pool.Describe(r.ctx, m.ID); err == nil && info.State != api.StateCommitted {
-			return nil, noObject(m.ID)
-		}
+	if r.hidden(a, m.ID) {
+		return nil, noObject(m.ID)
 	}
 	if m.ID.Kind() == kind { // else the pool says what is wrong
 		// Looked at first, so that a stranger's look is in nobody's way.
@@ -156,6 +153,17 @@ func (r *request) find(m *ioctl.Find, kind layout.Kind, get func(context.Context
 		return nil, errors.Join(err, obj.Put())
 	}
 	return r.opened(p, obj)
+}
+
+// hidden says whether an object is another session's uncommitted one.
+func (r *request) hidden(a *activePool, id layout.ObjectID) bool {
+	by := a.adopter(id)
+	if by == nil || by == r.s {
+		return false
+	}
+	// Its commit may have come through after its request had given up.
+	info, err := a.pool.Describe(r.ctx, id)
+	return err == nil && info.State != api.StateCommitted
 }
 
 // useObject looks up an mblock's or mlog's handle.
@@ -255,8 +263,11 @@ func (r *request) withHolders(a *activePool, id layout.ObjectID, err error) erro
 // unlessHeld does what others' references on an object are in the way of, and says
 // who holds it if they are.
 func (r *request) unlessHeld(a *activePool, id layout.ObjectID, do func() error) error {
+	dying := &r.s.srv.dying
+	was := dying.left.Load()
 	err := do()
-	if api.CodeOf(err) == api.EBUSY && r.s.srv.dying.letGoOf(r.heldAs(a, id)...) {
+	// Who was in the way may have let go by itself meanwhile.
+	if api.CodeOf(err) == api.EBUSY && (dying.letGoOf(r.heldAs(a, id)...) || dying.left.Load() != was) {
 		err = do()
 	}
 	return r.withHolders(a, id, err)

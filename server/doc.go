@@ -58,7 +58,9 @@
 // An uncommitted object is its session's: others do not find it. When the
 // session ends it is disowned and swept: aborted as soon as nobody uses it. Who
 // was using it sweeps it again when he lets go of it, so an object is missed by
-// nobody, whoever is last.
+// nobody, whoever is last. A commit that comes through after its request has given
+// up lets go of nothing: the next session's end finds it. While a pool is being
+// deactivated nothing is swept: it goes with the pool, or is swept if that stays.
 //
 // # Hand-over
 //

@@ -15,7 +15,8 @@ import (
 // Nobody is to meet a reference of the dead meanwhile: who would has them let go of
 // that object first.
 type dying struct {
-	n atomic.Int32 // sessions, so that it costs nothing while there are none
+	n    atomic.Int32  // sessions, so that it costs nothing while there are none
+	left atomic.Uint64 // how many there have been; raised before n falls
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -47,6 +48,7 @@ func (d *dying) remove(s *session) {
 	defer d.mu.Unlock()
 	if _, there := d.sessions[s]; there {
 		delete(d.sessions, s)
+		d.left.Add(1)
 		d.n.Add(-1)
 	}
 }

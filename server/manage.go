@@ -195,7 +195,7 @@ func (s *Server) change(ctx context.Context, name string, alone bool, f func(con
 		return err
 	}
 	_, err = chore(ctx, s, func() (struct{}, error) {
-		defer a.end()
+		defer a.end(s)
 		return struct{}{}, f(s.hard, a)
 	})
 	return err
@@ -276,7 +276,7 @@ func (s *Server) SetPool(ctx context.Context, name string, set api.PoolSettings)
 	if err := a.begin(name, false); err != nil {
 		return err
 	}
-	defer a.end()
+	defer a.end(s)
 	return a.pool.Set(ctx, set)
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -79,6 +80,18 @@ func (a *activePool) closed() {
 // it may have been renamed or have left since. With alone nobody may have it
 // open.
 func (a *activePool) begin(name string, alone bool) error {
+	if err := a.claim(name, alone); err != nil {
+		return err
+	}
+	if alone {
+		// A sweep under way has a reference now and then; none begins any more.
+		a.sweeping.Lock()
+		a.sweeping.Unlock() //nolint:staticcheck // it has waited
+	}
+	return nil
+}
+
+func (a *activePool) claim(name string, alone bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
@@ -93,10 +106,16 @@ func (a *activePool) begin(name string, alone bool) error {
 	return nil
 }
 
-func (a *activePool) end() {
+// end ends the change. If the pool stays, it sweeps what was not swept meanwhile.
+func (a *activePool) end(srv *Server) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	var ids []layout.ObjectID
+	if a.leaving && !a.left {
+		ids = slices.Collect(maps.Keys(a.orphaned))
+	}
 	a.busy, a.leaving = false, false
+	a.mu.Unlock()
+	a.sweep(srv, ids...)
 }
 
 // leave says that the pool is active no more.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -162,13 +160,24 @@ func (a *activePool) dropOwn(s *session, id layout.ObjectID) {
 	}
 }
 
+// sweptAlong is how many orphans of others the end of a session sweeps, at most.
+const sweptAlong = 64
+
 // disown orphans a session's uncommitted objects and aborts those that nobody
-// is using. The others are swept later.
+// is using. The others are swept later, and so are some that others left: a commit
+// whose request gave up comes through without anybody who sweeps.
 func (a *activePool) disown(s *session) {
 	a.mu.Lock()
-	ids := slices.Collect(maps.Keys(a.own[s]))
-	for _, id := range ids {
+	ids := make([]layout.ObjectID, 0, len(a.own[s])+min(len(a.orphaned), sweptAlong))
+	for id := range a.orphaned {
+		if len(ids) == sweptAlong {
+			break
+		}
+		ids = append(ids, id)
+	}
+	for id := range a.own[s] {
 		a.orphanLocked(s, id)
+		ids = append(ids, id)
 	}
 	a.mu.Unlock()
 	a.sweep(s.srv, ids...)
@@ -207,9 +216,9 @@ func (a *activePool) sweepOne(srv *Server, id layout.ObjectID) {
 	a.sweeping.Lock()
 	defer a.sweeping.Unlock()
 	a.mu.Lock()
-	s := a.orphaned[id]
+	s, leaving := a.orphaned[id], a.leaving
 	a.mu.Unlock()
-	if s == nil {
+	if s == nil || leaving { // it goes with the pool, or is swept by end
 		return
 	}
 	fate, err := abortOrphan(srv.hard, a.pool, id)
@@ -235,8 +244,16 @@ const (
 
 // abortOrphan aborts an uncommitted object if nobody is using it.
 func abortOrphan(ctx context.Context, p Pool, id layout.ObjectID) (orphanFate, error) {
+	info, err := p.Describe(ctx, id)
+	switch {
+	case errors.Is(err, api.ENOENT), errors.Is(err, api.EBADF): // gone, by itself or with its pool
+		return orphanSettled, nil
+	case err != nil:
+		return orphanSettled, err
+	case info.State == api.StateCommitted:
+		return orphanSettled, nil // its commit came through
+	}
 	var obj api.Object
-	var err error
 	if id.Kind() == layout.KindMlog {
 		obj, err = p.Mlog(ctx, id)
 	} else {
@@ -257,7 +274,7 @@ func abortOrphan(ctx context.Context, p Pool, id layout.ObjectID) (orphanFate, e
 	if err == nil {
 		return orphanAborted, nil
 	}
-	info, ierr := obj.Info(ctx)
+	info, ierr := obj.Info(ctx) // what it is now
 	perr := obj.Put()
 	switch {
 	case ierr != nil || perr != nil:

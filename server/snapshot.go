@@ -57,7 +57,7 @@ type ReapedCount struct {
 type PoolSnapshot struct {
 	Info       api.PoolInfo
 	Handles    int64 // of all sessions
-	Orphans    int64 // uncommitted objects of sessions that have ended, in use until a request ends
+	Orphans    int64 // uncommitted objects of sessions that have ended, in use or being committed
 	TableBytes int64 // memory of the layout table
 	SumBytes   int64 // memory of checksums that are kept in it
 	Drives     []DriveSnapshot
