@@ -53,6 +53,12 @@
 // neither shrink nor lose pages once it is sealed, so no access to it faults.
 // Its content may change at any moment: the daemon parses nothing in place.
 //
+// A message is its session's if it has the pid of the process that connected. Who
+// inherited that process's socket, outlives it and takes its very pid before the
+// daemon has noticed its death can speak for it for that moment, and is ended with the
+// session. To choose one's pid (clone3's set_tid) takes CAP_SYS_ADMIN or
+// CAP_CHECKPOINT_RESTORE. To ask the pidfd at every message would cost each a system call.
+//
 // # Uncommitted objects
 //
 // An uncommitted object is its session's: others do not find it. When the

@@ -176,7 +176,10 @@ func mblockPut(r *request, m *ioctl.MblockPut) (ioctl.Message, error) {
 	if err := r.mustMayAlloc(p, ask); err != nil {
 		return nil, err
 	}
-	b, err := p.pool.pool.AllocMblock(r.ctx, ask.Options)
+	// It may wait for a drive that the dead must not wait for.
+	ctx, letGo := r.s.untilEnd(r.ctx)
+	b, err := p.pool.pool.AllocMblock(ctx, ask.Options)
+	letGo()
 	if err != nil {
 		return nil, err
 	}
@@ -199,9 +202,8 @@ func (r *request) store(o *objectRef, h ioctl.Handle, data []byte) error {
 	}
 	if len(data) > 0 {
 		// The commit runs to its end, the write ends with the session.
-		ctx, cancel := context.WithCancel(r.ctx)
-		defer cancel()
-		defer context.AfterFunc(r.s.ctx, cancel)()
+		ctx, letGo := r.s.untilEnd(r.ctx)
+		defer letGo()
 		n, err := o.mblock.Write(ctx, data)
 		r.bytes = uint64(n)
 		if err != nil {

@@ -20,6 +20,8 @@ type gate struct {
 	file *os.File
 	size int64
 
+	discards bool // are done, and do nothing
+
 	mu    sync.Mutex
 	spoil func(*bdev.Op)      // called before an operation's end is told; or nil
 	shut  func(*bdev.Op) bool // which operations wait; nil: none
@@ -28,7 +30,7 @@ type gate struct {
 }
 
 func (g *gate) Geometry() bdev.Geometry {
-	return bdev.Geometry{Path: g.path, Size: g.size, LogicalSector: 4096, PhysicalSector: 4096, Regular: true}
+	return bdev.Geometry{Path: g.path, Size: g.size, LogicalSector: 4096, PhysicalSector: 4096, Regular: true, Discard: g.discards, DiscardUnit: 4096}
 }
 
 func (g *gate) Name() string { return "gate" }
@@ -37,7 +39,7 @@ func (g *gate) Start(ops []*bdev.Op) {
 	var now []*bdev.Op
 	g.mu.Lock()
 	for _, o := range ops {
-		if o.Code != bdev.OpFlush {
+		if readsAndWrites(o) {
 			g.began++
 		}
 		if g.shut != nil && g.shut(o) {
@@ -130,6 +132,8 @@ func (g *gate) waiting() []int64 {
 
 // gates are the devices of a rig by path.
 type gates struct {
+	discards bool // of devices that are opened
+
 	mu   sync.Mutex
 	list []*gate
 }
@@ -143,7 +147,7 @@ func (gs *gates) openDrive(_ context.Context, path string, _ bool) (*bdev.Drive,
 	if err != nil {
 		return nil, err
 	}
-	g := &gate{path: path, file: f, size: st.Size()}
+	g := &gate{path: path, file: f, size: st.Size(), discards: gs.discards}
 	gs.mu.Lock()
 	gs.list = append(gs.list, g)
 	gs.mu.Unlock()
@@ -160,7 +164,11 @@ func (gs *gates) last() *gate {
 // newGateRig is a rig whose pool "data" is on a gate.
 func newGateRig(t *testing.T, change ...func(*Options)) (*rig, *gate) {
 	t.Helper()
-	gs := new(gates)
+	return newGateRigOn(t, new(gates), change...)
+}
+
+func newGateRigOn(t *testing.T, gs *gates, change ...func(*Options)) (*rig, *gate) {
+	t.Helper()
 	change = append(change, func(o *Options) { o.Backend = Engine{Options: mpool.Options{Open: gs.openDrive}} })
 	r := newLoopRig(t, change...)
 	g := gs.last()

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -90,9 +91,9 @@ func TestRingBreaches(t *testing.T) {
 	}
 }
 
-// withoutLanes gives the lanes of the youngest session no goroutine until the test's
-// end.
-func withoutLanes(w *ringClient) {
+// withoutLanes gives the lanes of the youngest session no goroutine until goOn is
+// called or the test ends.
+func withoutLanes(w *ringClient) (set *ringSet, goOn func()) {
 	l := w.r.srv.loops.all()[0]
 	sets := make(chan *ringSet)
 	l.do(func() {
@@ -100,13 +101,15 @@ func withoutLanes(w *ringClient) {
 		set.turns.running = w.r.srv.limits.Requests
 		sets <- set
 	})
-	set := <-sets
-	w.t.Cleanup(func() {
+	set = <-sets
+	goOn = sync.OnceFunc(func() {
 		l.do(func() {
 			set.turns.running = 0
 			set.startLanes()
 		})
 	})
+	w.t.Cleanup(goOn)
+	return set, goOn
 }
 
 // A client that rings for nothing, or keeps the bell from being set, does not

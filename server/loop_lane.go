@@ -48,10 +48,13 @@ func (x *ringOp) toLane() {
 	}
 	x.state = opSlow
 	set.loop.count.slow.Add(1)
-	ln := set.lanes[x.d.Handle]
+	var ln *handleLane
+	if x.hasOrder() {
+		ln = set.lanes[x.d.Handle]
+	}
 	if ln == nil {
 		ln = &handleLane{set: set}
-		if !x.verb.allocates() { // which wait for nobody's order
+		if x.hasOrder() {
 			set.lanes[x.d.Handle] = ln
 		}
 	}
@@ -62,6 +65,10 @@ func (x *ringOp) toLane() {
 		set.startLanes()
 	}
 }
+
+// hasOrder says whether an operation is done in order with the others of its handle.
+// An allocation is not, and never in the lane of its handle, whatever that is.
+func (x *ringOp) hasOrder() bool { return !x.verb.allocates() }
 
 var errTag = errors.New("a tag that is in use")
 
@@ -113,7 +120,7 @@ func (ln *handleLane) run() {
 // laneDone takes an operation back from its lane and answers it.
 func (x *ringOp) laneDone() {
 	set := x.ring.set
-	if ln := x.lane; !x.verb.allocates() {
+	if ln := x.lane; x.hasOrder() {
 		if ln.pending--; ln.pending == 0 {
 			delete(set.lanes, x.d.Handle)
 		}
@@ -137,7 +144,11 @@ func (x *ringOp) serveSlowly() error {
 	if err := x.ctx.Err(); err != nil {
 		return err
 	}
-	end, err := s.srv.fair.turn(x.ctx, s.flow, x.turnKind(), min(int64(x.d.Length), maxTurnBytes))
+	// Before its turn nothing has begun that would have to run to its end: the
+	// session's handles end before its context does.
+	turn, letGo := s.untilEnd(x.ctx)
+	defer letGo()
+	end, err := s.srv.fair.turn(turn, s.flow, x.turnKind(), min(int64(x.d.Length), maxTurnBytes))
 	if err != nil {
 		return err
 	}

@@ -94,7 +94,8 @@ func (x *ringOp) loop() *ioLoop { return x.ring.set.loop }
 // would have to wait, or comes behind what is there.
 func (x *ringOp) begin() {
 	set, d := x.ring.set, &x.d
-	if d.Length > x.verb.most() || len(set.lanes) > 0 && set.lanes[d.Handle] != nil || !x.isForLoop() {
+	behind := len(set.lanes) > 0 && x.hasOrder() && set.lanes[d.Handle] != nil
+	if d.Length > x.verb.most() || behind || !x.isForLoop() {
 		x.toLane()
 		return
 	}

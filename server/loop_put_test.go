@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime/pprof"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -318,4 +320,99 @@ func (r *rig) loopHas(n int) {
 		l.do(func() { open <- l.sets[0].open })
 		return <-open == n
 	})
+}
+
+// A put of the dead waits for no drive: neither for the zones that a hanging one is
+// asked to discard, nor, behind that, for a turn.
+//
+// proves S33 S42
+func TestPutOfTheDeadWaitsForNoDrive(t *testing.T) {
+	const most = 64 << 20 // of a drive of 128 MiB, of which there is one
+	for _, by := range []string{"ring", "socket"} {
+		t.Run(by, func(t *testing.T) {
+			r, g := newGateRigOn(t, &gates{discards: true})
+			w := r.ringDial(16)
+			h := w.alloc(most)
+			g.hold(func(o *bdev.Op) bool { return o.Code == bdev.OpDiscard })
+			w.ok(ioctl.OpObjectAbort, &ioctl.Target{Handle: h})
+			g.heldAtLeast(t, 1)
+			if by == "ring" {
+				w.put(w.putDesc(most, 0, 10))
+			} else {
+				m := &ioctl.MblockPut{Pool: w.pool, Options: api.AllocOptions{Capacity: most}, Data: ioctl.InlinePayload(make([]byte, 10))}
+				w.send(ioctl.Header{Op: ioctl.OpMblockPut, Tag: 1 << 40}, m)
+			}
+			until(t, "it waits for space", func() bool {
+				var all bytes.Buffer
+				if err := pprof.Lookup("goroutine").WriteTo(&all, 1); err != nil {
+					t.Fatal(err)
+				}
+				return strings.Contains(all.String(), "mpool.(*releases).wait")
+			})
+			w.conn.Close()
+			r.nextReaped(1)
+			until(t, "the session is gone", func() bool { return len(r.srv.all()) == 0 && r.srv.arenaBytes.Load() == 0 })
+			if objects, _, remembered := r.left(); objects != 0 || remembered != 0 {
+				t.Errorf("%d objects are left, %d are remembered", objects, remembered)
+			}
+			if len(g.waiting()) == 0 {
+				t.Error("the drive did not hang meanwhile")
+			}
+		})
+	}
+}
+
+// An allocation is in no lane of its handle, whatever that handle is and whatever
+// waits there: it does not wait for that, and the daemon keeps nothing when all is
+// answered.
+//
+// proves S43
+func TestRingAllocationsKeepNoLane(t *testing.T) {
+	r := newLoopRig(t, func(o *Options) { o.Loops = 1 })
+	w := r.ringDial(64)
+	w.alloc(1) // who acts for whom is known from now on
+	set, goOn := withoutLanes(w)
+	const pairs = 24
+	lanes := func() (lanes, open int) {
+		done := make(chan struct{})
+		set.loop.do(func() {
+			lanes, open = len(set.lanes), set.open
+			close(done)
+		})
+		<-done
+		return lanes, open
+	}
+	fails := func(n int) {
+		for range n {
+			if h, _, err := w.recv(); err != nil || h.Flags&ioctl.FlagError == 0 {
+				t.Fatalf("%+v, %v; want an error", h, err)
+			}
+		}
+	}
+	w.put(w.desc(ioctl.OpClose, w.pool, 0, 0, 0)) // fails: it is in use
+	for i := range pairs {
+		h := w.pool + ioctl.Handle(i+1)<<32 // of a pool that there is not
+		first := w.desc(ioctl.OpClose, h, 0, 0, 0)
+		if i%2 == 1 {
+			first = w.desc(ioctl.OpMblockRead, h, 0, 0, 5<<20)
+		}
+		second := w.desc(ioctl.OpMblockAlloc, h, 10, 0, 0)
+		if i%3 == 2 {
+			second = w.putDesc(0, 0, 10)
+			second.Handle = uint64(h)
+		}
+		w.put(first)
+		w.put(second)
+	}
+	fails(pairs) // the allocations
+	w.do(w.desc(ioctl.OpMblockAlloc, w.pool, 10, 0, 0))
+	if n, open := lanes(); n != 1+pairs || open != 1+pairs {
+		t.Errorf("%d lanes and %d operations, want %d", n, open, 1+pairs)
+	}
+	goOn()
+	fails(1 + pairs)
+	until(t, "all is answered", func() bool { _, open := lanes(); return open == 0 })
+	if n, _ := lanes(); n != 0 {
+		t.Errorf("%d lanes are left", n)
+	}
 }

@@ -202,6 +202,17 @@ func (s *session) end(by ioctl.Source) {
 	_ = s.conn.Close() // nothing to lose
 }
 
+// untilEnd returns a context that ends with the given one and with the session: for
+// what may wait of a request that else runs to its end. letGo is to be called.
+func (s *session) untilEnd(ctx context.Context) (_ context.Context, letGo func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.ctx, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
 // silence lets the client be silent until then, or for ever.
 func (s *session) silence(until time.Time) {
 	s.mu.Lock()
