@@ -127,7 +127,7 @@ func (d *drive) take(zones uint32, n int, spare bool) []space.Run {
 		r, err := d.zones.Alloc(zones, spare)
 		if err != nil {
 			for _, r := range runs {
-				d.unplace(r)
+				d.zones.Return(r) // nobody is told: who waits may be the caller
 			}
 			return nil
 		}
@@ -136,10 +136,11 @@ func (d *drive) take(zones uint32, n int, spare bool) []space.Run {
 	return runs
 }
 
-// unplace gives back a run to which nothing was written.
+// unplace gives back a run to which nothing was written, and tells those who wait
+// for space.
 func (d *drive) unplace(r space.Run) {
-	d.zones.Drain(r, space.Uncommitted)
-	d.zones.Release(r)
+	d.zones.Return(r)
+	d.drain.freed.note()
 }
 
 // noSpace says how much is free of a class, and in which runs.

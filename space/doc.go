@@ -18,6 +18,7 @@
 //	  +------------------+
 //	         Drain
 //
+// What an Alloc gave and nobody has written to goes back to Free at once, by Return.
 // Free zones are handed out first fit, in contiguous runs of any length. A share
 // of them (the spare share) is kept back from ordinary allocations.
 //

@@ -226,6 +226,15 @@ func (m *Map) Release(r Run) {
 	m.free.add(r)
 }
 
+// Return frees zones of an Alloc to which nothing was written, at once: nobody sees
+// them draining. It panics if any is not Uncommitted.
+func (m *Map) Return(r Run) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.moveLocked(r, Uncommitted, Free)
+	m.free.add(r)
+}
+
 // moveLocked counts a run from one state into another. It panics when the run
 // cannot be in that state.
 //

@@ -121,6 +121,12 @@ func TestSpaceIsExactAlways(t *testing.T) {
 					m.set(r, Free)
 				}
 			},
+			"return": func(t *rapid.T) {
+				if r, ok := m.runOf(t, Uncommitted); ok {
+					s.Return(r)
+					m.set(r, Free)
+				}
+			},
 			"set spare": func(t *rapid.T) {
 				m.spare = rapid.Uint8Range(0, 100).Draw(t, "percent")
 				s.SetSpare(m.spare)
@@ -259,6 +265,7 @@ func TestBrokenInvariantsPanic(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustPanic(t, "release of what is not draining", func() { m.Release(a) })
+	mustPanic(t, "return of what is free", func() { m.Return(Run{50, 1}) })
 	mustPanic(t, "drain of live zones that are uncommitted", func() { m.Drain(a, Live) })
 	mustPanic(t, "drain of free zones", func() { m.Drain(Run{50, 1}, Uncommitted) })
 	mustPanic(t, "drain from free", func() { m.Drain(a, Free) })
