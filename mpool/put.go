@@ -53,9 +53,11 @@ func (p *Pool) TryAllocMblock(o api.AllocOptions) (*Mblock, error) {
 
 // BeginCommit is [Mblock.Commit] without waiting. done is called exactly once,
 // when the mblock is committed or it is known that it may not be: by the task
-// that writes the metadata log, with no lock held, possibly before BeginCommit
-// has returned, whatever becomes of the handle meanwhile. done must not block:
-// all changes of the pool wait meanwhile.
+// that writes the metadata log, or, if there is nothing to wait for (it is
+// committed, its record is durable already, or the log has failed), by the
+// caller before BeginCommit returns; with no lock held, and whatever becomes of
+// the handle meanwhile. done must not block: all changes of the pool may wait
+// meanwhile.
 //
 // Errors, after which done is not called and the mblock is as it was:
 // ErrWouldBlock (writes are under way, or it takes a flush of its own: it is
@@ -104,7 +106,7 @@ func (o *object) beginCommit(done func(error)) error {
 	c.one[0] = o.id
 	c.txn = txn{op: opMblockCommit, objects: 1, ids: c.one[:], live: createBytes(&c.desc), unflushed: s.Unflushed, ticket: s.Ticket}
 	c.apply = func() { o.publish(c.desc) }
-	if !s.Unflushed { // it is empty
+	if !s.Unflushed { // it is empty, or was flushed when it was sealed before
 		c.rec.Create(&c.desc)
 		return p.meta.begin(&c.txn, c.ended)
 	}
