@@ -434,6 +434,28 @@ func ringUnread(a *attacker) {
 	}
 }
 
+// ringLanes gives up handles that there are not, of one number after another, and
+// allocates in each before that is answered.
+func ringLanes(a *attacker) {
+	st := a.stage(512)
+	if st == nil {
+		return
+	}
+	defer st.close()
+	for h := uint64(st.pool); a.on(); h += 1 << 32 {
+		for _, op := range []ioctl.Op{ioctl.OpClose, ioctl.OpMblockAlloc} {
+			st.tag++
+			a.sent.Add(1)
+			for !st.r.ask(&ring.Descriptor{Op: uint16(op), Tag: st.tag, Handle: h}) {
+				st.r.take()
+				if !st.alive() {
+					return
+				}
+			}
+		}
+	}
+}
+
 // ringReads keeps a ring full of reads, and takes the answers: a greedy client
 // that is not hostile.
 func ringReads(a *attacker) {

@@ -44,6 +44,7 @@ var attacks = []attack{
 	{name: "ring-memory", run: ringMemory, clients: 2},
 	{name: "ring-objects", run: ringObjects, clients: 3},
 	{name: "ring-unread", run: ringUnread, clients: 4},
+	{name: "ring-lanes", run: ringLanes, clients: 2},
 	{name: "ring-reads", run: ringReads, clients: 8},
 }
 
