@@ -12,7 +12,7 @@ import (
 // handleLane serves those descriptors of one handle that a loop does not serve itself,
 // one after another and by the handlers of requests on the socket, in a goroutine
 // that ends when there are none. While there are, all of the handle's come here,
-// so that they keep their order.
+// so that they keep their order; but for allocations, which have none.
 type handleLane struct {
 	set     *ringSet
 	pending int // operations that the loop has not got back
