@@ -22,7 +22,7 @@ type Config struct {
 	Epoch uint64
 
 	// Writers, if set, are the drive's, and write the log together with others,
-	// but for what somebody writes who waits for it. Nil: a task of the log's does.
+	// but for what somebody writes who waits for it, and large groups. Nil: a task of the log's does.
 	Writers *Writers
 
 	// Since is from before the first write that the log may hold; zero, what
@@ -32,7 +32,9 @@ type Config struct {
 	// OnDurable, if set, is called by the log's writer when a group has become
 	// durable, before anybody who waits for it is told: all records with
 	// numbers below records are durable. Calls come one after another, with
-	// rising numbers and no lock held. It must not call the log.
+	// rising numbers and no lock held. It must not call the log, and must not block:
+	// all who append to the log wait meanwhile, and with Writers to any log of the
+	// drive.
 	OnDurable func(records uint64)
 	// OnFailure, if set, is called once, in the same way, when a group could
 	// not be made durable: the log is poisoned.

@@ -75,7 +75,8 @@
 //
 // What nobody writes who waits for it, the drive's [Writers] write, if the log has
 // them: the groups of several logs by one submission and one flush. A log with a
-// large group, or without [Config].Writers, has a writer task of its own.
+// large group, or one that would make theirs together large, or without
+// [Config].Writers, has a writer task of its own.
 //
 // Who waits for a group is a task that the group's end wakes, or somebody who left
 // word how to be told ([Log.BeginAppend]) and does not wait: an I/O loop, for the

@@ -46,7 +46,7 @@ type Log struct {
 	// +checklocks:mu
 	waiters waiters
 	// +checklocks:mu
-	writing bool // the writer task is alive
+	writing bool // there is a writer
 	// +checklocks:mu
 	owes bool // the next group's flush is to cover data, too
 	// +checklocks:mu
@@ -70,7 +70,7 @@ type Log struct {
 	// +checklocks:mu
 	reading int // reads of the log's readers under way
 
-	w writer // the writer task's own
+	w writer // the writer's own
 }
 
 // mark is a position in the log.
@@ -84,7 +84,7 @@ type mark struct {
 type Stats struct {
 	Records uint64 // appended
 	Bytes   uint64 // of those records
-	Groups  uint64 // made durable: one write and flush each
+	Groups  uint64 // made durable; several logs' may share a flush
 	Pages   uint64 // final pages written
 }
 
@@ -124,8 +124,8 @@ var ErrWouldBlock = errors.New("the log takes no record without waiting")
 // when the record is durable or the write that was to make it so has failed. It
 // is called exactly once, by whichever task writes the log, with no lock held,
 // possibly before BeginAppend has returned, and at the latest when Close or
-// Abandon return without a context's error. It must not block; all appenders wait
-// meanwhile. Those whose records one group made durable are told one right after
+// Abandon return without a context's error. It must not block: all who append to the
+// log wait meanwhile, and with Config.Writers to any log of the drive. Those whose records one group made durable are told one right after
 // another. Errors, after which nothing was taken and done is not called:
 // ErrWouldBlock, and those of Append; done gets EUNKNOWN or EBADF (abandoned).
 func (l *Log) BeginAppend(done func(error), record ...[]byte) (number uint64, err error) {

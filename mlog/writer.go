@@ -56,19 +56,27 @@ func (l *Log) wantLocked(n uint64) {
 func (l *Log) startLocked() {
 	if !l.writing && l.failed == nil && !l.abandoned {
 		l.writing = true
-		if l.c.Writers != nil {
-			l.c.Writers.add(l)
-			return
-		}
-		l.c.Sched.Go("mlog writer", l.run)
+		l.leaveLocked()
 	}
+}
+
+// leaveLocked leaves the log's writing to the drive's writers, or to a task if there are
+// none.
+//
+// +checklocks:l.mu
+func (l *Log) leaveLocked() {
+	if l.c.Writers != nil {
+		l.c.Writers.add(l)
+		return
+	}
+	l.c.Sched.Go("mlog writer", l.run)
 }
 
 // write is the writer task. It knows nothing of those who wait: its groups end
 // whether or not anybody still does.
 func (l *Log) write() { l.writeTo(^uint64(0)) }
 
-// writeTo is write, but leaves the rest to a task when n records are durable.
+// writeTo is write, but leaves the rest to others when n records are durable.
 // Whoever calls it has set l.writing and cannot be called away.
 func (l *Log) writeTo(n uint64) {
 	if l.w.slot == nil {
@@ -82,7 +90,7 @@ func (l *Log) writeTo(n uint64) {
 			break
 		}
 		if l.durable.records >= n {
-			l.c.Sched.Go("mlog writer", l.run)
+			l.leaveLocked()
 			l.mu.Unlock()
 			return
 		}
@@ -94,7 +102,9 @@ func (l *Log) writeTo(n uint64) {
 		} else {
 			l.w.prev = crc
 			l.w.gather.took = l.c.Sched.Now().Sub(begun)
-			l.endGroup(&g)
+			if l.endGroup(&g) {
+				l.letIn()
+			}
 		}
 	}
 	l.restWriterLocked()
@@ -256,8 +266,8 @@ func (l *Log) op(offset int64) *bdev.Op {
 	return o
 }
 
-// endGroup makes it known that a group is durable.
-func (l *Log) endGroup(g *group) {
+// endGroup makes it known that a group is durable. It says whether that woke a task.
+func (l *Log) endGroup(g *group) (woken bool) {
 	w := &l.w
 	w.durable, w.pair = w.group, 1-w.pair
 	if l.c.OnDurable != nil && g.to.records > g.from.records {
@@ -274,16 +284,15 @@ func (l *Log) endGroup(g *group) {
 	w.told = l.waiters.take(g.to.records, w.told[:0])
 	l.idle.Broadcast()
 	l.mu.Unlock()
-	l.tell()
+	return l.tell()
 }
 
-// tell wakes those whose records are durable, and lets the tasks among them run:
-// what they append next goes into the next group, not into the one after it.
-func (l *Log) tell() {
+// tell tells those whose wait is over. It says whether there are tasks among them,
+// which it has woken.
+func (l *Log) tell() (woken bool) {
 	if len(l.w.told) == 0 {
-		return
+		return false
 	}
-	woken := 0
 	called := l.w.told[:0]
 	for _, t := range l.w.told {
 		switch {
@@ -293,14 +302,21 @@ func (l *Log) tell() {
 			}
 			called = append(called, t) // before the next is overwritten
 		case !t.writes: // that is who runs here
-			woken++
+			woken = true
 		}
 		t.tell()
 	}
 	l.w.gather.expect = len(called)
-	n := l.again(called)
+	l.again(called)
 	clear(l.w.told)
-	for i := 0; woken > 0 && i < yieldMost; i++ {
+	return woken
+}
+
+// letIn lets the tasks run that were woken: what they append next goes into the next
+// group, not into the one after it.
+func (l *Log) letIn() {
+	n := l.Records()
+	for range yieldMost {
 		l.c.Sched.Yield()
 		was := n
 		if n = l.Records(); n == was {
@@ -309,15 +325,13 @@ func (l *Log) tell() {
 	}
 }
 
-// again keeps waiters that were called for use again. It returns how many
-// records the log has.
-func (l *Log) again(called []*waiter) uint64 {
+// again keeps waiters that were called for use again.
+func (l *Log) again(called []*waiter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, t := range called {
 		l.waiters.put(t)
 	}
-	return l.records
 }
 
 // failGroup poisons the log.

@@ -10,8 +10,9 @@ import (
 
 // Bounds of what is written together.
 const (
-	togetherPages = 128 // full pages of a log's group; a larger one is written by a task of its own
-	togetherLogs  = 64  // logs
+	togetherPages = 128  // full pages of a log's group; a larger one is written by a task of its own
+	roundPages    = 256  // full pages of all groups; what is beyond, too
+	togetherLogs  = 1024 // logs
 )
 
 // Writers writes the groups of many logs of one drive together: of all logs that
@@ -22,7 +23,8 @@ const (
 // something to write. Safe for concurrent use.
 //
 // A failed write is that of its log alone, a failed flush all logs' of the round. A
-// log with much to write gets a task of its own, so that others do not wait for it.
+// log with much to write gets a task of its own, so that others do not wait for it; and
+// so do, when many have something, those that would make the round long.
 type Writers struct {
 	sched *sched.Sched
 	drive *bdev.Drive
@@ -109,9 +111,10 @@ func (w *Writers) waiting() int { return int(w.here.Load()) }
 // nothing to write.
 func (w *Writers) writeRound(logs []*Log) bool {
 	w.parts, w.batch.Ops = w.parts[:0], w.batch.Ops[:0]
-	ticket := w.drive.Ticket()
+	left := uint32(roundPages)
 	for _, l := range logs {
-		if g, begun := l.beginTogether(); begun {
+		if g, begun := l.beginTogether(left); begun {
+			left -= g.to.pages - g.from.pages
 			r := part{log: l, group: g, crc: l.build(&g)}
 			w.batch.Ops = append(w.batch.Ops, l.w.ops[:l.w.used]...)
 			w.parts = append(w.parts, r)
@@ -121,6 +124,7 @@ func (w *Writers) writeRound(logs []*Log) bool {
 		return false
 	}
 	ctx := context.Background()
+	ticket := w.drive.Ticket()
 	failed := w.drive.Run(ctx, &w.batch) // of some operation, which says so
 	written := failed == nil
 	for i := range w.parts {
@@ -147,9 +151,10 @@ func (w *Writers) writeRound(logs []*Log) bool {
 	return true
 }
 
-// endRound makes it known how a round has ended, and has those logs written again
-// that have more.
+// endRound makes it known how a round has ended, lets those run who have waited for
+// it, and has those logs written again that have more.
 func (w *Writers) endRound() {
+	woken := false
 	for i := range w.parts {
 		r := &w.parts[i]
 		l := r.log
@@ -157,15 +162,21 @@ func (w *Writers) endRound() {
 			l.failGroup(&r.group, r.err)
 		} else {
 			l.w.prev = r.crc
-			l.endGroup(&r.group)
+			woken = l.endGroup(&r.group) || woken
 		}
-		l.goOn()
+	}
+	if woken {
+		w.sched.Yield() // once for all, who else would wait for each other's
+	}
+	for i := range w.parts {
+		w.parts[i].log.goOn()
 	}
 }
 
-// beginTogether takes a group to be written with others'. It returns false if none
-// is needed, or the group is too large: then there is another writer, or none.
-func (l *Log) beginTogether() (g group, begun bool) {
+// beginTogether takes a group to be written with others', of no more than left full
+// pages. It returns false if none is needed, or the group is too large: then there is
+// another writer, or none.
+func (l *Log) beginTogether(left uint32) (g group, begun bool) {
 	if l.w.slot == nil {
 		l.w.slot = bdev.AllocBuffer(PairPages * PageSize)
 	}
@@ -176,7 +187,7 @@ func (l *Log) beginTogether() (g group, begun bool) {
 	case !need:
 		l.restWriterLocked()
 		return g, false
-	case l.pos.page-l.durable.pages > togetherPages:
+	case l.pos.page-l.durable.pages > min(togetherPages, left):
 		l.c.Sched.Go("mlog writer", l.run)
 		return g, false
 	}

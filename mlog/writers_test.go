@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev"
@@ -166,4 +167,95 @@ func TestMuchIsWrittenApart(t *testing.T) {
 			return closeAll(logs)
 		})
 	}
+}
+
+// Logs that have much to write, each not so much that it is written apart for that, do
+// not hold up one that has little.
+func TestMuchOfManyIsWrittenApart(t *testing.T) {
+	const (
+		slow  = 10 * time.Second // takes one that is to share no round with the victim
+		pages = 100              // of each of the others
+	)
+	for seed := range seeds(20) {
+		manyLogs(t, seed, func(s *sched.Sched, disk *sim.Disk, logs []*Log) error {
+			var start, end time.Time
+			rest, victim := newCalls(s, len(logs)-1), newCalls(s, 1)
+			var errs []error
+			// When the first is told there is a round of all others; the victim is the last.
+			_, err := logs[0].BeginAppend(func(err error) {
+				rest.done(err)
+				e := logs[len(logs)-2].c.Extent // beyond the round's pages
+				disk.Inject(sim.Fault{Code: bdev.OpWrite, From: e.Offset(), To: e.Offset() + e.Size(), Delay: slow})
+				start = s.Now()
+				for i, l := range logs[1:] {
+					done, size := rest.done, pages*PageSize
+					if i == len(logs)-2 {
+						done, size = func(err error) { end = s.Now(); victim.done(err) }, 100
+					}
+					_, err := l.BeginAppend(done, record(uint64(i), size))
+					errs = append(errs, err)
+				}
+			}, []byte("record"))
+			if err := errors.Join(err, rest.end.Wait(bg), victim.end.Wait(bg)); err != nil {
+				return err
+			}
+			if err := errors.Join(append(append(errs, rest.errs...), victim.errs...)...); err != nil {
+				return err
+			}
+			if d := end.Sub(start); d >= slow {
+				return fmt.Errorf("a small record has waited for the large ones of other logs: %v", d)
+			}
+			return closeAll(logs)
+		})
+	}
+}
+
+// What is left when somebody who wrote a log himself has what he waited for is written
+// by the drive's writers, not by a task of the log's own.
+func TestRestGoesToWriters(t *testing.T) {
+	left := 0
+	for seed := range seeds(50) {
+		manyLogs(t, seed, func(s *sched.Sched, _ *sim.Disk, logs []*Log) error {
+			l := logs[0]
+			told := newCalls(s, 20)
+			err := tasks(s, func() error {
+				for range 20 {
+					if _, err := l.AppendSync(bg, []byte("record")); err != nil {
+						return err
+					}
+					l.mu.Lock()
+					writing, together := l.writing, l.c.Writers.alive()
+					l.mu.Unlock()
+					if writing && !together {
+						return errors.New("the log has a writer of its own")
+					}
+					if writing {
+						left++
+					}
+				}
+				return nil
+			}, func() error {
+				for range 20 {
+					if _, err := l.BeginAppend(told.done, []byte("begun")); err != nil {
+						return err
+					}
+					if err := s.Sleep(bg, time.Duration(s.Rand().IntN(200))*time.Microsecond); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			return errors.Join(err, told.end.Wait(bg), errors.Join(told.errs...), closeAll(logs))
+		})
+	}
+	if left == 0 {
+		t.Error("nothing was ever left to be written")
+	}
+}
+
+// alive says whether the task is.
+func (w *Writers) alive() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.running
 }

@@ -20,8 +20,8 @@ type Beginner interface {
 	// caller's again when it returns. Without sync that is all. With sync, done
 	// is called exactly once, when the record is durable or it is known that it
 	// may not be: from another task, with no lock held, possibly before
-	// BeginAppend has returned. done must not block: all who append to the log
-	// wait meanwhile. It is called whatever becomes of the handle; at the latest
+	// BeginAppend has returned. done must not block: all who append to logs of
+	// the drive wait meanwhile. It is called whatever becomes of the handle; at the latest
 	// when the appender's Close has returned, but for a Close that its context
 	// ended, or when the log is still open for others.
 	//

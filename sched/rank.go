@@ -20,7 +20,7 @@ const (
 	RankLog                     // one log's append state
 	RankSpace                   // one drive's space map
 	RankCache                   // the cache of checksum pages
-	RankDrive                   // one drive's flush state
+	RankDrive                   // one drive's flush state; which of its logs are to be written
 	RankQueue                   // an I/O queue's submission state
 )
 
