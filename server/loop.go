@@ -128,7 +128,7 @@ func (l *ioLoop) run() {
 	if err := l.start(); err != nil {
 		return
 	}
-	l.spin.init(l.test.spins)
+	l.spin.init(l.test.spins, l.srv.loops.procs)
 	l.now = l.srv.clock.Now()
 	for over := false; !over; {
 		over = l.step()

@@ -32,8 +32,9 @@ type spinner struct {
 }
 
 // init finds out whether there are cores for it, unless it is to be done always.
-func (s *spinner) init(always bool) {
-	s.never = !always && (runtime.GOMAXPROCS(0) < spinCores || runtime.NumCPU() < spinCores)
+// procs is how many the process may use.
+func (s *spinner) init(always bool, procs int) {
+	s.never = !always && (procs < spinCores || runtime.NumCPU() < spinCores)
 }
 
 // worked says that there was work.

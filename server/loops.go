@@ -24,9 +24,10 @@ func DefaultLoops() int { return min(max(runtime.GOMAXPROCS(0)/2, 1), autoLoops)
 // ioLoops are the server's I/O loops. They start with the first sessions that
 // have rings, and end with the server.
 type ioLoops struct {
-	srv  *Server
-	most int // negative: none
-	test loopTest
+	srv   *Server
+	most  int // negative: none
+	procs int // that the process may use: GOMAXPROCS when the server was made, which may be raised since
+	test  loopTest
 
 	running sync.WaitGroup
 
@@ -42,7 +43,7 @@ func (ls *ioLoops) init(srv *Server, most int, test loopTest) {
 	if most == 0 {
 		most = DefaultLoops()
 	}
-	ls.srv, ls.most, ls.test = srv, most, test
+	ls.srv, ls.most, ls.procs, ls.test = srv, most, runtime.GOMAXPROCS(0), test
 }
 
 // assign chooses the loop of a session that gets its first ring: the one with the

@@ -64,17 +64,25 @@ func (d *daemon) serve(c *config) (err error) {
 // machine with few, a goroutine that they have woken would have to wait until the
 // scheduler's monitor looks and takes one from them: 20 to 100 µs, several times for
 // each append, and as much processor time. With one to spare it runs at once.
+//
+// A number that is set ends Go's own following of the limit of the control group, until
+// the number is taken back: a limit that changes meanwhile is not followed. It is called
+// after the server was made, which counts the processors itself.
 func (d *daemon) addProcessors(c *config) (restore func()) {
 	if d.getenv("GOMAXPROCS") != "" || c.Engine.Loops < 0 {
 		return func() {}
 	}
-	loops := c.Engine.Loops
+	runtime.GOMAXPROCS(processors(runtime.GOMAXPROCS(0), c.Engine.Loops))
+	return runtime.SetDefaultGOMAXPROCS
+}
+
+// processors returns how many processors Go's scheduler gets where there are n, for so
+// many I/O loops (0: the default): at most twice as many, as no more than n run at a time.
+func processors(n, loops int) int {
 	if loops == 0 {
 		loops = server.DefaultLoops()
 	}
-	n := runtime.GOMAXPROCS(0)
-	runtime.GOMAXPROCS(n + loops)
-	return func() { runtime.GOMAXPROCS(n) }
+	return n + min(loops, n)
 }
 
 func (d *daemon) newServer(c *config, deaths *deathWatch) (*server.Server, error) {
