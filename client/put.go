@@ -57,6 +57,9 @@ func (l *link) allocOn(ctx context.Context, pool ioctl.Handle, o *api.AllocOptio
 // caller, who does not wait any more, and gives the handle in it back. false: the
 // connection is gone.
 func (r *sharedRing) follow(s *slot) bool {
+	r.mu.Lock()
+	s.who = nil // its caller is somebody else's soon
+	r.mu.Unlock()
 	return r.l.spawn(func() {
 		w := getCaller()
 		defer putCaller(w)
