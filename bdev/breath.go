@@ -7,7 +7,7 @@ import (
 )
 
 // How long, and for how many waits in the kernel, Go's scheduler is kept out at
-// most.
+// least: it is let in when both are over.
 const (
 	breathTime  = yieldAfter / 2
 	breathWaits = 4

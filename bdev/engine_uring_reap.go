@@ -221,7 +221,7 @@ func (e *uringEngine) interrupt() {
 // not been heard of yet. The leader calls it.
 func (e *uringEngine) reap() (n int, awake bool) {
 	ended := e.ended[:0]
-	var aside []*Op // for ioctl: at most once in a drive's life
+	var aside []*Op // for ioctl: only discards that were under way when it was learned
 	e.mu.Lock()
 	e.waiting = false
 	n = e.ring.Reap(e.cqes[:])
@@ -309,7 +309,9 @@ func (e *uringEngine) inline(o *Op) bool {
 	switch o.Code {
 	case OpFlush:
 		done := e.slow.tryInline(o)
-		e.breath.take(e.sched)
+		if done {
+			e.breath.take(e.sched)
+		}
 		return done
 	case OpDiscard:
 		return false

@@ -162,7 +162,7 @@ func (r *sharedRing) breathe() {
 }
 
 // How long, and for how many of its sleeps, a leader keeps Go's scheduler out at
-// most.
+// least: it is let in when both are over.
 const (
 	breathTime   = 4 * time.Millisecond
 	breathSleeps = 4
