@@ -85,6 +85,11 @@ func (s seed) sum(index uint32, block []byte, ahead uintptr) uint32 {
 	if wide && len(block) == blockSize {
 		return sumWide(uint32(s), uint64(index), &block[0], ahead)
 	}
+	return s.narrow(index, block)
+}
+
+// narrow is sum by what every processor has.
+func (s seed) narrow(index uint32, block []byte) uint32 {
 	warm(block)
 	return crc32.Update(crcUint64(uint32(s), uint64(index)), castagnoli, block)
 }

@@ -255,6 +255,18 @@ func TestChecksumPagesAreReadAhead(t *testing.T) {
 		t.Errorf("%d reads of the drive, want %d", got, reads+2)
 	}
 
+	// Who reads here and there has no use for what is behind.
+	r = NewReader(d.c, d.o, NewSums(nil, 1<<20), true)
+	before = d.drive.Stats().Reads
+	for _, page := range []int64{3, 1} {
+		if _, err := r.ReadAt(context.Background(), p, page*PageSums*blockSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := d.drive.Stats().Reads - before; got != 4 {
+		t.Errorf("two reads apart from each other: %d of the drive, want 4", got)
+	}
+
 	at := d.c.Extent.Offset() + int64(blocks+2)*blockSize
 	whole := d.disk
 	for want, damage := range map[api.Code]func(*sim.Disk){

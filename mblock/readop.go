@@ -144,7 +144,7 @@ func (op *ReadOp) findSums(first, count uint32) {
 		op.sums = append(op.sums, sums)
 	}
 	if missFrom < missTo {
-		ahead := op.pagesAhead(count, missTo)
+		ahead := op.pagesAhead(count, missFrom, missTo)
 		op.pageAt, op.needed = missFrom, missTo-missFrom
 		op.pageBuf = bdev.AllocBuffer(int(op.needed+ahead) * blockSize)
 		op.add(op.pageBuf[:op.needed*blockSize], r.blocks+missFrom)
@@ -163,10 +163,11 @@ const (
 )
 
 // pagesAhead returns how many checksum pages from one on are read ahead by a read
-// of count blocks.
-func (op *ReadOp) pagesAhead(count, from uint32) uint32 {
+// of count blocks that misses one. Who reads one block after another has the page
+// before that.
+func (op *ReadOp) pagesAhead(count, missing, from uint32) uint32 {
 	r := op.r
-	if count < bulkBlocks || op.mode.scrub || !r.cache.keeps() {
+	if count < bulkBlocks || op.mode.scrub || !r.cache.keeps() || missing > 0 && !r.cache.has(r.cfg.Birth, missing-1) {
 		return 0
 	}
 	to := min(from+aheadPages, pagesFor(r.blocks))

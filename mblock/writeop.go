@@ -154,7 +154,11 @@ func (op *WriteOp) sum(sums [][]uint32) {
 	at := first - base
 	for _, o := range op.list {
 		for buf := o.Buf; len(buf) > 0; buf = buf[blockSize:] {
-			sums[at/PageSums][at%PageSums] = op.w.seed.sum(base+at, buf[:blockSize], sumAhead)
+			ahead := uintptr(sumAhead)
+			if len(buf) == blockSize {
+				ahead = 0
+			}
+			sums[at/PageSums][at%PageSums] = op.w.seed.sum(base+at, buf[:blockSize], ahead)
 			at++
 		}
 	}
