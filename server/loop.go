@@ -161,6 +161,7 @@ func (l *ioLoop) step() (over bool) {
 	case l.stop && len(l.sets) == 0 && l.queue.InFlight() == 0 && l.quit():
 		return true
 	case summed, l.sums.head != nil:
+		l.spin.worked()
 		return false
 	case busy:
 		l.spin.worked()

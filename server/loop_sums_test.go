@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/ioctl/ring"
 )
 
 // One large piece is summed in a turn of the loop, after what was begun before it
@@ -25,6 +28,55 @@ func TestSumsTakeTurns(t *testing.T) {
 	}
 	if l.sumNext() {
 		t.Error("there was another")
+	}
+}
+
+// endingQueue is one of which something has ended.
+type endingQueue struct {
+	heldQueue
+	submit func()
+}
+
+func (q *endingQueue) Reap(int) (int, error) { return 1, nil }
+func (q *endingQueue) Submit() error         { q.submit(); return nil }
+
+// Who waits for what has ended is told, and what waited for the drive is started,
+// before a large piece is summed.
+//
+// proves S42
+func TestSumsKeepNobodyWaiting(t *testing.T) {
+	l, _, d, first := fullDrive()
+	waits, large := requestOf(l, d), requestOf(l, nil)
+	l.submit(waits)
+	first.share.ended(first)
+	large.verb, large.unsummed = verbWrite, true
+	l.sums.add(large)
+	mem, err := unix.Mmap(-1, 0, ring.Size(2), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Munmap(mem); err != nil {
+			t.Error(err)
+		}
+	}()
+	end, err := ring.NewDaemon(mem, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &ioRing{end: end}
+	q := new(endingQueue)
+	submitted := false
+	q.submit = func() {
+		submitted = true
+		if !large.unsummed || !q.has(waits) {
+			t.Errorf("it is submitted when the sum is done: %v, what waited is begun: %v", !large.unsummed, q.has(waits))
+		}
+	}
+	l.queue = q
+	l.tell(client)
+	if !l.sumNext() || large.unsummed || !submitted || client.told {
+		t.Errorf("summed: %v, submitted: %v, told: %v", !large.unsummed, submitted, !client.told)
 	}
 }
 
