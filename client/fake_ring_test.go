@@ -178,7 +178,11 @@ func (d *fakeDescriptor) message() ioctl.Message {
 	case ioctl.OpMblockRead:
 		return &ioctl.MblockRead{Mblock: ioctl.Handle(d.Handle), Offset: d.Offset, Into: w}
 	case ioctl.OpMblockWrite:
-		return &ioctl.MblockWrite{Mblock: ioctl.Handle(d.Handle), Total: uint64(d.Offset), Data: ioctl.Payload{Window: w}}
+		total := uint64(d.Offset)
+		if d.Flags&ring.FlagChained != 0 {
+			total = 0
+		}
+		return &ioctl.MblockWrite{Mblock: ioctl.Handle(d.Handle), Total: total, Data: ioctl.Payload{Window: w}}
 	case ioctl.OpAppend, ioctl.OpMDCAppend:
 		return &ioctl.AppendRecord{To: ioctl.Handle(d.Handle), Sync: d.Flags&ring.FlagSync != 0, Data: ioctl.Payload{Window: w}}
 	case ioctl.OpSync, ioctl.OpMDCSync, ioctl.OpObjectCommit, ioctl.OpClose:

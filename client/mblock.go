@@ -23,6 +23,7 @@ type mblock struct {
 	capacity int64
 	written  atomic.Int64  // bytes, through this handle
 	begun    atomic.Uint64 // writes that a queue was given
+	failed   atomic.Int64  // of those, the ones that are known to have failed
 	ahead    readAhead
 }
 

@@ -67,6 +67,25 @@ func TestQueueObjects(t *testing.T) {
 	if n := s.f.handles(); n != handles {
 		t.Errorf("%d handles are left, want %d", n, handles)
 	}
+	// What it cannot give up is in nobody's way.
+	q, _ = s.newQueue(8, 0, 0)
+	s.f.mu.Lock()
+	s.f.refuse = func(op ioctl.Op) error {
+		if op == ioctl.OpClose {
+			return api.EIO
+		}
+		return nil
+	}
+	s.f.mu.Unlock()
+	err := errors.Join(q.Alloc(s.p, api.AllocOptions{}, 8), q.Close())
+	q.mu.Lock()
+	if err != nil || !q.ended {
+		t.Errorf("closed: %v; its memory was given back: %v", err, q.ended)
+	}
+	q.mu.Unlock()
+	s.f.mu.Lock()
+	s.f.refuse = nil
+	s.f.mu.Unlock()
 }
 
 // handles returns how many handles on objects there are.

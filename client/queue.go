@@ -46,8 +46,9 @@ type QueueOptions struct {
 //
 // Writes of one mblock, and appends to one log, are done in the order in which
 // the queue was given them; with what other queues and callers do meanwhile
-// there is no order. When a write fails after which another was given, the
-// mblock can only be aborted.
+// there is no order. When a write fails, those that were given before its
+// completion was reaped fail too, as does a commit, with ESTATE: none takes its
+// place. If any was, the mblock can only be aborted.
 //
 // There is no deadline for an operation: a context ends the wait for
 // completions, not what is waited for.
@@ -228,7 +229,7 @@ func (q *Queue) Write(m api.Mblock, b *Buffer, user uint64) error {
 	if err := q.take(op, b); err != nil {
 		return err
 	}
-	d := ring.Descriptor{Op: uint16(op), Handle: uint64(x.h), Offset: int64(b.Len())}
+	d := ring.Descriptor{Op: uint16(op), Flags: ring.FlagChained, Handle: uint64(x.h), Offset: x.failed.Load()}
 	q.put(&d, b, queueSlot{user: user, op: op, m: x, write: x.begun.Add(1)})
 	return nil
 }

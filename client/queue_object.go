@@ -74,7 +74,7 @@ func (q *Queue) made(s *queueSlot, c *ring.Completion) *mblock {
 }
 
 // Commit commits an mblock, with all writes that the queue was given before; see
-// [api.Object.Commit]. If the connection breaks it is EUNKNOWN: to find the mblock
+// [api.Object.Commit]. ESTATE: one of those has failed, and nothing is committed. If the connection breaks it is EUNKNOWN: to find the mblock
 // by its id tells.
 func (q *Queue) Commit(m api.Mblock, user uint64) error {
 	const op = ioctl.OpObjectCommit
@@ -85,7 +85,8 @@ func (q *Queue) Commit(m api.Mblock, user uint64) error {
 	if err := x.sound(op); err != nil {
 		return err
 	}
-	q.put(&ring.Descriptor{Op: uint16(op), Handle: uint64(x.h)}, nil, queueSlot{user: user, op: op, m: x})
+	d := ring.Descriptor{Op: uint16(op), Flags: ring.FlagChained, Handle: uint64(x.h), Offset: x.failed.Load()}
+	q.put(&d, nil, queueSlot{user: user, op: op, m: x})
 	return nil
 }
 

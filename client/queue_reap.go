@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
@@ -116,6 +115,9 @@ func (q *Queue) complete(i int, c *ring.Completion, err error, out *Completion) 
 			out.N, out.EOF = int(c.N), c.Flags&ring.FlagEOF != 0
 		}
 	}
+	if c == nil && s.op == ioctl.OpMblockWrite {
+		s.m.failed.Add(1) // as the daemon counts
+	}
 	switch {
 	case s.op == ioctl.OpObjectCommit:
 		s.m.ahead.afresh()
@@ -216,7 +218,7 @@ func (q *Queue) release() {
 }
 
 // Close ends the queue. It waits for what is under way, at most 10 s; its
-// completions are lost, but for appends and writes whose outcome then is known
+// completions are lost, and mblocks that they would give are given up, but for appends and writes whose outcome then is known
 // to the appender and the mblock as if they had been reaped. If the time is up
 // it returns ETIMEDOUT, and the buffers and the ring are given back when the
 // connection ends. EBADF if it was closed before.
@@ -236,7 +238,7 @@ func (q *Queue) Close() error {
 		n, err = q.Reap(ctx, 1, out[:])
 		for _, c := range out[:n] {
 			if c.Mblock != nil {
-				err = errors.Join(err, c.Mblock.Put())
+				_ = q.Release(c.Mblock, 0) //nolint:errcheck // it went with its connection
 			}
 		}
 	}

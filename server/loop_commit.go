@@ -19,6 +19,9 @@ func (x *ringOp) startCommit(v resource) error {
 	if err := o.ref.mustWrite(); err != nil {
 		return err
 	}
+	if err := x.inChain(o); err != nil {
+		return err
+	}
 	m, ok := o.mblock.(*mpool.Mblock)
 	if !ok {
 		return errSlow

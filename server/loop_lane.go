@@ -106,7 +106,9 @@ func (ln *handleLane) take() *ringOp {
 func (ln *handleLane) run() {
 	set := ln.set
 	for x := ln.take(); x != nil; x = ln.take() {
-		x.err = x.serveSlowly()
+		if x.err = x.serveSlowly(); x.err != nil {
+			x.breaksChain()
+		}
 		x.cancel()
 		set.s.unregister(x.d.Tag)
 		set.loop.pass(x)

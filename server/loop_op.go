@@ -214,7 +214,10 @@ func (x *ringOp) startWrite(v resource, mem []byte) error {
 	if err := o.ref.mustWrite(); err != nil {
 		return err
 	}
-	if total := uint64(x.d.Offset); total > uint64(len(mem)) {
+	if err := x.inChain(o); err != nil {
+		return err
+	}
+	if total := x.total(); total > uint64(len(mem)) {
 		q := request{ctx: x.ring.set.s.ctx}
 		if err := q.mustFit(o, total); err != nil {
 			return err
@@ -332,6 +335,9 @@ func (x *ringOp) answer(err error) {
 	op := ioctl.Op(x.d.Op)
 	if err != nil {
 		x.c = ring.Completion{}
+		if x.lane == nil { // else it was counted there
+			x.breaksChain()
+		}
 	}
 	took, moved := l.clock().Sub(x.began), x.moved(err)
 	set.s.srv.ops.add(op, took, moved, err != nil)

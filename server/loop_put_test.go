@@ -188,7 +188,14 @@ func TestRingCommitsNonsense(t *testing.T) {
 		"put with a high flag": func(d *ring.Descriptor) { d.Flags = 8 },
 		"read of a class":      func(d *ring.Descriptor) { d.Op, d.Class = uint16(ioctl.OpMblockRead), 1 },
 		"append for an owner":  func(d *ring.Descriptor) { d.Op, d.Owner = uint16(ioctl.OpAppend), 1 },
-		"write with a label":   func(d *ring.Descriptor) { d.Op, d.Label = uint16(ioctl.OpMblockWrite), 1 },
+		"close in a chain": func(d *ring.Descriptor) {
+			d.Op, d.Flags, d.Arena, d.Window, d.Length = uint16(ioctl.OpClose), ring.FlagChained, 0, 0, 0
+		},
+		"read in a chain": func(d *ring.Descriptor) { d.Op, d.Flags = uint16(ioctl.OpMblockRead), ring.FlagChained },
+		"commit at an offset": func(d *ring.Descriptor) {
+			d.Op, d.Offset, d.Arena, d.Window, d.Length = uint16(ioctl.OpObjectCommit), 1, 0, 0, 0
+		},
+		"write with a label": func(d *ring.Descriptor) { d.Op, d.Label = uint16(ioctl.OpMblockWrite), 1 },
 	} {
 		w := r.ringDial(16)
 		d := w.putDesc(0, 0, 10)

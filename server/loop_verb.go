@@ -94,13 +94,17 @@ func (x *ringOp) check() error {
 	switch x.verb {
 	case verbNone:
 		return errOp
-	case verbRead, verbWrite:
+	case verbRead:
 		offset = true
+	case verbWrite:
+		flags, offset = ring.FlagChained, true
 	case verbAppend, verbMDCAppend:
 		flags = ring.FlagSync
 	case verbAlloc, verbPut:
 		flags, offset = ring.FlagFallback|ring.FlagSpare, true
-	case verbSync, verbMDCSync, verbCommit, verbClose:
+	case verbCommit:
+		flags, offset = ring.FlagChained, d.Flags&ring.FlagChained != 0
+	case verbSync, verbMDCSync, verbClose:
 	}
 	switch {
 	case d.Flags&^flags != 0, d.Offset != 0 && !offset, d.Arena != 0 && !x.verb.hasData():
@@ -137,12 +141,15 @@ var (
 func (x *ringOp) ask(r *request) (ioctl.Message, error) {
 	d := &x.d
 	h, w := ioctl.Handle(d.Handle), ioctl.Window{Arena: d.Arena, Offset: d.Window, Length: d.Length}
+	if err := x.askInChain(r); err != nil {
+		return nil, err
+	}
 	record := &ioctl.AppendRecord{To: h, Sync: d.Flags&ring.FlagSync != 0, Data: ioctl.Payload{Window: w}}
 	switch x.verb {
 	case verbRead:
 		return mblockRead(r, &ioctl.MblockRead{Mblock: h, Offset: d.Offset, Into: w})
 	case verbWrite:
-		return mblockWrite(r, &ioctl.MblockWrite{Mblock: h, Total: uint64(d.Offset), Data: ioctl.Payload{Window: w}})
+		return mblockWrite(r, &ioctl.MblockWrite{Mblock: h, Total: x.total(), Data: ioctl.Payload{Window: w}})
 	case verbAppend:
 		return appendRecord(r, record)
 	case verbMDCAppend:

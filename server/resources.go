@@ -69,8 +69,9 @@ func (p *poolRef) close(context.Context) error {
 type objectRef struct {
 	common
 	obj    api.Object
-	mblock api.Mblock // or nil
-	mlog   api.Mlog   // or nil
+	mblock api.Mblock   // or nil
+	mlog   api.Mlog     // or nil
+	failed atomic.Int64 // chained writes; see ringOp.inChain
 }
 
 func newObjectRef(ref *poolRef, obj api.Object) *objectRef {

@@ -4,7 +4,7 @@
 // request unless the other sleeps. It knows what a descriptor looks like, not
 // what it asks for.
 //
-// # Form, version 2
+// # Form, version 3
 //
 // A ring lies in an arena, at an offset that is a multiple of 4096, and has a
 // number of entries that is a power of two, [MinEntries] to [MaxEntries]. All

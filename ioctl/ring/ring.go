@@ -14,13 +14,14 @@ const (
 )
 
 // Version is the form's version.
-const Version = 2
+const Version = 3
 
 // Flags of descriptors.
 const (
 	FlagSync     uint8 = 1 << 0 // an append is answered when the record is durable
 	FlagFallback uint8 = 1 << 1 // an allocation may take another class
 	FlagSpare    uint8 = 1 << 2 // an allocation may take the spare share
+	FlagChained  uint8 = 1 << 3 // a write or commit is refused if more of the handle's chained writes have failed than the offset says
 )
 
 // FlagEOF is of a read's completion: it met the object's end.

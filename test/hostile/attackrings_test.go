@@ -185,8 +185,13 @@ func ringDescriptors(a *attacker) {
 // the end of the session.
 func (a *attacker) refit(d *ring.Descriptor) {
 	switch ioctl.Op(d.Op) { //nolint:exhaustive // the others take what all do
-	case ioctl.OpSync, ioctl.OpMDCSync, ioctl.OpObjectCommit, ioctl.OpClose:
+	case ioctl.OpSync, ioctl.OpMDCSync, ioctl.OpClose:
 		*d = ring.Descriptor{Op: d.Op, Tag: d.Tag, Handle: d.Handle}
+	case ioctl.OpObjectCommit:
+		*d = ring.Descriptor{Op: d.Op, Tag: d.Tag, Handle: d.Handle}
+		if a.rng.IntN(2) == 0 {
+			d.Flags, d.Offset = ring.FlagChained, int64(a.number())
+		}
 	case ioctl.OpMblockAlloc, ioctl.OpMblockPut:
 		d.Flags = uint8(a.rng.IntN(4)) * ring.FlagFallback
 		d.Class, d.Owner, d.Label = uint8(a.rng.IntN(3)), uint32(a.rng.IntN(2)), a.rng.Uint64()
@@ -200,6 +205,9 @@ func (a *attacker) refit(d *ring.Descriptor) {
 		}
 	case ioctl.OpMblockRead, ioctl.OpMblockWrite:
 		d.Flags, d.Class, d.Owner, d.Label = 0, 0, 0, 0
+		if d.Op == uint16(ioctl.OpMblockWrite) && a.rng.IntN(2) == 0 {
+			d.Flags = ring.FlagChained
+		}
 	default:
 		d.Flags, d.Offset, d.Class, d.Owner, d.Label = d.Flags&ring.FlagSync, 0, 0, 0, 0
 	}
