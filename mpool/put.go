@@ -59,7 +59,8 @@ func (p *Pool) TryAllocMblock(o api.AllocOptions) (*Mblock, error) {
 // the handle meanwhile. done must not block: all changes of the pool may wait
 // meanwhile.
 //
-// Errors, after which done is not called and the mblock is as it was:
+// Errors, after which done is not called and the mblock is uncommitted, but as
+// after those of Commit it may be that no more can be written to it:
 // ErrWouldBlock (writes are under way, or it takes a flush of its own: it is
 // large or not on the metadata drive; or others are just now changing the pool),
 // and those of Commit. done gets EUNKNOWN, or nil.
