@@ -52,12 +52,18 @@ func clientVictimWork(ctx context.Context, o *options) (*measure.Result, error) 
 	return nil, fmt.Errorf("not killed: %w", err)
 }
 
-// occupy makes so many bytes of memory resident.
+// occupy makes so many bytes of memory resident, in small pages.
 func occupy(size int64) error {
 	if size == 0 {
 		return nil
 	}
-	_, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	mem, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err == nil {
+		err = unix.Madvise(mem, unix.MADV_NOHUGEPAGE) // before there are pages
+	}
+	if err == nil {
+		err = unix.Madvise(mem, unix.MADV_POPULATE_WRITE)
+	}
 	if err != nil {
 		return fmt.Errorf("occupy memory: %w", err)
 	}
