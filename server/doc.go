@@ -42,7 +42,8 @@
 // All that a loop has is its goroutine's alone; others hand it functions and
 // operations that they have ended, under ioLoop.mu. A handle is in use only until
 // its operation is begun: from then on the object's pin counts. While a handle has a
-// lane all its descriptors but allocations go there, in order. An error is sent by a goroutine of the
+// lane all its descriptors but allocations go there, in order. Of writes and a commit that
+// are chained, those behind one that failed are refused. An error is sent by a goroutine of the
 // session's, and its descriptor is open until then. See docs/architecture.md.
 //
 // # What a client can do to the daemon
