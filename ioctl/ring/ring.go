@@ -21,7 +21,7 @@ const (
 	FlagSync     uint8 = 1 << 0 // an append is answered when the record is durable
 	FlagFallback uint8 = 1 << 1 // an allocation may take another class
 	FlagSpare    uint8 = 1 << 2 // an allocation may take the spare share
-	FlagChained  uint8 = 1 << 3 // a write or commit is refused if more of the handle's chained writes have failed than the offset says
+	FlagChained  uint8 = 1 << 3 // a write or commit is refused unless as many chained writes of the handle have failed as its offset says
 )
 
 // FlagEOF is of a read's completion: it met the object's end.
