@@ -51,6 +51,7 @@ type session struct {
 	// letting is held while some of what its handles stood for is released, after it
 	// has ended.
 	letting sync.Mutex
+	wanted  atomic.Int32 // who want it for references of their own choice
 	// +checklocks:letting
 	slow []resource // taken meanwhile: their end may have to wait
 
