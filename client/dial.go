@@ -120,7 +120,8 @@ func connect(ctx context.Context, path string, pid int, wg *sync.WaitGroup) (*li
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unixpacket", path)
 	if err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+			<-ctx.Done() // the dialer's timer for the same moment may be the faster
 			return nil, expired(ctx, "dial")
 		}
 		return nil, fmt.Errorf("%w at %s: %w", ErrNoDaemon, path, err)
