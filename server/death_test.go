@@ -498,6 +498,8 @@ func TestDeadlinesDeafPool(t *testing.T) {
 	if err := d.Commit(ctx); err != nil {
 		t.Fatal(err)
 	}
+	// Reads and writes of one mblock that come over the ring are done in order.
+	e := must[api.Mblock](t)(p.AllocMblock(ctx, api.AllocOptions{Capacity: 1 << 20}))
 	r.b.deaf(true)
 	entered, hold := make(chan struct{}), make(chan struct{})
 	r.b.hook(func(context.Context, string) error {
@@ -510,7 +512,7 @@ func TestDeadlinesDeafPool(t *testing.T) {
 		"info":   func(ctx context.Context) error { _, err := p.Info(ctx); return err },
 		"alloc":  func(ctx context.Context) error { _, err := p.AllocMblock(ctx, api.AllocOptions{}); return err },
 		"find":   func(ctx context.Context) error { _, err := p.Mblock(ctx, b.ID()); return err },
-		"read":   func(ctx context.Context) error { _, err := b.ReadAtContext(ctx, make([]byte, 1<<20), 0); return err },
+		"read":   func(ctx context.Context) error { _, err := e.ReadAtContext(ctx, make([]byte, 1<<20), 0); return err },
 		"write":  func(ctx context.Context) error { _, err := b.Write(ctx, make([]byte, 1<<19)); return err },
 		"delete": d.Delete,
 	}
@@ -538,8 +540,8 @@ func TestDeadlinesDeafPool(t *testing.T) {
 	r.b.hook(func(context.Context, string) error { return nil })
 	close(hold)
 	r.eventually("what nobody waits for is given back", func(p *fakePool) bool {
-		o, late := p.objects[b.ID()], p.objects[mblockID(3)]
-		return len(p.objects) == 2 && o != nil && o.refs == 1 && late != nil && late.refs == 0
+		o, late := p.objects[b.ID()], p.objects[mblockID(4)]
+		return len(p.objects) == 3 && o != nil && o.refs == 1 && late != nil && late.refs == 0
 	})
 	// The slots and the memory are free again.
 	r.b.deaf(false)
