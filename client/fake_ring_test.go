@@ -46,10 +46,13 @@ func (s *fakeSession) ring(m *ioctl.RingAsk) (ioctl.Message, error) {
 	return &ioctl.RingReply{Ring: uint16(len(s.rings))}, nil
 }
 
+// closeRing ends a ring. The caller holds fake.mu, which is free meanwhile.
 func (s *fakeSession) closeRing(m *ioctl.RingClose) (ioctl.Message, error) {
 	r := s.rings[m.Ring-1]
-	r.quit.Store(true)
-	r.d.EndWait()
+	// The memory is the client's again: another ring may be made in it.
+	s.f.mu.Unlock()
+	r.stop()
+	s.f.mu.Lock()
 	return &ioctl.Empty{}, nil
 }
 
