@@ -110,7 +110,7 @@ func (s *session) letGo() {
 		if n%yieldEvery == 0 {
 			// Who was woken meanwhile, a client that asks or the request's thread,
 			// would wait for this thread's time slice to end, which is milliseconds.
-			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) //nolint:errcheck // it does not fail
+			_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) //nolint:errcheck // it does not fail
 		}
 	}
 }

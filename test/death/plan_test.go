@@ -22,6 +22,7 @@ type victimPlan struct {
 	atWork   bool          // its time begins when it is at work, not when it is born
 	life     time.Duration // until the test ends it
 	pause    time.Duration // while it is stopped, or before it is killed at last
+	stopped  time.Duration // while it is stopped, beside that
 	patience time.Duration
 
 	grants [2]*os.File // the pipe of what victims hand over

@@ -27,7 +27,7 @@ func (v *victimPlan) slay(l *ledger, told <-chan struct{}) error {
 		kill(int(unix.SIGKILL))
 	case resumed:
 		kill(int(unix.SIGSTOP))
-		time.Sleep(v.pause) // any will do
+		time.Sleep(v.pause + v.stopped) // any will do
 		kill(int(unix.SIGCONT))
 		v.order()
 		v.killServed(l, told)

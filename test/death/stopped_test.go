@@ -18,7 +18,7 @@ func TestStopped(t *testing.T) {
 	for s := range states {
 		v := newVictimPlan(k.rng, k.root, len(states))
 		v.args.state, v.args.way, v.args.number = state(s), resumed, int(unix.SIGKILL)
-		v.atWork, v.pause = true, *stopFor
+		v.atWork, v.stopped = true, *stopFor
 		v.patience += *stopFor
 		list = append(list, v)
 	}
