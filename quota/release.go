@@ -1,0 +1,139 @@
+package quota
+
+import (
+	"context"
+	"errors"
+)
+
+// Release ends a claim and all below it, and returns them, those below before those
+// above. No limit refuses it. Errors: ErrNotFound, unless it was done before under
+// this request id: then there is nothing to return.
+func (l *Ledger) Release(ctx context.Context, f Ref, request string) ([]*Claim, error) {
+	x := &releasing{ref: f}
+	if request != "" {
+		var err error
+		if x.req, err = newRequest(request, "release", f.String()); err != nil {
+			return nil, err
+		}
+	}
+	err := l.change(ctx, x.decide)
+	return x.list, err
+}
+
+// releasing is one call of Release.
+type releasing struct {
+	ref  Ref
+	req  Request
+	list []*Claim
+}
+
+func (x *releasing) decide(r Reader) ([]Change, error) {
+	x.list = nil
+	if x.req.ID != "" {
+		switch before, id, ok := r.Request(x.req.ID); {
+		case ok && before == x.req:
+			return nil, nil
+		case ok:
+			return nil, invalid("request id %q was used for something else, claim %v", x.req.ID, id)
+		}
+	}
+	c, err := x.ref.find(r)
+	if err != nil {
+		return nil, err
+	}
+	if x.list, err = subtree(r, c); err != nil {
+		return nil, err
+	}
+	return dropAll(x.list, x.req), nil
+}
+
+// Expire ends the reservations whose time is over and returns them, those below
+// before those above.
+func (l *Ledger) Expire(ctx context.Context) ([]*Claim, error) {
+	var list []*Claim
+	err := l.change(ctx, func(r Reader) ([]Change, error) {
+		if list = expired(r, l.opt.Now()); len(list) == 0 {
+			return nil, errNothing
+		}
+		return dropAll(list, Request{}), nil
+	})
+	if errors.Is(err, errNothing) {
+		return nil, nil
+	}
+	return list, err
+}
+
+// Transfer gives a claim to another owner, and all below it that has the same owner
+// now. The new owner and those above it that were not above the old one are checked.
+// Errors: ErrExceeded, ErrNotFound, ErrExpired, ErrInvalid.
+func (l *Ledger) Transfer(ctx context.Context, f Ref, owner, request string) (*Claim, error) {
+	req, err := newRequest(request, "transfer", f.String(), owner)
+	if err != nil {
+		return nil, err
+	}
+	var result *Claim
+	err = l.change(ctx, func(r Reader) ([]Change, error) {
+		if done, err := repeated(r, req, &result); done || err != nil {
+			return nil, err
+		}
+		c, err := f.find(r)
+		switch {
+		case err != nil:
+			return nil, err
+		case isExpired(r, c, l.opt.Now()):
+			return nil, faultf(ErrExpired, "reservation %v ended at %v", c.ID, c.Expires)
+		}
+		changes, err := withOwner(r, owner, nil)
+		if err != nil {
+			return nil, err
+		}
+		list, err := subtree(r, c)
+		if err != nil {
+			return nil, err
+		}
+		var moved []Amount
+		for _, x := range list {
+			if x.Owner != c.Owner {
+				continue
+			}
+			y := *x
+			y.Owner = owner
+			if x == c {
+				y.remember(req)
+				result = &y
+			}
+			moved = append(moved, x.Amounts...)
+			changes = append(changes, PutClaim{&y})
+		}
+		if moved, err = normal(moved); err != nil {
+			return nil, err
+		}
+		return changes, check(r, owner, common(r, owner, c.Owner), moved)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// isAbove says whether an owner is the other one, or above it.
+func isAbove(r Reader, owner, other string) bool {
+	for other != "" {
+		if other == owner {
+			return true
+		}
+		o, _ := r.Owner(other) // one that is not there yet comes below the root
+		other = o.Parent
+	}
+	return false
+}
+
+// common returns the lowest owner that is both of them or above: it, and what is
+// above it, holds as much after a transfer between the two as before.
+func common(r Reader, owner, other string) string {
+	for owner != "" && !isAbove(r, owner, other) {
+		o, _ := r.Owner(owner)
+		owner = o.Parent
+	}
+	return owner
+}
