@@ -22,8 +22,8 @@ import (
 )
 
 var (
-	cuts  = flag.Int("powercut.cuts", 20, "how often the power is cut at least")
-	pools = flag.Int("powercut.pools", 3, "how many pools there are at the same time")
+	cuts  = flag.Int("powercut.cuts", 12, "how often the power is cut at least")
+	pools = flag.Int("powercut.pools", 2, "how many pools there are at the same time")
 	seed  = flag.Uint64("powercut.seed", 0, "seed of contents, faults and cuts; 0: from the clock")
 	race  = flag.Bool("powercut.race", false, "build the daemon with the race detector")
 )
