@@ -1,0 +1,44 @@
+package scope
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The conditions that a caller acts on.
+var (
+	// ErrLimit is what a *LimitError is: try again when something was released.
+	ErrLimit = errors.New("limit reached")
+	// ErrClosed is returned by calls on a scope that was closed, or below one.
+	ErrClosed = errors.New("scope closed")
+	// ErrNotReserved is returned by a release of more than the scope itself has
+	// reserved, such as a second release. Nothing is released.
+	ErrNotReserved = errors.New("not reserved")
+	// ErrInvalid is returned for arguments that can never be right.
+	ErrInvalid = errors.New("invalid argument")
+	// ErrNotFound is returned for names that no open scope has.
+	ErrNotFound = errors.New("no such scope")
+	// ErrExpired is returned when a connection wants out of Transient too late.
+	ErrExpired = errors.New("deadline passed")
+)
+
+// LimitError says which limit refused a reservation. It is an ErrLimit.
+type LimitError struct {
+	Scope  string // the one that refused
+	Kind   Kind   // which may be a total of what was asked for
+	Used   int64  // of it, when it was refused
+	Asked  int64
+	Limit  int64 // that counted: a share of the scope's for priorities below MaxPriority
+	Origin string
+	// Setting is what to change for more, in the words of Options.Setting.
+	Setting string
+}
+
+// Error tells all fields in a sentence.
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("scope %s protects its %v: %d used and %d asked are more than the limit of %d (%s); to change: %s",
+		e.Scope, e.Kind, e.Used, e.Asked, e.Limit, e.Origin, e.Setting)
+}
+
+// Unwrap returns ErrLimit.
+func (e *LimitError) Unwrap() error { return ErrLimit }

@@ -1,0 +1,76 @@
+package scope
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// maxTold is how many refusals are told in an interval.
+const maxTold = 20
+
+// refusals counts what was refused and says which of it is told.
+type refusals struct {
+	byKind [NumKinds]atomic.Uint64 // since the start, of all scopes that ever were
+
+	mu sync.Mutex
+	// +checklocks:mu
+	begun time.Duration // of the interval
+	// +checklocks:mu
+	told int // in it
+	// +checklocks:mu
+	more uint64 // not told since the last that was
+}
+
+// Refused returns how often a kind was refused since the start, by whatever scope.
+func (m *Manager) Refused(k Kind) uint64 {
+	if int(k) >= NumKinds {
+		return 0
+	}
+	return m.refusals.byKind[k].Load()
+}
+
+// refuse counts a refusal, tells it if it is its turn, and returns the error. Only a
+// scope with limits refuses, but for what no number can count.
+func (s *Scope) refuse(a Amount, priority uint8) error {
+	e := &LimitError{
+		Scope: s.name, Kind: a.Kind, Used: s.used[a.Kind].Load(), Asked: a.N, Limit: s.Limit(a.Kind),
+		Origin: "none", Setting: s.m.opt.Setting(s.name, a.Kind),
+	}
+	if a.Kind == Memory {
+		e.Limit = share(e.Limit, priority)
+	}
+	s.m.refusals.byKind[a.Kind].Add(1)
+	if s.book == nil {
+		return e
+	}
+	e.Origin = s.book.what[a.Kind].Load().origin
+	s.book.refused[a.Kind].Add(1)
+	if s.m.opt.Refused == nil {
+		return e
+	}
+	if more, tell := s.m.mayTell(&s.book.logged[a.Kind]); tell {
+		s.m.opt.Refused(e, more)
+	}
+	return e
+}
+
+// mayTell says whether a refusal is told, of the scope and kind that last was told
+// then.
+func (m *Manager) mayTell(last *atomic.Int64) (more uint64, tell bool) {
+	r, now := &m.refusals, m.opt.Now().Sub(m.started)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now-r.begun >= m.opt.Interval {
+		r.begun, r.told = now, 0
+	}
+	was := last.Load()
+	if r.told >= maxTold || was != 0 && now-time.Duration(was-1) < m.opt.Interval {
+		r.more++
+		return 0, false
+	}
+	last.Store(int64(now) + 1) // not 0
+	r.told++
+	more, r.more = r.more, 0
+	return more, true
+}
