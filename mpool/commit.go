@@ -201,6 +201,9 @@ func (p *Pool) CommitMany(ctx context.Context, objects []api.Object, roots []api
 		return api.Errorf(api.EINVAL, op, "%d objects and %d roots: at most %d and %d",
 			len(objects), len(roots), api.MaxCommitMany, api.MaxRoots)
 	}
+	if err := usersRoots(op, roots); err != nil {
+		return err
+	}
 	list := make([]*object, 0, len(objects))
 	seen := make(map[layout.ObjectID]bool, len(objects))
 	for _, x := range objects {

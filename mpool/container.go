@@ -19,6 +19,33 @@ type container struct {
 
 // CreateMDC implements [api.Pool].
 func (p *Pool) CreateMDC(ctx context.Context, o api.AllocOptions) (layout.ObjectID, error) {
+	return p.createContainer(ctx, o, "")
+}
+
+// SystemContainer opens the system's own container of a name, which is a root that
+// begins with '.', and creates both in one transaction, with logs of so many bytes,
+// if there is no such root. capacity 0 creates none: ENOENT. Errors else: those of
+// CreateMDC and OpenMDC.
+func (p *Pool) SystemContainer(ctx context.Context, name string, capacity int64) (api.MDC, error) {
+	const op = "system container"
+	if len(name) < 2 || len(name) > api.MaxRootName || name[0] != '.' || !printable(name) {
+		return nil, api.Errorf(api.EINVAL, op, "root name %q: the system's begin with '.'", name)
+	}
+	id, ok := p.names.root(name)
+	if !ok && capacity == 0 {
+		return nil, api.Errorf(api.ENOENT, op, "no root %q", name)
+	}
+	if !ok {
+		var err error
+		if id, err = p.createContainer(ctx, api.AllocOptions{Capacity: capacity}, name); err != nil {
+			return nil, err
+		}
+	}
+	return p.OpenMDC(ctx, id)
+}
+
+// createContainer creates a container, and a root for it if that has a name.
+func (p *Pool) createContainer(ctx context.Context, o api.AllocOptions, root string) (layout.ObjectID, error) {
 	const op = "mdc create"
 	logs, err := p.allocPair(ctx, op, o)
 	if err != nil {
@@ -35,7 +62,11 @@ func (p *Pool) CreateMDC(ctx context.Context, o api.AllocOptions) (layout.Object
 	}
 	_, a := logs[0].snapshot()
 	_, b := logs[1].snapshot()
-	err = p.commitPrepared(ctx, op, logs, []layout.Object{a, b}, nil)
+	var roots []api.Root
+	if root != "" {
+		roots = []api.Root{{Name: root, ID: logs[0].id}}
+	}
+	err = p.commitPrepared(ctx, op, logs, []layout.Object{a, b}, roots)
 	switch {
 	case err == nil, api.CodeOf(err) == api.EUNKNOWN:
 		for _, l := range logs {

@@ -3,6 +3,7 @@ package mpool
 import (
 	"context"
 	"sort"
+	"strings"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/layout"
@@ -37,6 +38,14 @@ func (t *namesTable) roots() []api.Root {
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
 	return list
+}
+
+// root returns what a root names.
+func (t *namesTable) root(name string) (layout.ObjectID, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	id, ok := t.byName[name]
+	return id, ok
 }
 
 // owners returns the owner table without the pool's own entry.
@@ -96,8 +105,6 @@ func (p *Pool) checkRoots(op string, roots []api.Root, committing map[layout.Obj
 		switch {
 		case r.Name == "" || len(r.Name) > api.MaxRootName || !printable(r.Name):
 			return api.Errorf(api.EINVAL, op, "root name %q: want 1 to %d bytes of printable UTF-8", r.Name, api.MaxRootName)
-		case r.Name[0] == '.':
-			return api.Errorf(api.EPERM, op, "root name %q: names that begin with '.' are the system's", r.Name)
 		case r.ID == 0 && !after[r.Name]:
 			return api.Errorf(api.ENOENT, op, "no root %q", r.Name)
 		}
@@ -116,6 +123,16 @@ func (p *Pool) checkRoots(op string, roots []api.Root, committing map[layout.Obj
 	return nil
 }
 
+// usersRoots refuses changes of the system's roots.
+func usersRoots(op string, roots []api.Root) error {
+	for _, r := range roots {
+		if strings.HasPrefix(r.Name, ".") {
+			return api.Errorf(api.EPERM, op, "root name %q: names that begin with '.' are the system's", r.Name)
+		}
+	}
+	return nil
+}
+
 // SetRoots implements [api.Pool].
 func (p *Pool) SetRoots(ctx context.Context, roots []api.Root) error {
 	const op = "root set"
@@ -127,6 +144,9 @@ func (p *Pool) SetRoots(ctx context.Context, roots []api.Root) error {
 	}
 	if len(roots) > api.MaxRoots {
 		return api.Errorf(api.EINVAL, op, "%d roots at once: at most %d", len(roots), api.MaxRoots)
+	}
+	if err := usersRoots(op, roots); err != nil {
+		return err
 	}
 	if err := p.admin.enter(ctx, op); err != nil {
 		return err

@@ -186,6 +186,9 @@ func (b *Books) Claims() []*Claim {
 	return list
 }
 
+// Count returns the number of claims.
+func (b *Books) Count() int { return len(b.claims) }
+
 func byID(x, y *Claim) int { return cmp.Compare(x.ID, y.ID) }
 
 // Due implements [Reader].

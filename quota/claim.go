@@ -27,9 +27,12 @@ type Ref struct {
 	Real string
 }
 
-// ByID and ByReal make a Ref.
-func ByID(id ID) Ref         { return Ref{ID: id} }
+// ByID names a claim by its id.
+func ByID(id ID) Ref { return Ref{ID: id} }
+
+// ByReal names a claim by its real id.
 func ByReal(name string) Ref { return Ref{Real: name} }
+
 func (f Ref) String() string {
 	if f.ID != 0 {
 		return f.ID.String()

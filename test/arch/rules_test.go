@@ -18,6 +18,8 @@ var rules = map[string]rule{
 	"quota":  {nil, "a library of its own: it defines the interfaces that others implement"},
 	"credit": {nil, "a library of its own: it defines the interfaces that others implement"},
 
+	"quota/embedded": {[]string{"quota", "api", "layout", "sched"}, "a store in a container, whoever's it is"},
+
 	"bdev/uring": {nil, "the kernel's interface, of use to anybody"},
 	"bdev":       {[]string{"sched", "bdev/uring"}, "a device knows nothing of what lies on it"},
 	"bdev/sim":   {[]string{"sched", "bdev"}, "a device knows nothing of what lies on it"},
@@ -49,7 +51,7 @@ var rules = map[string]rule{
 
 	"server": {
 		[]string{
-			"sched", "layout", "api", "scope", "quota", "credit", "bdev", "ioctl", "ioctl/ring", "uhandle", "space",
+			"sched", "layout", "api", "scope", "quota", "quota/embedded", "credit", "bdev", "ioctl", "ioctl/ring", "uhandle", "space",
 			"mblock", "mlog", "mpool", "mpool/omf", "mpool/check",
 		},
 		"the one place where pool, handles, scopes, quotas and credits meet; not the simulated device, not its own client",
