@@ -104,9 +104,9 @@ const letGoAtOnce = 64
 // what may have to wait is in slow.
 func (s *session) letGo() {
 	for n := 1; s.letGoOfSome(); n++ {
-		if s.wanted.Load() > 0 {
-			runtime.Gosched() // else this goroutine has the mutex again before who waits for it
-		}
+		// Who can run goes first: requests, the ends of other sessions, and who waits for
+		// the mutex, which this goroutine would else have again before him.
+		runtime.Gosched()
 		if n%yieldEvery == 0 {
 			// Who was woken meanwhile, a client that asks or the request's thread,
 			// would wait for this thread's time slice to end, which is milliseconds.
