@@ -103,8 +103,8 @@
 //	let go     logs that were open are closed, each by itself, because that may write or
 //	 │         wait for others of that log; requests in flight end, each with what it
 //	 │         uses; rings end with their last I/O. The event is told when all that is
-//	 │         over, or after 250 ms: it waits for nobody's drive any longer, and for how
-//	 ▼         a process ended that is known to be dying 100 ms
+//	 │         over, or after 250 ms: it waits for nobody's drive any longer, and at most
+//	 ▼         1.1 s for how a process ended that is known to be dying
 //	gone       arenas and descriptors are given back, which no I/O touches any more
 //
 // A reference of the dead is in nobody's way from its session's end on, although

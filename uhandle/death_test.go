@@ -204,8 +204,7 @@ func (s second) Watch(_ *Process, died func(Death)) (func(), error) {
 	return func() {}, nil
 }
 
-// Of several sources the first acts and the others find it done; what the first
-// knows of the end is believed.
+// Of several sources the first acts and the others find it done.
 //
 // proves S34
 func TestFirstSourceActs(t *testing.T) {
@@ -216,17 +215,44 @@ func TestFirstSourceActs(t *testing.T) {
 		died := <-s.died
 		o.tell()
 		var wg sync.WaitGroup
-		wg.Go(func() { died(Death{Cause: CauseSignal, Signal: 1}) })
+		wg.Go(func() { died(Death{Cause: CauseExit, Code: 6}) })
 		soon(t, "it is noticed", acted)
 		wg.Wait()
 		got := v.Verdict()
 		want := Death{Cause: CauseExit, Code: 6, DetectedBy: "pidfd"}
 		if got.DetectedBy == "second" {
-			want = Death{Cause: CauseSignal, Signal: 1, DetectedBy: "second"}
+			want.DetectedBy = "second"
 		}
 		if got != want || times.Load() != 1 {
 			t.Errorf("%+v, acted %d times", got, times.Load())
 		}
+	}
+}
+
+// What the first source does not know of an end another one tells, and nobody after
+// that: it is the first that noticed.
+//
+// proves S33
+// proves S34
+func TestAnotherSourceKnows(t *testing.T) {
+	o := shell(t, "exit 0") // it lives: the kernel says nothing of its end
+	a, b := second{died: make(chan func(Death), 1)}, second{died: make(chan func(Death), 1)}
+	v, acted, times := o.vigil(a, b)
+	(<-a.died)(Death{}) // returns when the kernel was asked in vain
+	soon(t, "it is noticed", acted)
+	tell := <-b.died
+	want := Death{Cause: CauseSignal, Signal: int(unix.SIGKILL), DetectedBy: "second"}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if got := v.Verdict(); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	})
+	tell(Death{Cause: CauseSignal, Signal: int(unix.SIGKILL)})
+	wg.Wait()
+	tell(Death{Cause: CauseExit})
+	if got := v.Verdict(); got != want || times.Load() != 1 {
+		t.Errorf("%+v, acted %d times", got, times.Load())
 	}
 }
 

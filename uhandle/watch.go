@@ -55,11 +55,14 @@ type Vigil struct {
 	act   func(by string)
 	stops []func()
 
-	settled chan struct{} // closed when death is all that will be known of it
+	sources int           // that are to watch it
+	settled chan struct{} // closed when it is known how it died, or that nobody will say
 
 	mu sync.Mutex
 	// +checklocks:mu
-	noticed bool
+	by string // who noticed its death first, or ""
+	// +checklocks:mu
+	known bool // death is; settled is closed
 	// +checklocks:mu
 	death Death
 }
@@ -69,7 +72,7 @@ type Vigil struct {
 // process died is looked up after it. The error is that of a source that cannot
 // watch, and the vigil is held by the others. Stop it.
 func Watch(p *Process, sources []Source, act func(by string)) (*Vigil, error) {
-	v := &Vigil{p: p, act: act, settled: make(chan struct{})}
+	v := &Vigil{p: p, act: act, sources: len(sources), settled: make(chan struct{})}
 	var failed error
 	for _, s := range sources {
 		stop, err := s.Watch(p, func(d Death) { v.died(s.Name(), d) })
@@ -85,20 +88,30 @@ func Watch(p *Process, sources []Source, act func(by string)) (*Vigil, error) {
 // died is told by each source.
 func (v *Vigil) died(by string, d Death) {
 	v.mu.Lock()
-	first := !v.noticed
-	v.noticed = true
+	first := v.by == ""
+	if first {
+		v.by = by
+	}
 	v.mu.Unlock()
-	if !first {
+	if first {
+		v.act(by)
+		if d.Cause == CauseUnknown {
+			d = v.p.status()
+		}
+	}
+	v.settle(d)
+}
+
+// settle takes what is said of how the process died, unless that is known. Where
+// nothing is said another source may yet know.
+func (v *Vigil) settle(d Death) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.known || d.Cause == CauseUnknown && v.sources > 1 {
 		return
 	}
-	v.act(by)
-	if d.Cause == CauseUnknown {
-		d = v.p.status()
-	}
-	d.DetectedBy = by
-	v.mu.Lock()
-	v.death = d
-	v.mu.Unlock()
+	d.DetectedBy = v.by
+	v.known, v.death = true, d
 	close(v.settled)
 }
 
@@ -116,16 +129,19 @@ const (
 	dyingTime = 100 * time.Millisecond
 	// lookTime is for one of which nothing is known.
 	lookTime = 10 * time.Millisecond
+	// lateTime is how much longer it waits for one that is dead or dying for
+	// certain: it may have much to give back, or many die with it.
+	lateTime = time.Second
 )
 
 // Verdict says how the client ended whose session has ended. A process that
 // lives is not waited for: it has closed its session.
 func (v *Vigil) Verdict() Death {
 	v.mu.Lock()
-	known := v.noticed
+	noticed := v.by != ""
 	v.mu.Unlock()
 	wait := dyingTime
-	if !known && !v.p.Dead() {
+	if !noticed && !v.p.Dead() {
 		st, err := v.p.stat()
 		switch {
 		case err == nil && !st.exiting():
@@ -134,17 +150,23 @@ func (v *Vigil) Verdict() Death {
 			wait = lookTime
 		}
 	}
+	if v.knownIn(wait) || noticed || v.p.Dead() || v.p.dying() {
+		v.knownIn(lateTime)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.death
+	}
+	return Death{Cause: CauseClosed}
+}
+
+// knownIn waits until it is known how the process died; false: not within the time.
+func (v *Vigil) knownIn(wait time.Duration) bool {
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
 	case <-v.settled:
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		return v.death
+		return true
 	case <-t.C:
+		return false
 	}
-	if known || v.p.Dead() || v.p.dying() {
-		return Death{} // it has only just died, or has much to give back
-	}
-	return Death{Cause: CauseClosed}
 }
