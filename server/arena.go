@@ -332,7 +332,19 @@ func (s *session) dropArenas() {
 	s.srv.arenaBytes.Add(-bytes)
 	for _, a := range arenas {
 		if a != nil {
-			a.unuse()
+			s.srv.remap(a.unuse)
 		}
 	}
+}
+
+// maxRemapping is how many goroutines at one time make or end mappings that no
+// request waits for.
+const maxRemapping = 4
+
+// remap calls f, which changes the daemon's mappings, when few others do: of those
+// who do at one time the kernel lets one go on, and each of the others keeps a thread.
+func (s *Server) remap(f func()) {
+	s.remapping <- struct{}{}
+	defer func() { <-s.remapping }()
+	f()
 }

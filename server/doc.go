@@ -137,7 +137,9 @@
 //	a session's lanes         Limits.Requests goroutines, and one for errors
 //	I/O of loops              Options.Loops threads; driveOps and driveBytes per drive and loop
 //	a session's lists         16 that are being read
-//	a session's handles       Limits.Handles; while it ends, a goroutine per open log or reader
+//	a session's handles       Limits.Handles; while it ends, a goroutine per open log or reader,
+//	                          each of which has its turn as a request that waits for a flush
+//	mappings of the dead      4 are ended at one time
 //	arenas                    Limits.Arenas and ArenaSession per session, ArenaTotal
 //	a message                 ioctl.MaxMessage; a page of any list, one message
 //	grants                    256 of one session in a pool, 4,096 of a pool; an hour

@@ -73,7 +73,7 @@ func (set *ringSet) register(a *ringArena) {
 	a.arena.useAgain()
 	set.s.requests.Add(1)
 	go func() {
-		populate(a.mem)
+		set.s.srv.remap(func() { populate(a.mem) })
 		over := func() {
 			a.arena.unuse()
 			set.s.requests.Done()

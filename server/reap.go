@@ -58,8 +58,8 @@ func (s *session) opened() []*activePool {
 	return pools
 }
 
-// closeLogs closes logs that the session had open, each by itself: one whose
-// drive is stalled is in no other's way. The channel is closed when all are,
+// closeLogs closes logs that the session had open, each by itself and in its turn: one
+// whose drive is stalled is in no other's way. The channel is closed when all are,
 // and the requests that were in flight have ended; closing counts those that
 // are not closed yet.
 func (s *session) closeLogs(logs []resource, closing *atomic.Int64) <-chan struct{} {
@@ -67,6 +67,10 @@ func (s *session) closeLogs(logs []resource, closing *atomic.Int64) <-chan struc
 	var wg sync.WaitGroup
 	for _, v := range logs {
 		wg.Go(func() {
+			end, err := s.srv.fair.turn(s.srv.hard, s.flow, durable, 0)
+			if err == nil { // else the daemon stops, and does not wait for turns
+				defer end()
+			}
 			s.release(v)
 			closing.Add(-1)
 		})

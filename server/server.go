@@ -60,6 +60,8 @@ type Server struct {
 	chores   sync.WaitGroup // changes of pools
 	refusing chan struct{}  // a token per client that is being turned away
 
+	remapping chan struct{} // a token per goroutine in remap
+
 	logging sync.WaitGroup // who logs events, until logStop is closed
 	logStop chan struct{}
 
@@ -88,6 +90,7 @@ func New(o Options) (*Server, error) {
 		opt: o, limits: o.Limits, log: o.Logger,
 		listeners: make(map[net.Listener]struct{}),
 		refusing:  make(chan struct{}, maxRefusing),
+		remapping: make(chan struct{}, maxRemapping),
 		sources:   append(slices.Clone(o.Deaths), uhandle.Pidfd{}),
 		quiet:     make(chan struct{}), logStop: make(chan struct{}),
 	}
