@@ -16,7 +16,8 @@ type Usage struct {
 	Resident    int64          // bytes of memory that are there, shared ones included
 	Shared      int64          // of these, shared memory: arenas
 	Peak        int64          // the most that Resident ever was, since the start or ResetPeak
-	Threads     int            //
+	Threads     int            // the daemon's own
+	Workers     int            // threads that the kernel has for its io_uring
 	Descriptors map[string]int // by what they are, such as "socket" or a path
 	Processor   time.Duration  // time spent so far
 }
@@ -71,11 +72,31 @@ func UsageOf(pid int) (Usage, error) {
 			u.Threads = int(n)
 		}
 	}
+	if u.Workers, err = kernelWorkers(pid); err != nil {
+		return u, err
+	}
+	u.Threads -= min(u.Workers, u.Threads) // some may have begun meanwhile
 	if u.Processor, err = processorTime(pid); err != nil {
 		return u, err
 	}
 	u.Descriptors, err = descriptors(pid)
 	return u, err
+}
+
+// kernelWorkers counts the threads that the kernel calls workers of an io_uring.
+func kernelWorkers(pid int) (n int, err error) {
+	dir := fmt.Sprintf("/proc/%d/task", pid)
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range list {
+		comm, err := os.ReadFile(dir + "/" + e.Name() + "/comm")
+		if err == nil && strings.HasPrefix(string(comm), "iou-wrk-") {
+			n++
+		}
+	}
+	return n, nil
 }
 
 func processorTime(pid int) (time.Duration, error) {

@@ -162,6 +162,7 @@ func (k *kill) batch(n, at int, together bool) {
 // carryOut is batch for what is planned.
 func (k *kill) carryOut(list []*victimPlan, at int, together bool) {
 	k.t.Helper()
+	k.watch.most = max(k.watch.most, at)
 	ledgers, plans := k.end(list, at, together)
 	if !k.t.Failed() {
 		k.living.idle(k.watch.settle)
