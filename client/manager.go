@@ -74,6 +74,20 @@ func (c *Conn) RenamePool(ctx context.Context, name, newName string) error {
 	return c.change(ctx, ioctl.OpPoolRename, &ioctl.PoolRename{Name: name, NewName: newName}, &ioctl.Empty{})
 }
 
+// ScrubPool does one step of a scrub of an active pool, for administrators: it
+// reads and verifies what comes next after the cursor, about as many bytes as are
+// given (1 to [api.MaxScrubStep]), at low priority. From the zero cursor until a
+// step says Done everything in the pool is verified; the caller paces the steps and
+// keeps the cursor, which stays good when the daemon or the caller ends. Errors:
+// ENOENT (no such pool), EPERM, EINVAL, EBADF (the pool is being deactivated).
+func (c *Conn) ScrubPool(ctx context.Context, name string, from api.ScrubCursor, bytes int64) (api.ScrubStep, error) {
+	reply := &ioctl.PoolScrubReply{}
+	err := c.run(ctx, ioctl.OpPoolScrub, again, func(l *link) error {
+		return l.do(ctx, ioctl.OpPoolScrub, &ioctl.PoolScrub{Name: name, From: from, Bytes: bytes}, reply)
+	})
+	return reply.Step, err
+}
+
 // SetPool implements [api.Manager].
 func (c *Conn) SetPool(ctx context.Context, name string, s api.PoolSettings) error {
 	return c.change(ctx, ioctl.OpPoolSet, &ioctl.PoolSet{Name: name, Settings: s}, &ioctl.Empty{})

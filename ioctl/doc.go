@@ -89,6 +89,10 @@
 //	                       list of {slot u16, class u8, zero, sector u32, size, free i64,
 //	                       path, uuid, state, engine}
 //	18 pool open           name  →  h, zero u64, zero u64
+//	19 pool scrub          id (0: the metadata), place u64, bytes i64, name
+//	                   →  id, place u64, verified, covered, total, objects, skipped i64,
+//	                      flag (done), zero 7, list of {id, offset i64, code u16, zero 6,
+//	                      device, text}
 //
 //	20 client list         session to go on after u64, pid i32 (0: any), zero 4
 //	                   →  flag (more), zero 7, list of {session u64, connected ns, requests,

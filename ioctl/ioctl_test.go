@@ -102,6 +102,13 @@ func samples() map[Op][2]Message {
 		OpPoolList: {&PoolName{Name: "a"}, &PoolListReply{Names: []string{"b", "c"}, More: true}},
 		OpPoolShow: {&PoolShow{Pool: h, FirstDrive: 64, Name: "data"}, &PoolReply{Info: info}},
 		OpPoolOpen: {&PoolName{Name: "data"}, &Opened{Handle: h}},
+		OpPoolScrub: {
+			&PoolScrub{Name: "data", From: api.ScrubCursor{Object: id, Place: 1 << 40}, Bytes: 8 << 20},
+			&PoolScrubReply{Step: api.ScrubStep{
+				Next: api.ScrubCursor{Object: id + 1, Place: 7}, Done: true, Verified: 1, Covered: 2, Total: 3, Objects: 4, Skipped: 5,
+				Problems: []api.ScrubProblem{{Object: id, Device: "/dev/sda", Offset: 4096, Code: api.ECORRUPT, Text: "wrong"}},
+			}},
+		},
 
 		OpClientList: {&ClientList{After: 1, PID: 2}, &ClientsReply{Clients: []ClientInfo{{
 			Session: 1, PID: 2, UID: 3, GID: 4, Comm: "c", Connected: time.Unix(5, 6).UTC(), Handles: 7,

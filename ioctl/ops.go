@@ -26,6 +26,7 @@ const (
 	OpPoolList       Op = 16
 	OpPoolShow       Op = 17
 	OpPoolOpen       Op = 18
+	OpPoolScrub      Op = 19
 
 	OpClientList Op = 20
 	OpHandleList Op = 21
@@ -122,6 +123,7 @@ var opTable = [NumOps]opInfo{
 	OpPoolList:       {"pool list", of[PoolName], of[PoolListReply], asks},
 	OpPoolShow:       {"pool show", of[PoolShow], of[PoolReply], asks},
 	OpPoolOpen:       {"pool open", of[PoolName], of[Opened], asks},
+	OpPoolScrub:      {"pool scrub", of[PoolScrub], of[PoolScrubReply], asks},
 
 	OpClientList: {"client list", of[ClientList], of[ClientsReply], asks},
 	OpHandleList: {"handle list", of[HandlesAsk], of[HandlesReply], asks},

@@ -209,15 +209,34 @@ func isIOError(err error) bool {
 	return ok
 }
 
+// VerifyPiece is the most that one call of VerifyPiece reads, in bytes of data:
+// what one checksum page is of.
+const VerifyPiece = PageSums * blockSize
+
 // Verify reads all data and checksum pages from the device, at low priority,
 // and returns the first error: ECORRUPT, EIO, or as ReadAt. It verifies also
 // if the reader does not.
 func (r *Reader) Verify(ctx context.Context) error {
+	for off := int64(0); ; off += VerifyPiece {
+		if err := r.VerifyPiece(ctx, off); err != nil || off+VerifyPiece >= r.written {
+			return err
+		}
+	}
+}
+
+// VerifyPiece is Verify of the data from a multiple of [VerifyPiece] on, up to the
+// next one or the end, and of its checksums.
+func (r *Reader) VerifyPiece(ctx context.Context, off int64) error {
 	if r.broken != nil {
 		return r.broken
 	}
-	const piece = PageSums * blockSize
-	buf := bdev.AllocBuffer(int(min(int64(max(r.blocks, 1))*blockSize, piece)))
+	if off >= r.written {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return r.cfg.ended(ctx, opVerify)
+	}
+	buf := bdev.AllocBuffer(int(min(int64(r.blocks)*blockSize-off, VerifyPiece)))
 	c := new(readerCall)
 	c.batch.Detached = func() {
 		c.op.release()
@@ -231,21 +250,14 @@ func (r *Reader) Verify(ctx context.Context) error {
 			}
 		}()
 	}
-	for off := int64(0); off < r.written; off += piece {
-		if ctx.Err() != nil {
-			bdev.FreeBuffer(buf)
-			return r.cfg.ended(ctx, opVerify)
-		}
-		// buf is ours until the device is through: no need to bounce.
-		_, detached, err := c.read(ctx, r, buf, off, readMode{verify: true, scrub: true})
-		if detached {
-			return err
-		}
-		if err != nil && !isEnd(err) {
-			bdev.FreeBuffer(buf)
-			return err
-		}
+	// buf is ours until the device is through: no need to bounce.
+	_, detached, err := c.read(ctx, r, buf, off, readMode{verify: true, scrub: true})
+	if detached {
+		return err
 	}
 	bdev.FreeBuffer(buf)
-	return nil
+	if isEnd(err) {
+		return nil
+	}
+	return err
 }

@@ -16,6 +16,7 @@ type openLog struct {
 	opens  int
 	append bool // one of the opens is for append
 	busy   bool
+	seized uint64 // how often it was busy
 }
 
 // Mlog is a handle on an mlog; it implements [api.Mlog].
@@ -97,6 +98,7 @@ func (o *object) seize(ctx context.Context, op string) error {
 		}
 	}
 	o.log.busy = true
+	o.log.seized++
 	return nil
 }
 

@@ -22,6 +22,8 @@ type Pool interface {
 	Rename(ctx context.Context, newName string) error
 	// Set changes the pool's properties.
 	Set(ctx context.Context, s api.PoolSettings) error
+	// Scrub does one step of a scrub.
+	Scrub(ctx context.Context, from api.ScrubCursor, bytes int64) (api.ScrubStep, error)
 	// Destroy deactivates the pool and wipes it. EBUSY while handles are in
 	// use; when it refuses (EBUSY, EROFS) the pool is still active.
 	Destroy(ctx context.Context) error

@@ -117,6 +117,25 @@ func poolRename(r *request, m *ioctl.PoolRename) (ioctl.Message, error) {
 	return &ioctl.Empty{}, r.s.srv.RenamePool(r.ctx, m.Name, m.NewName)
 }
 
+// poolScrub does one step of a scrub. Whoever asks for the steps paces them.
+func poolScrub(r *request, m *ioctl.PoolScrub) (ioctl.Message, error) {
+	if err := r.mustAdmin(); err != nil {
+		return nil, err
+	}
+	a, err := r.s.srv.pools.get(m.Name)
+	if err != nil {
+		return nil, err
+	}
+	if m.Bytes <= 0 || m.Bytes > api.MaxScrubStep {
+		return nil, api.Errorf(api.EINVAL, "", "a step of %d bytes: want 1 to %d", m.Bytes, int64(api.MaxScrubStep))
+	}
+	step, err := a.pool.Scrub(r.ctx, m.From, m.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	return &ioctl.PoolScrubReply{Step: step}, nil
+}
+
 func poolSet(r *request, m *ioctl.PoolSet) (ioctl.Message, error) {
 	if err := r.mustAdmin(); err != nil {
 		return nil, err

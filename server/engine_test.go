@@ -157,7 +157,7 @@ func wellFormed(rng *rand.Rand, op ioctl.Op, handles []ioctl.Handle, ids []layou
 		return &ioctl.Accept{Pool: h}
 	case ioctl.OpHello, ioctl.OpCancel, ioctl.OpArena, ioctl.OpArenaMapped, ioctl.OpPoolCreate, ioctl.OpPoolActivate,
 		ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy, ioctl.OpPoolRename, ioctl.OpPoolSet, ioctl.OpPoolList,
-		ioctl.OpPoolOpen, ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext,
+		ioctl.OpPoolOpen, ioctl.OpPoolScrub, ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext,
 		ioctl.OpRing: // of which any value in its memory may end the session
 	}
 	return nil

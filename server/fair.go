@@ -38,7 +38,7 @@ var opKinds = [ioctl.NumOps]kind{
 
 	ioctl.OpMblockWrite: bulk, ioctl.OpMblockRead: bulk, ioctl.OpAppend: bulk, ioctl.OpReadNext: bulk,
 	ioctl.OpReadSeek: bulk, ioctl.OpMlogOpenRead: bulk, ioctl.OpMDCAppend: bulk, ioctl.OpMDCOpenRead: bulk,
-	ioctl.OpMDCCompactAppend: bulk,
+	ioctl.OpMDCCompactAppend: bulk, ioctl.OpPoolScrub: bulk,
 
 	ioctl.OpClose: durable, ioctl.OpObjectCommit: durable, ioctl.OpObjectDelete: durable,
 	ioctl.OpCommitMany: durable, ioctl.OpRootsSet: durable, ioctl.OpOwnerAdd: durable,

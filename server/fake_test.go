@@ -184,6 +184,13 @@ func (p *fakePool) Set(ctx context.Context, s api.PoolSettings) error {
 	return nil
 }
 
+func (p *fakePool) Scrub(ctx context.Context, _ api.ScrubCursor, _ int64) (api.ScrubStep, error) {
+	if err := p.begin(ctx, "pool scrub"); err != nil {
+		return api.ScrubStep{}, err
+	}
+	return api.ScrubStep{Done: true}, nil
+}
+
 func (p *fakePool) Destroy(ctx context.Context) error {
 	if err := p.begin(ctx, "pool destroy"); err != nil {
 		return err

@@ -50,6 +50,7 @@ var handlers = [ioctl.NumOps]handler{
 	ioctl.OpPoolList:       on(poolList),
 	ioctl.OpPoolShow:       on(poolShow),
 	ioctl.OpPoolOpen:       on(poolOpen),
+	ioctl.OpPoolScrub:      on(poolScrub),
 
 	ioctl.OpClientList: on(clientList),
 	ioctl.OpHandleList: on(handleList),

@@ -121,7 +121,7 @@ func TestBadHandles(t *testing.T) {
 			if slices.Contains([]ioctl.Op{
 				ioctl.OpHello, ioctl.OpCancel, ioctl.OpArena, ioctl.OpArenaMapped, ioctl.OpVersion, ioctl.OpStat,
 				ioctl.OpPoolCreate, ioctl.OpPoolActivate, ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy,
-				ioctl.OpPoolRename, ioctl.OpPoolSet, ioctl.OpPoolList, ioctl.OpPoolOpen,
+				ioctl.OpPoolRename, ioctl.OpPoolSet, ioctl.OpPoolList, ioctl.OpPoolOpen, ioctl.OpPoolScrub,
 				ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext, ioctl.OpRing, ioctl.OpRingClose,
 			}, op) {
 				continue // they take none

@@ -35,7 +35,7 @@ func message(t *testing.T, op ioctl.Op, tag uint64, m ioctl.Message) []byte {
 func TestUnknownOperation(t *testing.T) {
 	r := newRig(t)
 	w := r.raw()
-	for _, op := range []ioctl.Op{0, 19, 95, 96, 1000, 65535} {
+	for _, op := range []ioctl.Op{0, 29, 95, 96, 1000, 65535} {
 		b := message(t, ioctl.OpVersion, 9, &ioctl.Empty{})
 		b[4], b[5] = byte(op), byte(op>>8)
 		if _, err := w.conn.Write(b); err != nil {

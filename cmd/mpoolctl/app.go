@@ -32,6 +32,8 @@ type daemon interface {
 	api.Manager
 	// OpenPool returns a handle on an active pool.
 	OpenPool(ctx context.Context, name string) (api.Pool, error)
+	// ScrubPool does one step of a scrub of an active pool.
+	ScrubPool(ctx context.Context, name string, from api.ScrubCursor, bytes int64) (api.ScrubStep, error)
 	// Stat returns the counters of a pool or, with "", of the daemon.
 	Stat(ctx context.Context, pool string) (client.Stats, error)
 	// Version says what the daemon is.

@@ -105,6 +105,17 @@ func (d *fakeDaemon) RenamePool(_ context.Context, name, newName string) error {
 	return nil
 }
 
+// ScrubPool finds one problem in the first of three steps.
+func (d *fakeDaemon) ScrubPool(_ context.Context, _ string, from api.ScrubCursor, _ int64) (api.ScrubStep, error) {
+	s := api.ScrubStep{
+		Next: api.ScrubCursor{Object: from.Object + 1}, Done: from.Object == 2, Verified: 1000, Covered: 4096, Total: 3 * 4096, Objects: 1,
+	}
+	if from.Object == 0 {
+		s.Problems = []api.ScrubProblem{{Object: 7, Device: "/dev/x", Offset: 8192, Code: api.ECORRUPT, Text: "wrong"}}
+	}
+	return s, nil
+}
+
 func (d *fakeDaemon) SetPool(_ context.Context, name string, s api.PoolSettings) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -19,7 +19,7 @@ import (
 var jsonResults = map[string]any{
 	"pool create": poolCreated{}, "pool activate": poolView{}, "pool deactivate": pastPool{}, "pool destroy": pastPool{},
 	"pool rename": poolView{}, "pool set": poolView{}, "pool list": poolsView{}, "pool show": poolsView{},
-	"pool scan": scanView{}, "pool check": checkView{}, "pool dump": map[string]any{},
+	"pool scrub": scrubView{}, "pool scan": scanView{}, "pool check": checkView{}, "pool dump": map[string]any{},
 	"root set": rootsView{}, "root list": rootsView{}, "root unset": rootsView{},
 	"mblock put": putViews{}, "mblock get": restored{}, "mblock list": objectView{}, "mblock show": objectView{},
 	"mblock delete": deletedViews{},

@@ -171,9 +171,11 @@ func (w *world) work(seed, at uint64, ops int) (seen uint64, cut bool, err error
 				wk.run(ops)
 			})
 		}
+		scrubbed := w.scrub(s, p, &failed)
 		for n := range workers {
 			must(done[n].Wait(ctx))
 		}
+		must(scrubbed())
 		must(failed)
 		must(p.Close())
 	})
