@@ -32,8 +32,9 @@ func (s *Scope) Move(parents ...*Scope) error {
 		return fmt.Errorf("move scope %s: %w", s.name, err)
 	}
 	v := newMove(s, below, parents)
-	refusing, amount := v.run()
-	if refusing == nil {
+	var r refusal
+	v.run(&r)
+	if r.at == nil {
 		for _, p := range s.parents {
 			delete(p.children, s)
 		}
@@ -49,8 +50,8 @@ func (s *Scope) Move(parents ...*Scope) error {
 	}
 	m.mu.Unlock()
 	m.tasksFreed()
-	if refusing != nil {
-		return refusing.refuse(amount, MaxPriority)
+	if r.at != nil {
+		return r.tell()
 	}
 	return nil
 }
@@ -151,22 +152,22 @@ func (v *move) count(a, d *Scope, sign int64) {
 	}
 }
 
-// run takes what is to be taken, then gives what is to be given, and unlocks all. It
-// returns who refused, if that is so.
+// run takes what is to be taken, then gives what is to be given, and unlocks all; or it
+// says in r what was refused.
 //
 // +checklocksignore
-func (v *move) run() (refusing *Scope, what Amount) {
+func (v *move) run(r *refusal) {
 	defer func() {
 		for _, d := range v.all {
 			d.mu.Unlock()
 		}
 	}()
 	for i, a := range v.order {
-		if k := v.takeMore(a); k >= 0 {
+		if !v.takeMore(a, r) {
 			for _, b := range v.order[:i] {
 				v.change(b, 1)
 			}
-			return a, Amount{Kind(k), v.delta[a][k]}
+			return
 		}
 	}
 	for _, a := range v.order {
@@ -175,23 +176,23 @@ func (v *move) run() (refusing *Scope, what Amount) {
 	for _, d := range v.all {
 		d.up, d.path = v.up[d], nil
 	}
-	return nil, Amount{}
 }
 
-// takeMore takes in one scope all that it gets, or nothing and says which kind is too
-// much; else -1.
-func (v *move) takeMore(a *Scope) int {
+// takeMore takes in one scope all that it gets, or nothing and says in r what is too
+// much.
+func (v *move) takeMore(a *Scope, r *refusal) bool {
 	for k, n := range v.delta[a] {
-		if n > 0 && !a.takeOne(Amount{Kind(k), n}, MaxPriority) {
-			for j, n := range v.delta[a][:k] {
-				if n > 0 {
-					a.sub(Kind(j), n)
-				}
-			}
-			return k
+		if n <= 0 || a.takeOne(Amount{Kind(k), n}, MaxPriority, r) {
+			continue
 		}
+		for j, n := range v.delta[a][:k] {
+			if n > 0 {
+				a.sub(Kind(j), n)
+			}
+		}
+		return false
 	}
-	return -1
+	return true
 }
 
 // change gives back what a scope got, or what it gives, by the sign.

@@ -30,26 +30,35 @@ func (m *Manager) Refused(k Kind) uint64 {
 	return m.refusals.byKind[k].Load()
 }
 
-// refuse counts a refusal, tells it if it is its turn, and returns the error. Only a
-// scope with limits refuses, but for what no number can count.
-func (s *Scope) refuse(a Amount, priority uint8) error {
+// refusal is what a scope did not take.
+type refusal struct {
+	at          *Scope // nil: nothing was refused
+	what        Amount
+	used, limit int64  // that counted when it was refused
+	origin      string // "": that of the scope's limit
+}
+
+// tell counts a refusal, tells it if it is its turn, and returns the error. Only a
+// scope with limits refuses, but for what no number can count. No lock is held.
+func (r *refusal) tell() error {
+	s, k := r.at, r.what.Kind
 	e := &LimitError{
-		Scope: s.name, Kind: a.Kind, Used: s.used[a.Kind].Load(), Asked: a.N, Limit: s.Limit(a.Kind),
-		Origin: "none", Setting: s.m.opt.Setting(s.name, a.Kind),
+		Scope: s.name, Kind: k, Used: r.used, Asked: r.what.N, Limit: r.limit,
+		Origin: "none", Setting: s.m.opt.Setting(s.name, k),
 	}
-	if a.Kind == Memory {
-		e.Limit = share(e.Limit, priority)
-	}
-	s.m.refusals.byKind[a.Kind].Add(1)
+	s.m.refusals.byKind[k].Add(1)
 	if s.book == nil {
 		return e
 	}
-	e.Origin = s.book.what[a.Kind].Load().origin
-	s.book.refused[a.Kind].Add(1)
+	e.Origin = r.origin
+	if e.Origin == "" {
+		e.Origin = s.book.what[k].Load().origin
+	}
+	s.book.refused[k].Add(1)
 	if s.m.opt.Refused == nil {
 		return e
 	}
-	if more, tell := s.m.mayTell(&s.book.logged[a.Kind]); tell {
+	if more, tell := s.m.mayTell(&s.book.logged[k]); tell {
 		s.m.opt.Refused(e, more)
 	}
 	return e

@@ -76,14 +76,15 @@ func join(list, amounts []Amount) ([]Amount, error) {
 
 // reserve takes what add has made.
 func (s *Scope) reserve(generation uint64, list []Amount, priority uint8) error {
-	at, i, err := s.tryReserve(generation, list, priority)
-	if err != nil || at == nil {
+	var r refusal
+	err := s.tryReserve(generation, list, priority, &r)
+	if err != nil || r.at == nil {
 		return err
 	}
 	if counts(list, Tasks) {
 		s.m.tasksFreed() // those that saw a scope below full for that moment
 	}
-	return at.refuse(list[i], priority)
+	return r.tell()
 }
 
 // counts says whether a list has something of a kind.
@@ -96,32 +97,30 @@ func counts(list []Amount, k Kind) bool {
 	return false
 }
 
-// tryReserve takes what add has made, or returns the scope that refuses, and which
-// amount.
-func (s *Scope) tryReserve(generation uint64, list []Amount, priority uint8) (refusing *Scope, amount int, err error) {
+// tryReserve takes what add has made, or says in r what was refused of it.
+func (s *Scope) tryReserve(generation uint64, list []Amount, priority uint8, r *refusal) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(generation); err != nil {
-		return nil, 0, err
+		return err
 	}
-	if i := s.take(list, priority); i >= 0 {
-		return s, i, nil
+	if !s.take(list, priority, r) {
+		return nil
 	}
 	for j, a := range s.up {
-		i := a.take(list, priority)
-		if i < 0 {
+		if a.take(list, priority, r) {
 			continue
 		}
 		for _, b := range s.up[:j] {
 			b.give(list)
 		}
 		s.give(list)
-		return a, i, nil
+		return nil
 	}
 	for _, a := range list {
 		s.own[a.Kind] += a.N
 	}
-	return nil, 0, nil
+	return nil
 }
 
 // release gives back what add has made.
@@ -157,18 +156,18 @@ func (s *Scope) tryRelease(generation uint64, list []Amount) (tasks bool, err er
 	return counts(list, Tasks), nil
 }
 
-// take counts all of a list, or nothing and returns which is too much; else -1.
-func (s *Scope) take(list []Amount, priority uint8) int {
+// take counts all of a list, or nothing and says in r what is too much.
+func (s *Scope) take(list []Amount, priority uint8, r *refusal) bool {
 	for i, a := range list {
-		if !s.takeOne(a, priority) {
+		if !s.takeOne(a, priority, r) {
 			s.give(list[:i])
-			return i
+			return false
 		}
 	}
-	return -1
+	return true
 }
 
-func (s *Scope) takeOne(a Amount, priority uint8) bool {
+func (s *Scope) takeOne(a Amount, priority uint8, r *refusal) bool {
 	limit := int64(unlimited)
 	if s.book != nil {
 		limit = s.book.n[a.Kind].Load()
@@ -180,7 +179,11 @@ func (s *Scope) takeOne(a Amount, priority uint8) bool {
 	for {
 		u := c.Load()
 		if a.N > limit-u { // neither is negative: it cannot overflow
-			return a.N == 0
+			if a.N == 0 {
+				return true
+			}
+			*r = refusal{at: s, what: a, used: u, limit: limit}
+			return false
 		}
 		if c.CompareAndSwap(u, u+a.N) {
 			return true

@@ -42,6 +42,10 @@ type Scope struct {
 	opens    int
 	parents  []*Scope
 	children map[*Scope]struct{}
+
+	// The scheduler's, under its mu: the last round in which no task of high, medium or
+	// low priority could begin here. Those behind it need not try.
+	full [3]uint64
 }
 
 // limits are what a scope with a name may use, and what it refused.
@@ -112,11 +116,13 @@ func errClosed(s *Scope) error {
 	return fmt.Errorf("%w: %s", ErrClosed, s.name)
 }
 
-// end closes the scope and gives back what is reserved in it.
+// end closes the scope and gives back what is reserved in it, and says whether tasks
+// were.
 //
 // +checklocks:s.mu
-func (s *Scope) end() {
+func (s *Scope) end() (tasks bool) {
 	s.closed.Store(true)
+	tasks = s.own[Tasks] > 0
 	for k := range s.own {
 		n := s.own[k]
 		if n == 0 {
@@ -128,4 +134,5 @@ func (s *Scope) end() {
 			a.sub(Kind(k), n)
 		}
 	}
+	return tasks
 }

@@ -92,13 +92,15 @@ func (n Span) Done() error {
 		s.mu.Unlock()
 		return errClosed(s)
 	}
-	s.end()
+	tasks := s.end()
 	leaf := s.spans == nil
 	s.mu.Unlock()
 	if leaf {
 		s.unlink()
 	}
-	s.m.tasksFreed()
+	if tasks {
+		s.m.tasksFreed()
+	}
 	return nil
 }
 

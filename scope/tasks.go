@@ -23,9 +23,11 @@ type scheduler struct {
 	// +checklocks:mu
 	queues [3][]*Task // high, medium, low
 	// +checklocks:mu
-	passed [3]int // by higher ones, while somebody waits
+	higher [3]uint64 // how many of higher priorities than the queue's have begun
 	// +checklocks:mu
 	waiting int
+	// +checklocks:mu
+	round uint64 // of dispatch; see Scope.full
 }
 
 // Task is a unit of work that has begun. Its Done ends it.
@@ -33,15 +35,18 @@ type Task struct {
 	Span // for what the task uses
 
 	kind  Kind
+	since uint64        // scheduler.higher when it came, or when one behind which it stood began
 	begun chan struct{} // closed when it has begun, or never can
 	err   error         // why not; read when begun is closed
 }
 
 // BeginTask waits until a task of the priority (TasksHigh, TasksMedium, TasksLow) may
-// begin in the scope, or until the context ends. Higher priorities go first, but when
-// Options.Passed of them have begun while a lower one waited, that is next. It returns a
-// *LimitError at once if too many wait, and ErrClosed if the scope is closed. Done of
-// what it returns ends the task.
+// begin in the scope, or until the context ends, and returns the context's cause then.
+// Higher priorities go first, but when Options.Passed of them have begun while a lower
+// one waited, that goes before them where its scope lets it. What is taken by Reserve
+// does not queue: it may pass all that wait. BeginTask returns a *LimitError at once if
+// it cannot begin and Options.Waiting others wait, and ErrClosed if the scope is closed,
+// also while it waits. Done of what it returns ends the task.
 func (s *Scope) BeginTask(ctx context.Context, priority Kind) (*Task, error) {
 	if priority.total() != Tasks || priority == Tasks {
 		return nil, fmt.Errorf("%w: %v is no priority of tasks", ErrInvalid, priority)
@@ -75,22 +80,27 @@ func (q *scheduler) run(ctx context.Context, t *Task) error {
 	return t.err
 }
 
-// enter queues a task, and begins what may begin.
+// enter queues a task, and begins what may begin. If the task does not and too many
+// wait, it does not wait.
 func (q *scheduler) enter(t *Task) error {
+	i, most := t.kind-TasksHigh, q.m.opt.Waiting
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.waiting >= q.m.opt.Waiting {
-		return &LimitError{
-			Scope: t.s.name, Kind: t.kind, Used: int64(q.waiting), Asked: 1, Limit: int64(q.m.opt.Waiting),
-			Origin: "tasks that wait", Setting: q.m.opt.Setting(t.s.name, t.kind),
-		}
-	}
-	i := t.kind - TasksHigh
+	t.since = q.higher[i]
 	q.queues[i] = append(q.queues[i], t)
 	q.waiting++
 	q.m.waiting.Add(1)
 	q.dispatch()
-	return nil
+	last := len(q.queues[i]) - 1
+	full := q.waiting > most && last >= 0 && q.queues[i][last] == t
+	if full {
+		q.remove(int(i), last)
+	}
+	q.mu.Unlock()
+	if !full {
+		return nil
+	}
+	r := refusal{at: t.s.owner, what: Amount{t.kind, 1}, used: int64(most), limit: int64(most), origin: "of tasks that wait"}
+	return r.tell()
 }
 
 // leave takes a task out that has not begun, and says whether it was there.
@@ -109,9 +119,6 @@ func (q *scheduler) leave(t *Task) bool {
 // +checklocks:q.mu
 func (q *scheduler) remove(queue, at int) {
 	q.queues[queue] = slices.Delete(q.queues[queue], at, at+1)
-	if len(q.queues[queue]) == 0 {
-		q.passed[queue] = 0
-	}
 	q.waiting--
 	q.m.waiting.Add(-1)
 }
@@ -120,6 +127,7 @@ func (q *scheduler) remove(queue, at int) {
 //
 // +checklocks:q.mu
 func (q *scheduler) dispatch() {
+	q.round++
 	for more := true; more && q.waiting > 0; {
 		more = q.next()
 	}
@@ -130,42 +138,61 @@ func (q *scheduler) dispatch() {
 // +checklocks:q.mu
 func (q *scheduler) next() bool {
 	for i := len(q.queues) - 1; i > 0; i-- {
-		if q.passed[i] >= q.m.opt.Passed && q.first(i) {
+		if q.first(i, true) {
 			return true
 		}
 	}
 	for i := range q.queues {
-		if q.first(i) {
+		if q.first(i, false) {
 			return true
 		}
 	}
 	return false
 }
 
-// first begins the first task of a queue that can, and says whether there was one.
+// first begins the first task of a queue that can, of all or only of those that were
+// passed too often, and says whether there was one. Who was passed more often stands
+// before who was less.
 //
 // +checklocks:q.mu
-func (q *scheduler) first(queue int) bool {
+func (q *scheduler) first(queue int, passed bool) bool {
 	for at, t := range q.queues[queue] {
+		if passed && q.higher[queue]-t.since < uint64(q.m.opt.Passed) {
+			return false
+		}
+		if t.s.owner.full[queue] == q.round {
+			continue
+		}
 		list := [2]Amount{{t.kind, 1}, {Tasks, 1}}
-		refusing, _, err := t.s.tryReserve(t.generation, list[:], MaxPriority)
-		if refusing != nil {
+		var r refusal
+		err := t.s.tryReserve(t.generation, list[:], MaxPriority, &r)
+		if r.at != nil {
+			t.s.owner.full[queue] = q.round
 			continue
 		}
 		t.err = err
 		q.remove(queue, at)
 		if err == nil {
-			q.passed[queue] = 0
-			for lower := queue + 1; lower < len(q.queues); lower++ {
-				if len(q.queues[lower]) > 0 {
-					q.passed[lower]++
-				}
-			}
+			q.count(queue, at)
 		}
 		close(t.begun)
 		return true
 	}
 	return false
+}
+
+// count tells those that wait that a task has begun that stood in a queue: those behind
+// it wait anew for their turn between higher ones, and those before it, whose scopes are
+// full, do not.
+//
+// +checklocks:q.mu
+func (q *scheduler) count(queue, at int) {
+	for _, t := range q.queues[queue][at:] {
+		t.since = q.higher[queue]
+	}
+	for lower := queue + 1; lower < len(q.higher); lower++ {
+		q.higher[lower]++
+	}
 }
 
 // tasksFreed lets tasks begin after others have ended or limits have changed. No lock of
