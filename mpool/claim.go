@@ -95,6 +95,7 @@ func (p *Pool) claimZones() error {
 			return err
 		}
 	}
+	p.holdings.init(p.sched, p.names.owners())
 	nextID, nextBirth := p.ids.limits()
 	var live int64
 	var bad error
@@ -102,8 +103,7 @@ func (p *Pool) claimZones() error {
 		cursor = p.table.Scan(cursor, 1024, func(o layout.Object) {
 			live += createBytes(&o)
 			if bad == nil {
-				d := p.byslot[o.Extent.Drive]
-				bad = d.claim(&o, taken[d], nextID, nextBirth)
+				bad = p.claim(&o, taken, nextID, nextBirth)
 			}
 		})
 		if cursor == 0 {
@@ -120,6 +120,16 @@ func (p *Pool) claimZones() error {
 	p.meta.objects = int64(p.table.Len())
 	p.meta.mu.Unlock()
 	return bad
+}
+
+// claim counts an object for its owner and takes its zones.
+func (p *Pool) claim(o *layout.Object, taken map[*drive]*claims, nextID uint64, nextBirth layout.BirthStamp) error {
+	d := p.byslot[o.Extent.Drive]
+	if !p.names.ownerExists(o.Owner) {
+		return &api.Error{Code: api.ECORRUPT, Op: opActivate, Object: o.ID, Detail: fmt.Sprintf("its owner %d is not there", o.Owner)}
+	}
+	p.holdings.hold(o.Owner, d.holdingOf(o.ID.Kind(), d.run(o.Extent).Count), 1)
+	return d.claim(o, taken[d], nextID, nextBirth)
 }
 
 // claim takes an object's zones.

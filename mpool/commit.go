@@ -73,6 +73,7 @@ func (o *object) publish(desc layout.Object) {
 	keep := d.run(desc.Extent)
 	rest := space.Run{Start: keep.Start + keep.Count, Count: o.run.Count - keep.Count}
 	d.zones.Commit(keep)
+	p.holdings.commit(desc.Owner, d.holdingOf(desc.ID.Kind(), o.run.Count), d.holdingOf(desc.ID.Kind(), keep.Count))
 	if rest.Count > 0 {
 		d.zones.Drain(rest, space.Uncommitted)
 		d.drain.add(rest)
@@ -249,10 +250,12 @@ func (o *object) abort(op string) error {
 		return &api.Error{Code: api.ESTATE, Op: op, Object: o.id, Detail: "a commit of the object is under way"}
 	}
 	o.state = gone
+	owner := o.desc.Owner
 	o.mu.Unlock()
 	p.usesMu.Lock()
 	delete(p.uses, o.id)
 	p.usesMu.Unlock()
+	p.holdings.release(owner, o.drive.holdingOf(o.id.Kind(), o.run.Count))
 	o.freeWhenIdle(space.Uncommitted)
 	return nil
 }
@@ -363,10 +366,12 @@ func (o *object) removed() {
 	p := o.pool
 	o.mu.Lock()
 	o.state = gone
+	owner := o.desc.Owner
 	o.mu.Unlock()
 	p.table.Delete(o.id)
 	p.usesMu.Lock()
 	delete(p.uses, o.id)
 	p.usesMu.Unlock()
+	p.holdings.hold(owner, o.drive.holdingOf(o.id.Kind(), o.run.Count), -1)
 	o.freeWhenIdle(space.Live)
 }

@@ -89,7 +89,7 @@ func (p *Pool) allocPair(ctx context.Context, op string, o api.AllocOptions) ([]
 	if err != nil {
 		return nil, err
 	}
-	d, runs, err := p.place(ctx, op, o, blocks, 2, true)
+	d, runs, err := p.settle(ctx, op, layout.KindMlog, o, blocks, 2, true)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (p *Pool) allocPair(ctx context.Context, op string, o api.AllocOptions) ([]
 		l, err := p.adopt(ctx, op, layout.NewObjectID(layout.KindMlog, 0), committing, o, d, run, true)
 		if err != nil {
 			if i == 0 {
-				d.unplace(runs[1])
+				p.giveUp(layout.KindMlog, o.Owner, d, runs[1])
 			}
 			discard(op, logs)
 			return nil, err

@@ -222,7 +222,10 @@ func (p *Pool) AddOwner(ctx context.Context, name string, parent uint32) (uint32
 	}
 	t := &txn{
 		op: op, ids: []layout.ObjectID{namesID}, live: nameBytes(name), settled: p.admin.leave,
-		apply: func() { p.names.addOwner(o) },
+		apply: func() {
+			p.names.addOwner(o)
+			p.holdings.add(o)
+		},
 	}
 	t.rec.Owner(o.Index, o.Parent, o.Name)
 	return o.Index, p.meta.commit(ctx, t)

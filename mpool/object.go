@@ -212,11 +212,37 @@ func (p *Pool) alloc(ctx context.Context, op string, id layout.ObjectID, o api.A
 	if err := p.allocatable(ctx, op, o); err != nil {
 		return nil, err
 	}
-	d, runs, err := p.place(ctx, op, o, blocks, 1, wait)
+	d, runs, err := p.settle(ctx, op, id.Kind(), o, blocks, 1, wait)
 	if err != nil {
 		return nil, err
 	}
 	return p.adopt(ctx, op, id, uncommitted, o, d, runs[0], wait)
+}
+
+// settle is place for objects that their owner may hold: that is asked first.
+func (p *Pool) settle(ctx context.Context, op string, kind layout.Kind, o api.AllocOptions, blocks uint32, n int, wait bool) (*drive, []space.Run, error) {
+	asked, err := p.reserveHolding(op, kind, o, blocks, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, runs, err := p.place(ctx, op, o, blocks, n, wait)
+	if err != nil {
+		p.holdings.release(o.Owner, asked)
+		return nil, nil, err
+	}
+	if err := p.placed(op, kind, o, asked, d, runs); err != nil {
+		for _, r := range runs {
+			d.unplace(r)
+		}
+		return nil, nil, err
+	}
+	return d, runs, nil
+}
+
+// giveUp gives back what settle gave for one object.
+func (p *Pool) giveUp(kind layout.Kind, owner uint32, d *drive, run space.Run) {
+	p.holdings.release(owner, d.holdingOf(kind, run.Count))
+	d.unplace(run)
 }
 
 // allocatable refuses allocations that cannot be.
@@ -233,11 +259,12 @@ func (p *Pool) allocatable(ctx context.Context, op string, o api.AllocOptions) e
 	return nil
 }
 
-// adopt makes an object of a run of a drive's zones. If it fails, they are free.
+// adopt makes an object of a run of a drive's zones. If it fails, they are free, and
+// its owner does not hold them.
 func (p *Pool) adopt(ctx context.Context, op string, id layout.ObjectID, st objectState, o api.AllocOptions, d *drive, run space.Run, wait bool) (*object, error) {
 	counter, birth, err := p.ids.take(ctx, op, id.Counter(), wait)
 	if err != nil {
-		d.unplace(run)
+		p.giveUp(id.Kind(), o.Owner, d, run)
 		return nil, err
 	}
 	desc := layout.Object{
@@ -255,7 +282,7 @@ func (p *Pool) adopt(ctx context.Context, op string, id layout.ObjectID, st obje
 		err = &api.Error{Code: api.EEXIST, Op: op, Object: desc.ID, Detail: "an object of this id lives"}
 	}
 	if err != nil {
-		d.unplace(run)
+		p.giveUp(id.Kind(), o.Owner, d, run)
 		return nil, err
 	}
 	if !obj.use.Ref() {

@@ -39,6 +39,8 @@ type Pool struct {
 	// what is changed.
 	admin gate
 	names namesTable // guarded by its own lock for readers
+	// holdings say what owners hold; see holdings.go.
+	holdings holdings
 
 	background background // of transactions; that of objects is their drives'
 

@@ -45,7 +45,44 @@ func verify(p *mpool.Pool, m *model, drives int, settle bool) error {
 	if err := verifyRoots(p, m, settle); err != nil {
 		return err
 	}
+	if err := verifyHeld(p); err != nil {
+		return err
+	}
 	return verifySpace(p, drives)
+}
+
+// verifyHeld compares what each owner holds with the sum over the objects (G22).
+func verifyHeld(p *mpool.Pool) error {
+	owners, err := p.Owners(ctx)
+	if err != nil {
+		return err
+	}
+	sum := make([]mpool.Holding, len(owners))
+	for info, err := range p.Objects(ctx, api.Filter{}) {
+		if err != nil {
+			return err
+		}
+		bytes, count := mpool.HoldCapacity, mpool.HoldMlogs
+		if info.Class == api.ClassStaging {
+			bytes = mpool.HoldStaging
+		}
+		if info.Kind == layout.KindMblock {
+			count = mpool.HoldMblocks
+		}
+		for i := info.Owner; ; i = owners[i].Parent {
+			sum[i][bytes] += info.Used
+			sum[i][count]++
+			if i == 0 {
+				break
+			}
+		}
+	}
+	for i, want := range sum {
+		if got, reserved := p.Held(uint32(i)); got != want || reserved != (mpool.Holding{}) {
+			return fmt.Errorf("owner %d holds %v and reserves %v; its objects add up to %v (G22)", i, got, reserved, want)
+		}
+	}
+	return nil
 }
 
 // list returns what the pool holds; everything in it must have been made.
