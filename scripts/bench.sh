@@ -2,7 +2,7 @@
 # Measures mpool against what else one could use on the same devices:
 #
 #   ./scripts/bench.sh [ROW...] [--quick] [--turns N] [--wait SECONDS]
-#                      [--json FILE] [--profile DIR] [--large]
+#                      [--json FILE] [--page PAGE] [--profile DIR] [--large]
 #   ./scripts/bench.sh --tables FILE [PAGE]
 #
 # ROW is one of engine-read, client-read, client-read-qd1, client-seq,
@@ -14,6 +14,7 @@
 #   --wait     wait so long before each turn until others are quiet, and take
 #              turns again that they disturbed
 #   --json     write every run's figures; row by row, as they come
+#   --page     write the figures at the end as Markdown into PAGE, as --tables does
 #   --profile  write CPU, mutex, block and allocation profiles of our processes
 #   --large    activate also with ten million objects: a quarter of an hour, and
 #              45 GB of disk
@@ -32,13 +33,13 @@ set -euo pipefail
 readonly all_rows="engine-read client-read client-read-qd1 client-seq mblock-durable commit-rate mlog-sync mlog-client reclaim reclaim-storm churn activate memory idle"
 
 usage() {
-	sed -n '2,28s/^# \{0,1\}//p' "$0" >&2
+	sed -n '2,29s/^# \{0,1\}//p' "$0" >&2
 	exit 2
 }
 
 rows=()
 args=(-command "./scripts/bench.sh $*")
-quick=false large=false
+quick=false large=false json='' page=''
 while [ $# -gt 0 ]; do
 	case "$1" in
 	--quick) quick=true ;;
@@ -61,10 +62,15 @@ while [ $# -gt 0 ]; do
 		args+=(-wait "${2}s")
 		shift
 		;;
-	--json | --profile)
+	--json | --page)
 		[ $# -gt 1 ] || usage
-		args+=("-${1#--}" "$(realpath -m "$2")")
-		[ "$1" = --json ] || mkdir -p "$2"
+		declare "${1#--}=$(realpath -m "$2")"
+		shift
+		;;
+	--profile)
+		[ $# -gt 1 ] || usage
+		args+=(-profile "$(realpath -m "$2")")
+		mkdir -p "$2"
 		shift
 		;;
 	-*) usage ;;
@@ -91,6 +97,8 @@ command -v go >/dev/null || { echo "bench.sh: Go is missing" >&2; exit 1; }
 fast_size=4096 disk_size=5120 sparse_size=$((80 * 1024))
 $quick && fast_size=2048 disk_size=1536 sparse_size=$((8 * 1024))
 $large && sparse_size=$((800 * 1024))
+
+[ -z "$page" ] || [ -w "$page" ] || { echo "bench.sh: $page cannot be written to" >&2; exit 1; }
 
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/mpool-bench.XXXXXX")
 memory=$(mktemp -d /dev/shm/mpool-bench.XXXXXX)
@@ -231,9 +239,14 @@ if needs $writing; then
 	if [ "$huge" = 16 ]; then args+=(-huge-pages); fi
 fi
 
+[ -z "$page" ] || json=${json:-$work/figures}
+[ -z "$json" ] || args+=(-json "$json")
+
 # In the background, so that a signal does not wait for it.
 "$work/bench" run "${args[@]}" "${rows[@]}" &
 bench=$!
 wait "$bench" && code=0 || code=$?
 bench=
+# Also what was measured before a row failed.
+[ -z "$page" ] || [ ! -s "$json" ] || "$work/bench" tables "$json" "$page" || code=1
 exit "$code"

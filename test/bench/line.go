@@ -19,7 +19,8 @@ type line struct {
 	How          how
 	Must, Aim    float64 // limits of Compared's median; 0: none
 	Verdict      string
-	Others       spread // cores that others used during the row's turns
+	Seconds      float64 // that the row took
+	Others       spread  // cores that others used during the row's turns
 }
 
 // figure is what one side measured, over all turns.

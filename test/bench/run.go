@@ -131,10 +131,11 @@ func (b *bench) runRow(ctx context.Context, r row) error {
 	b.disturbed = nil
 	fmt.Fprintf(b.log, "%s (load %s)\n", r.name, loadavg())
 	err := r.run(b, ctx)
+	took := time.Since(at).Seconds()
 	for _, l := range b.lines[from:] {
-		l.Row, l.Others = r.name, spreadOf(b.disturbed)
+		l.Row, l.Seconds, l.Others = r.name, took, spreadOf(b.disturbed)
 	}
-	fmt.Fprintf(b.log, "  %.0f s; others used %s\n", time.Since(at).Seconds(), disturbance(b.disturbed))
+	fmt.Fprintf(b.log, "  %.0f s; others used %s\n", took, disturbance(b.disturbed))
 	return err
 }
 

@@ -183,9 +183,9 @@ func (r *report) markdown() []rowTable {
 		last := &all[len(all)-1]
 		if last.row != l.Row {
 			all = append(all, rowTable{row: l.Row, text: fmt.Sprintf(
-				"Others used %s cores meanwhile.\n\n"+
+				"Took %.0f s; others used %s cores meanwhile.\n\n"+
 					"| case | ours | anchor | ratio or difference | must | aim | | CPU µs/op: ours : anchor | p50/p99/p99.9 µs: ours | anchor |\n"+
-					"|---|---|---|---|---|---|---|---|---|---|\n", l.Others.String())})
+					"|---|---|---|---|---|---|---|---|---|---|\n", l.Seconds, l.Others.String())})
 			last = &all[len(all)-1]
 		}
 		last.text += l.markdown()
