@@ -11,8 +11,10 @@ import (
 type deadline struct{ at time.Time }
 
 // OpenConnection opens the scope of a connection, Inbound or Outbound, with what it
-// takes to begin. It stands below Transient until it is moved below its client, until
-// the deadline at the latest. The name is not to be that of an open scope.
+// takes to begin: amounts besides itself. It stands below Transient until it is moved
+// below its client, until the deadline at the latest: a Move from Transient after that is
+// ErrExpired. The name is not to be that of an open scope. Close ends it, wherever it
+// stands.
 func (m *Manager) OpenConnection(name string, direction Kind, until time.Time, amounts ...Amount) (*Scope, error) {
 	if direction != Inbound && direction != Outbound {
 		return nil, fmt.Errorf("%w: a connection is inbound or outbound, not %v", ErrInvalid, direction)
@@ -32,15 +34,8 @@ func (m *Manager) OpenConnection(name string, direction Kind, until time.Time, a
 	return s, nil
 }
 
-// inTime says whether a scope may leave Transient.
-func (s *Scope) inTime() error {
-	s.m.mu.Lock()
-	defer s.m.mu.Unlock()
-	if s.conn != nil && s.m.opt.Now().After(s.conn.at) {
-		return fmt.Errorf("%w: connection %s has not said in time whose it is", ErrExpired, s.name)
-	}
-	return nil
-}
+// late says whether a scope was to have left Transient before. The manager's mu is held.
+func (s *Scope) late(now time.Time) bool { return s.conn != nil && now.After(s.conn.at) }
 
 // Expired returns the connections whose deadline in Transient has passed, for whoever
 // made them to close.
@@ -50,7 +45,7 @@ func (m *Manager) Expired() []*Scope {
 	defer m.mu.Unlock()
 	var list []*Scope
 	for s := range m.transient.children { // order does not matter: sorted below
-		if s.conn != nil && now.After(s.conn.at) {
+		if s.late(now) {
 			list = append(list, s)
 		}
 	}

@@ -26,7 +26,7 @@
 //	release    a scope gives back what was reserved in it, itself, and no more: a second
 //	           release is an error and changes nothing
 //	closing    what stands below a closed scope keeps what it has until it is done itself,
-//	           and gets nothing more
+//	           and gets nothing more, unless that is opened again
 //	names      one name, one scope, from its first Open until it is closed by all who
 //	           opened it and nothing stands below it any more
 //
@@ -39,6 +39,8 @@
 //
 // # Order of locks
 //
-// Manager.mu → scheduler.mu → Scope.mu; several of the last under Manager.mu only. Counts are atomic and taken without a lock, from a scope upwards. No
-// function of a caller's is called under a lock. The package starts no goroutine.
+// Manager.mu → Scope.mu, and scheduler.mu → Scope.mu. Of several Scope.mu a scope's goes
+// before those of what stands below it; all that a Move locks, it locks under Manager.mu.
+// Counts are atomic and taken without a lock, from a scope upwards. No function of a
+// caller's is called under a lock. The package starts no goroutine.
 package scope

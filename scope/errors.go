@@ -9,7 +9,8 @@ import (
 var (
 	// ErrLimit is what a *LimitError is: try again when something was released.
 	ErrLimit = errors.New("limit reached")
-	// ErrClosed is returned by calls on a scope that was closed, or below one.
+	// ErrClosed is returned by calls on a scope that was closed, and by those on one below
+	// it that ask for more.
 	ErrClosed = errors.New("scope closed")
 	// ErrNotReserved is returned by a release of more than the scope itself has
 	// reserved, such as a second release. Nothing is released.
@@ -28,7 +29,8 @@ type LimitError struct {
 	Kind   Kind   // which may be a total of what was asked for
 	Used   int64  // of it, when it was refused
 	Asked  int64
-	Limit  int64 // that counted: a share of the scope's for priorities below MaxPriority
+	Limit  int64 // that counted: of memory, the share of Whole that the priority may use
+	Whole  int64 // the scope's limit
 	Origin string
 	// Setting is what to change for more, in the words of Options.Setting.
 	Setting string
@@ -36,8 +38,12 @@ type LimitError struct {
 
 // Error tells all fields in a sentence.
 func (e *LimitError) Error() string {
-	return fmt.Sprintf("scope %s protects its %v: %d used and %d asked are more than the limit of %d (%s); to change: %s",
-		e.Scope, e.Kind, e.Used, e.Asked, e.Limit, e.Origin, e.Setting)
+	limit := fmt.Sprintf("the limit of %d", e.Limit)
+	if e.Limit != e.Whole {
+		limit = fmt.Sprintf("the %d that this priority may use of the limit of %d", e.Limit, e.Whole)
+	}
+	return fmt.Sprintf("scope %s protects its %v: %d used and %d asked are more than %s (%s); to change: %s",
+		e.Scope, e.Kind, e.Used, e.Asked, limit, e.Origin, e.Setting)
 }
 
 // Unwrap returns ErrLimit.

@@ -93,7 +93,7 @@ func TestTaskWaitsOfOthers(t *testing.T) {
 		_, err = full.BeginTask(context.Background(), TasksHigh)
 		wantErr(t, err, ErrLimit)
 		want := LimitError{
-			Scope: "service:full", Kind: TasksHigh, Used: 2, Asked: 1, Limit: 2,
+			Scope: "service:full", Kind: TasksHigh, Used: 2, Asked: 1, Limit: 2, Whole: 2,
 			Origin: "of tasks that wait", Setting: "service:full tasks_high",
 		}
 		if len(told) != 1 || *told[0] != want || m.Refused(TasksHigh) != 1 {

@@ -74,9 +74,6 @@ func (a Amount) add(list []Amount) ([]Amount, error) {
 	if a.N < 0 {
 		return list, fmt.Errorf("%w: %d of %v is less than nothing", ErrInvalid, a.N, a.Kind)
 	}
-	if len(list)+2 > cap(list) {
-		return list, fmt.Errorf("%w: more than %d amounts at once", ErrInvalid, NumKinds)
-	}
 	list = append(list, a)
 	if t := a.Kind.total(); t != a.Kind {
 		list = append(list, Amount{t, a.N})

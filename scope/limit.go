@@ -53,8 +53,9 @@ var units = []struct {
 }
 
 // ParseLimit reads a limit: "unlimited", "block", a number of at least 0 with or
-// without a unit of bytes ("64MiB"), or a share such as "5%" or "0.5%", which only
-// Memory and Descriptors have. It returns an ErrInvalid for anything else.
+// without a unit of bytes ("64MiB"), or a share such as "5%" or "0.125%", in thousandths
+// of a percent, which only Memory and Descriptors have. It returns an ErrInvalid for
+// anything else.
 func ParseLimit(text string) (Limit, error) {
 	switch text {
 	case "unlimited":
@@ -65,10 +66,11 @@ func ParseLimit(text string) (Limit, error) {
 	wrong := fmt.Errorf("%w: limit %q: want a number, a size such as 64MiB, a share such as 5%%, unlimited or block", ErrInvalid, text)
 	if s, ok := strings.CutSuffix(text, "%"); ok {
 		v, err := strconv.ParseFloat(s, 64)
-		if err != nil || !(v >= 0 && v <= 100) {
+		n := math.Round(v * 1000)
+		if err != nil || !(v >= 0 && v <= 100) || math.Abs(v*1000-n) > 1e-6 {
 			return Limit{}, wrong
 		}
-		return Limit{limitShare, int64(math.Round(v * 1000))}, nil
+		return Limit{limitShare, int64(n)}, nil
 	}
 	unit := int64(1)
 	for _, u := range units {
@@ -98,16 +100,6 @@ func (l Limit) String() string {
 	case limitUnsaid:
 	}
 	return ""
-}
-
-// MarshalText implements encoding.TextMarshaler.
-func (l Limit) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (l *Limit) UnmarshalText(b []byte) error {
-	v, err := ParseLimit(string(b))
-	*l = v
-	return err
 }
 
 // Check says whether a kind can have the limit: shares are of Memory and
@@ -149,6 +141,9 @@ type Layer map[string]Limits
 // check says what is wrong with a layer.
 func (l Layer) check() error {
 	for name, limits := range l {
+		if name == "" {
+			return fmt.Errorf("%w: limits of no scope: want a name, or what names begin with before the colon", ErrInvalid)
+		}
 		for k, v := range limits {
 			if int(k) >= NumKinds {
 				return fmt.Errorf("%w: scope %s: there is no %v", ErrInvalid, name, k)

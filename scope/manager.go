@@ -21,7 +21,7 @@ type Options struct {
 	Machine Machine
 	// Layers give the limits, by the names of the layers. See Order.
 	Layers map[string]Layer
-	// Order has the names of the layers, each before those that decide over it; nil:
+	// Order has the names of the layers, each before those that decide over it; empty:
 	// "default", "file", "set". The last is that of [Manager.Set].
 	Order []string
 	// Setting says what is to be changed for another limit; nil: a scope and a kind
@@ -29,11 +29,12 @@ type Options struct {
 	Setting func(scope string, k Kind) string
 	// Refused is told of refusals: of each scope and kind at most once in an Interval,
 	// and at most 20 in all. more are those that were not told before it. It is called
-	// by whoever is refused, and is to be quick. May be nil.
+	// by whoever is refused, by several at once too, and is to be quick. May be nil.
 	Refused func(e *LimitError, more uint64)
 	// Interval between refusals that are told; 0: 10 s.
 	Interval time.Duration
-	// Waiting is how many tasks may wait to begin; 0: DefaultWaiting.
+	// Waiting is how many tasks may wait to begin, of all scopes together; 0:
+	// DefaultWaiting.
 	Waiting int
 	// Passed is how many tasks of higher priorities may begin while one of a lower
 	// waits; 0: DefaultPassed.
@@ -64,7 +65,7 @@ type Manager struct {
 
 // New makes a manager. It returns an ErrInvalid for limits that cannot be.
 func New(o Options) (*Manager, error) {
-	if o.Order == nil {
+	if o.Order = slices.Clone(o.Order); len(o.Order) == 0 {
 		o.Order = []string{"default", "file", "set"}
 	}
 	if o.Machine == (Machine{}) {
@@ -126,8 +127,10 @@ func (m *Manager) Client(name string, parents ...*Scope) (*Scope, error) {
 }
 
 // Open opens the scope of a name, and makes it below the given scopes, or below
-// System, if there is none. One that there is stays below what it stands below. Each
-// Open takes a Close.
+// System, if none are given. One that there is stays below what it stands below, whatever
+// is given. Each Open takes a Close. It returns an ErrClosed if one of the given is
+// closed, and an ErrInvalid for those that are of another manager, a span's or given
+// twice, and for the names of System and Transient.
 func (m *Manager) Open(name string, parents ...*Scope) (*Scope, error) {
 	if name == "" || name == SystemName || name == TransientName {
 		return nil, fmt.Errorf("%w: scope %q cannot be opened", ErrInvalid, name)
@@ -208,8 +211,8 @@ func above(parents []*Scope, up func(*Scope) []*Scope) []*Scope {
 
 // Close takes back an Open. At the last one what is reserved in the scope itself is
 // given back, and nothing more can be reserved in it or below it. It is gone when
-// nothing stands below it any more; until then Open finds it again. A Close too many
-// returns ErrClosed.
+// nothing stands below it any more; until then Open finds it again, and opens it for
+// what still stands below it, too. A Close too many returns ErrClosed.
 func (s *Scope) Close() error {
 	m := s.m
 	if s.owner != nil || s == m.system || s == m.transient {
@@ -269,9 +272,6 @@ func (m *Manager) SetLayer(name string, l Layer) error {
 // Set sets limits of a scope, or of all whose name begins so before the colon, in the
 // last layer. It is all or nothing. The zero Limit takes back what was set.
 func (m *Manager) Set(scope string, limits Limits) error {
-	if scope == "" {
-		return fmt.Errorf("%w: no scope is named", ErrInvalid)
-	}
 	if err := (Layer{scope: limits}).check(); err != nil {
 		return err
 	}

@@ -13,9 +13,7 @@ func (s *Scope) Move(parents ...*Scope) error {
 	if s.owner != nil || s == m.system || s == m.transient || len(parents) == 0 {
 		return fmt.Errorf("%w: %s cannot be put below %d others", ErrInvalid, s.name, len(parents))
 	}
-	if err := s.inTime(); err != nil {
-		return err
-	}
+	now := m.opt.Now() // under no lock
 	m.mu.Lock()
 	below := family(s)
 	err := m.mayBeAbove(parents)
@@ -26,6 +24,9 @@ func (s *Scope) Move(parents ...*Scope) error {
 	}
 	if err == nil && m.names[s.name] != s {
 		err = ErrClosed
+	}
+	if err == nil && s.late(now) {
+		err = fmt.Errorf("%w: it has not said in time whose it is", ErrExpired)
 	}
 	if err != nil {
 		m.mu.Unlock()
@@ -46,7 +47,9 @@ func (s *Scope) Move(parents ...*Scope) error {
 		for _, p := range old {
 			m.drop(p)
 		}
-		s.conn = nil // it has arrived
+		if !slices.Contains(parents, m.transient) {
+			s.conn = nil // it has arrived
+		}
 	}
 	m.mu.Unlock()
 	m.tasksFreed()

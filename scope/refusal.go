@@ -35,6 +35,7 @@ type refusal struct {
 	at          *Scope // nil: nothing was refused
 	what        Amount
 	used, limit int64  // that counted when it was refused
+	whole       int64  // of which the limit is a share
 	origin      string // "": that of the scope's limit
 }
 
@@ -43,7 +44,7 @@ type refusal struct {
 func (r *refusal) tell() error {
 	s, k := r.at, r.what.Kind
 	e := &LimitError{
-		Scope: s.name, Kind: k, Used: r.used, Asked: r.what.N, Limit: r.limit,
+		Scope: s.name, Kind: k, Used: r.used, Asked: r.what.N, Limit: r.limit, Whole: r.whole,
 		Origin: "none", Setting: s.m.opt.Setting(s.name, k),
 	}
 	s.m.refusals.byKind[k].Add(1)
@@ -70,11 +71,12 @@ func (m *Manager) mayTell(last *atomic.Int64) (more uint64, tell bool) {
 	r, now := &m.refusals, m.opt.Now().Sub(m.started)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now-r.begun >= m.opt.Interval {
+	if since := now - r.begun; since >= m.opt.Interval || since < 0 { // the clock may have been set back
 		r.begun, r.told = now, 0
 	}
 	was := last.Load()
-	if r.told >= maxTold || was != 0 && now-time.Duration(was-1) < m.opt.Interval {
+	since := now - time.Duration(was-1)
+	if r.told >= maxTold || was != 0 && since >= 0 && since < m.opt.Interval {
 		r.more++
 		return 0, false
 	}

@@ -20,12 +20,13 @@ func (s *Scope) Reserve(k Kind, n int64) error { return s.reserveOne(0, Amount{k
 // that is ErrNotReserved and gives nothing back.
 func (s *Scope) Release(k Kind, n int64) error { return s.releaseOne(0, Amount{k, n}) }
 
-// ReserveAll reserves several amounts, all or none; memory with the priority.
+// ReserveAll reserves several amounts, NumKinds at most, all or none; memory with the
+// priority.
 func (s *Scope) ReserveAll(priority uint8, amounts ...Amount) error {
 	return s.reserveAll(0, priority, amounts)
 }
 
-// ReleaseAll gives several amounts back, all or none.
+// ReleaseAll gives several amounts back, NumKinds at most, all or none.
 func (s *Scope) ReleaseAll(amounts ...Amount) error { return s.releaseAll(0, amounts) }
 
 func (s *Scope) reserveOne(generation uint64, a Amount, priority uint8) error {
@@ -64,7 +65,11 @@ func (s *Scope) releaseAll(generation uint64, amounts []Amount) error {
 	return s.release(generation, list)
 }
 
+// join appends amounts to a list that has room for NumKinds of them and their totals.
 func join(list, amounts []Amount) ([]Amount, error) {
+	if len(amounts) > NumKinds {
+		return nil, fmt.Errorf("%w: %d amounts at once: at most %d", ErrInvalid, len(amounts), NumKinds)
+	}
 	for _, a := range amounts {
 		var err error
 		if list, err = a.add(list); err != nil {
@@ -168,12 +173,13 @@ func (s *Scope) take(list []Amount, priority uint8, r *refusal) bool {
 }
 
 func (s *Scope) takeOne(a Amount, priority uint8, r *refusal) bool {
-	limit := int64(unlimited)
+	whole := int64(unlimited)
 	if s.book != nil {
-		limit = s.book.n[a.Kind].Load()
-		if a.Kind == Memory {
-			limit = share(limit, priority)
-		}
+		whole = s.book.n[a.Kind].Load()
+	}
+	limit := whole
+	if a.Kind == Memory {
+		limit = share(whole, priority)
 	}
 	c := &s.used[a.Kind]
 	for {
@@ -182,7 +188,7 @@ func (s *Scope) takeOne(a Amount, priority uint8, r *refusal) bool {
 			if a.N == 0 {
 				return true
 			}
-			*r = refusal{at: s, what: a, used: u, limit: limit}
+			*r = refusal{at: s, what: a, used: u, limit: limit, whole: whole}
 			return false
 		}
 		if c.CompareAndSwap(u, u+a.N) {
@@ -204,9 +210,10 @@ func (s *Scope) sub(k Kind, n int64) {
 	}
 }
 
-// Charge makes what the scope itself holds of a kind n, whatever the limits are: for
-// what is used already and was not asked for, and so counts before anything is granted.
-// Above the limit, it refuses what is new until it fits again.
+// Charge makes what the scope itself holds of Memory or Descriptors n, whatever the limits
+// are: for what is used already and was not asked for, and so counts before anything is
+// granted. Above the limit, it refuses what is new until it fits again. Less can be
+// charged, as released, also below a scope that is closed.
 func (s *Scope) Charge(k Kind, n int64) error {
 	var buf [2]Amount
 	if _, err := (Amount{k, n}).add(buf[:0]); err != nil {
@@ -217,27 +224,42 @@ func (s *Scope) Charge(k Kind, n int64) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	more := n - s.own[k]
+	if s.over(0) {
+		return errClosed(s)
+	}
+	if more <= 0 {
+		s.own[k] = n
+		for _, a := range s.chain() {
+			a.sub(k, -more)
+		}
+		return nil
+	}
 	if err := s.usable(0); err != nil {
 		return err
 	}
-	was := s.own[k]
-	if n > was {
-		for i, a := range s.chain() {
-			if a.used[k].Load() <= unlimited/2 && n-was <= unlimited/2 {
-				a.used[k].Add(n - was)
-				continue
-			}
-			for _, b := range s.chain()[:i] {
-				b.sub(k, n-was)
-			}
-			return fmt.Errorf("%w: %d of %v is more than can be counted", ErrInvalid, n, k)
+	for i, a := range s.chain() {
+		if a.charge(k, more) {
+			continue
 		}
-	}
-	if n < was {
-		for _, a := range s.chain() {
-			a.sub(k, was-n)
+		for _, b := range s.chain()[:i] {
+			b.sub(k, more)
 		}
+		return fmt.Errorf("%w: %d of %v is more than can be counted in scope %s", ErrInvalid, n, k, a.name)
 	}
 	s.own[k] = n
 	return nil
+}
+
+// charge counts n, if that can be counted, whatever the limit is.
+func (s *Scope) charge(k Kind, n int64) bool {
+	for {
+		u := s.used[k].Load()
+		if n > unlimited-u {
+			return false
+		}
+		if s.used[k].CompareAndSwap(u, u+n) {
+			return true
+		}
+	}
 }

@@ -99,7 +99,7 @@ func (q *scheduler) enter(t *Task) error {
 	if !full {
 		return nil
 	}
-	r := refusal{at: t.s.owner, what: Amount{t.kind, 1}, used: int64(most), limit: int64(most), origin: "of tasks that wait"}
+	r := refusal{at: t.s.owner, what: Amount{t.kind, 1}, used: int64(most), limit: int64(most), whole: int64(most), origin: "of tasks that wait"}
 	return r.tell()
 }
 
