@@ -136,17 +136,34 @@ func (p *Pool) takeOver(ctx context.Context, m *members) error {
 // catchUp brings drives that lag to where the metadata drive is before that goes
 // on. So a drive that was there each time, and did not fail, lags by one epoch at
 // most, however many activations were cut off: see members.complete.
+//
+// Before, it mends what an activation that was cut off has left, on the metadata
+// drive first: if only one copy is the newest, writing over it may lose it.
 func (p *Pool) catchUp(ctx context.Context, m *members) error {
 	sb := m.meta().sb
+	if err := m.meta().mend(ctx); err != nil {
+		return ioError(opActivate, p.metaDrive().dev, err)
+	}
 	for _, d := range p.drives {
-		if m.drive(d.entry.Slot).sb.Generation == sb.Generation {
+		if d.entry.Slot == sb.MetaSlot {
 			continue
 		}
-		if err := writeSuperblocks(ctx, d.dev, d.superblock(sb)); err != nil && (ctx.Err() != nil || !d.failed()) {
+		x := m.drive(d.entry.Slot)
+		err := x.mend(ctx)
+		if err == nil && x.sb.Generation != sb.Generation {
+			err = writeSuperblocks(ctx, d.dev, d.superblock(sb))
+		}
+		if err != nil && (ctx.Err() != nil || !d.failed()) {
 			return ioError(opActivate, d.dev, err)
 		}
 	}
 	return nil
+}
+
+// mend sees to it that the first two copies of a drive are its newest. The third
+// is left alone: of a drive that lags, its place may be an object's by now.
+func (x *member) mend(ctx context.Context) error {
+	return writeCopies(ctx, x.dev, *x.sb, copies{!x.right[0], !x.right[1]})
 }
 
 func (d *drive) takeOver(ctx context.Context, sb *omf.Superblock, m *members) error {

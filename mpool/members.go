@@ -17,6 +17,8 @@ import (
 type member struct {
 	dev *bdev.Drive
 	sb  *omf.Superblock // the newest of its own copies
+	// right are those of its copies that are known to be as new as that.
+	right copies
 }
 
 // members are the drives of a pool that is being activated.
@@ -50,7 +52,7 @@ func claim(ctx context.Context, paths []string, sb *omf.Superblock, opt Options)
 		case s.newest.Pool != sb.Pool:
 			return m, &api.Error{Code: api.ENOENT, Op: opActivate, Device: path, Detail: "the device came to belong to another pool just now"}
 		}
-		m.list[len(m.list)-1].sb = s.newest
+		m.list[len(m.list)-1].sb, m.list[len(m.list)-1].right = s.newest, s.right
 		if m.sb == nil || s.newest.Generation > m.sb.Generation {
 			m.sb = s.newest
 		}

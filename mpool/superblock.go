@@ -51,9 +51,13 @@ func writeDurably(ctx context.Context, d *bdev.Drive, p []byte, off int64) error
 	return d.Flush(ctx, t)
 }
 
+// copies says something of each copy of a superblock.
+type copies [omf.Copies]bool
+
 // superblocks is what was read of one drive's three copies.
 type superblocks struct {
 	newest  *omf.Superblock // nil: none is valid
+	right   copies          // those that are known to be as new as that
 	damaged int             // copies that begin with the magic and are not valid, or cannot be read
 	err     error           // why there is no newest
 }
@@ -87,8 +91,9 @@ func readSuperblocks(ctx context.Context, d *bdev.Drive) (superblocks, error) {
 			continue
 		}
 		if s.newest == nil || sb.Generation > s.newest.Generation {
-			s.newest = sb
+			s.newest, s.right = sb, copies{}
 		}
+		s.right[i] = sb.Generation == s.newest.Generation
 	}
 	if s.newest == nil && s.damaged == 1 && !errors.Is(s.err, omf.ErrVersion) {
 		// Copies are written and wiped one after another, so this is what a
@@ -123,9 +128,17 @@ func ownDrive(sb *omf.Superblock) omf.Drive {
 // other, so that at any moment two of three are whole. The change is committed
 // when the first is durable.
 func writeSuperblocks(ctx context.Context, d *bdev.Drive, sb omf.Superblock) error {
+	return writeCopies(ctx, d, sb, copies{true, true, true})
+}
+
+// writeCopies makes some copies durable, one after the other.
+func writeCopies(ctx context.Context, d *bdev.Drive, sb omf.Superblock, which copies) error {
 	offsets := [omf.Copies]int64{0, omf.SecondCopyOffset, ownDrive(&sb).EndCopy}
 	b := make([]byte, omf.SuperblockSize)
 	for i, off := range offsets {
+		if !which[i] {
+			continue
+		}
 		sb.Copy = uint32(i)
 		if err := sb.Encode(b); err != nil {
 			return err
