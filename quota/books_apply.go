@@ -242,7 +242,7 @@ func (b *Books) Remember(claim ID, r Request) {
 		b.ended = append(b.ended, r.ID)
 		if len(b.ended) > MaxEnded {
 			delete(b.requests, b.ended[0])
-			b.ended = slices.Delete(b.ended, 0, 1)
+			b.ended = b.ended[1:]
 		}
 	}
 	b.requests[r.ID] = requestEntry{request: r, claim: claim}
@@ -292,6 +292,16 @@ func (b *Books) Verify() error {
 			len(b.real), len(b.reserved), b.limits, b.next, len(again.real), len(again.reserved), again.limits, again.next)
 	case len(b.requests) != len(again.requests)+len(b.ended):
 		return invalid("%d requests, %d of them ended; the records have %d", len(b.requests), len(b.ended), len(again.requests))
+	}
+	for id, r := range again.requests { // any of them will do
+		if b.requests[id] != r {
+			return invalid("request %q: the index says %+v, the records %+v", id, b.requests[id], r)
+		}
+	}
+	for _, id := range b.ended {
+		if r, ok := b.requests[id]; !ok || b.claims[r.claim] != nil && again.requests[id] == r {
+			return invalid("request %q is remembered as one of a claim that has ended: %+v", id, r)
+		}
 	}
 	far := time.Unix(1<<40, 0)
 	if got, want := len(b.Due(far)), len(again.Due(far)); got != want {

@@ -95,8 +95,6 @@ func (x *claiming) prepare() (err error) {
 		return invalid("nothing is claimed")
 	case a.TTL < 0 || a.TTL > MaxTTL:
 		return invalid("a reservation for %v: want more than 0, at most %v", a.TTL, MaxTTL)
-	case a.TTL == 0:
-		a.TTL = x.l.opt.TTL
 	}
 	if a.Real != "" {
 		if err := validReal(a.Real); err != nil {
@@ -105,6 +103,9 @@ func (x *claiming) prepare() (err error) {
 	}
 	if a.Request != "" {
 		x.req, err = newRequest(a.Request, "claim", a.Owner, a.Parent.String(), a.Real, a.TTL.String(), amountText(a.Amounts))
+	}
+	if a.TTL == 0 { // not a part of the request: ledgers differ in it
+		a.TTL = x.l.opt.TTL
 	}
 	return err
 }
@@ -124,7 +125,7 @@ func (x *claiming) decide(r Reader) ([]Change, error) {
 	}
 	c := &Claim{ID: r.NextID(), Parent: a.Parent, Owner: a.Owner, State: Held, Real: a.Real, Amounts: a.Amounts}
 	if a.Real == "" {
-		c.State, c.Expires = Reserved, now.Add(a.TTL).UTC().Truncate(time.Millisecond)
+		c.State, c.Expires = Reserved, now.Add(a.TTL+time.Millisecond-1).UTC().Truncate(time.Millisecond)
 	}
 	if x.req.ID != "" {
 		c.Requests = []Request{x.req}
@@ -336,8 +337,17 @@ func realFree(r Reader, name string, but ID) error {
 
 func byClass(x, y Amount) int { return cmp.Compare(x.Class, y.Class) }
 
-// normal adds up amounts of the same class and sorts them.
+// normal is addUp of what is to be one claim.
 func normal(amounts []Amount) ([]Amount, error) {
+	list, err := addUp(amounts)
+	if err == nil && len(list) > MaxAmounts {
+		return nil, invalid("%d classes in one claim: at most %d", len(list), MaxAmounts)
+	}
+	return list, err
+}
+
+// addUp adds up amounts of the same class and sorts them.
+func addUp(amounts []Amount) ([]Amount, error) {
 	list := slices.Clone(amounts)
 	if len(list) > 1 {
 		slices.SortFunc(list, byClass)
@@ -354,9 +364,6 @@ func normal(amounts []Amount) ([]Amount, error) {
 		default:
 			out[last].N += a.N
 		}
-	}
-	if len(out) > MaxAmounts {
-		return nil, invalid("%d classes in one claim: at most %d", len(out), MaxAmounts)
 	}
 	return out, nil
 }

@@ -164,14 +164,14 @@ func (s State) String() string {
 	}
 }
 
-// Claim is a record of what an owner holds. One that a [Reader] returns is never
-// written.
+// Claim is a record of what an owner holds. Claims that are returned are the store's
+// own records: nobody writes to them, nor to what they refer to.
 type Claim struct {
 	ID      ID
 	Parent  ID // the claim it lies under, or 0
 	Owner   string
 	State   State
-	Expires time.Time // of a reserved one
+	Expires time.Time // of a reserved one, in whole milliseconds; it is over from then on
 	Real    string    // of a held one: the caller's own id
 	Amounts []Amount  // sorted by class, each once, 1 or more
 	// Requests are those whose repetition changes nothing.

@@ -17,7 +17,8 @@ type Options struct {
 	Sleep func(ctx context.Context, d time.Duration) error
 	// Jitter returns a random part of a pause; nil: of equal chance.
 	Jitter func(d time.Duration) time.Duration
-	// TTL is how long a reservation lasts that does not say; 0: an hour.
+	// TTL is how long a reservation lasts that does not say, at most MaxTTL; 0 or less:
+	// an hour.
 	TTL time.Duration
 	// OnOver is told of who holds more than a limit that was lowered; nil: nobody is.
 	// It is called once for each, by the call that lowered it, after it is done.
@@ -43,7 +44,8 @@ func (o Over) By() int64 { return o.Used - int64(o.Limit) }
 // concurrent use.
 //
 // All methods return a context's error, having done nothing, if that ends before they
-// have come through; what a store says itself; and what is told for each.
+// have come through; what a store says itself; and what is told for each. [ErrUnknown]
+// comes first: with it, something may have been done, also if the context has ended.
 type Ledger struct {
 	store Store
 	opt   Options
@@ -60,9 +62,10 @@ func New(store Store, opt Options) *Ledger {
 	if opt.Jitter == nil {
 		opt.Jitter = func(d time.Duration) time.Duration { return rand.N(d) } //nolint:gosec // no secret
 	}
-	if opt.TTL == 0 {
+	if opt.TTL <= 0 {
 		opt.TTL = time.Hour
 	}
+	opt.TTL = min(opt.TTL, MaxTTL)
 	if opt.OnOver == nil {
 		opt.OnOver = func(Over) {}
 	}
@@ -94,12 +97,16 @@ type try struct {
 	g       Generation
 	changes []Change
 	refused error
-	sweep   bool // what has expired is in the way, and is to be ended first
+	full    error // what the store said when it had no room for the changes
+	sweep   bool  // what has expired is in the way, and is to be ended first
 }
 
 func (t *try) view(r Reader) {
 	t.g, t.sweep = r.Generation(), false
-	if t.changes, t.refused = t.decide(r); errors.Is(t.refused, ErrExceeded) {
+	if t.changes, t.refused = t.decide(r); t.refused == nil {
+		t.refused = t.full
+	}
+	if errors.Is(t.refused, ErrExceeded) || errors.Is(t.refused, ErrFull) {
 		t.changes = dropAll(expired(r, t.l.opt.Now()), Request{})
 		t.sweep = len(t.changes) > 0
 	}
@@ -121,7 +128,11 @@ func (l *Ledger) change(ctx context.Context, decide func(Reader) ([]Change, erro
 		switch {
 		case err == nil && !t.sweep:
 			return nil
-		case err == nil:
+		case err == nil: // swept
+			t.full = nil
+			continue
+		case errors.Is(err, ErrFull) && !t.sweep:
+			t.full = err
 			continue
 		case !errors.Is(err, ErrConflict):
 			return err
@@ -176,8 +187,8 @@ func check(r Reader, owner, stop string, more []Amount) error {
 
 func noClass(name string) error { return faultf(ErrNotFound, "no class %q", name) }
 
-// expired returns the claims that have ended by their time: all below them have, too.
-// Those below come before those above.
+// expired returns claims that have ended by their time: all below them have, too.
+// Those below come before those above. They are all, or as many as one change ends.
 func expired(r Reader, now time.Time) []*Claim {
 	due := r.Due(now)
 	ended := make(map[ID]bool, len(due))
@@ -190,6 +201,9 @@ func expired(r Reader, now time.Time) []*Claim {
 		if all {
 			ended[c.ID] = true
 			list = append(list, c)
+		}
+		if len(list) == MaxSubtree {
+			break
 		}
 	}
 	return list

@@ -7,7 +7,8 @@ import (
 
 // Release ends a claim and all below it, and returns them, those below before those
 // above. No limit refuses it. Errors: ErrNotFound, unless it was done before under
-// this request id: then there is nothing to return.
+// this request id: then there is nothing to return; ErrInvalid (request id, or more
+// than MaxSubtree claims at once: release those below first).
 func (l *Ledger) Release(ctx context.Context, f Ref, request string) ([]*Claim, error) {
 	x := &releasing{ref: f}
 	if request != "" {
@@ -16,8 +17,10 @@ func (l *Ledger) Release(ctx context.Context, f Ref, request string) ([]*Claim, 
 			return nil, err
 		}
 	}
-	err := l.change(ctx, x.decide)
-	return x.list, err
+	if err := l.change(ctx, x.decide); err != nil {
+		return nil, err
+	}
+	return x.list, nil
 }
 
 // releasing is one call of Release.
@@ -48,19 +51,29 @@ func (x *releasing) decide(r Reader) ([]Change, error) {
 }
 
 // Expire ends the reservations whose time is over and returns them, those below
-// before those above.
+// before those above. There may be more of them than one change ends: with an error
+// come those that were ended before it.
 func (l *Ledger) Expire(ctx context.Context) ([]*Claim, error) {
-	var list []*Claim
-	err := l.change(ctx, func(r Reader) ([]Change, error) {
-		if list = expired(r, l.opt.Now()); len(list) == 0 {
-			return nil, errNothing
+	var all []*Claim
+	for {
+		var list []*Claim
+		err := l.change(ctx, func(r Reader) ([]Change, error) {
+			if list = expired(r, l.opt.Now()); len(list) == 0 {
+				return nil, errNothing
+			}
+			return dropAll(list, Request{}), nil
+		})
+		switch {
+		case errors.Is(err, errNothing):
+			return all, nil
+		case err != nil:
+			return all, err
 		}
-		return dropAll(list, Request{}), nil
-	})
-	if errors.Is(err, errNothing) {
-		return nil, nil
+		all = append(all, list...)
+		if len(list) < MaxSubtree {
+			return all, nil
+		}
 	}
-	return list, err
 }
 
 // Transfer gives a claim to another owner, and all below it that has the same owner
@@ -105,7 +118,7 @@ func (l *Ledger) Transfer(ctx context.Context, f Ref, owner, request string) (*C
 			moved = append(moved, x.Amounts...)
 			changes = append(changes, PutClaim{&y})
 		}
-		if moved, err = normal(moved); err != nil {
+		if moved, err = addUp(moved); err != nil {
 			return nil, err
 		}
 		return changes, check(r, owner, common(r, owner, c.Owner), moved)
