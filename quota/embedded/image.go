@@ -96,11 +96,31 @@ func (m *image) books(owners []quota.Owner) (*quota.Books, error) {
 	if err := b.Apply(changes); err != nil {
 		return nil, err
 	}
-	for _, e := range m.ended {
+	for _, e := range m.lastEnded() {
 		b.Remember(e.id, e.request)
 	}
 	b.SkipIDs(m.next)
 	return b, nil
+}
+
+// lastEnded returns each request once, as it was last. Who has forgotten one may have
+// used its id for a claim that is there: then that counts.
+func (m *image) lastEnded() []ended {
+	seen := make(map[string]bool)
+	for _, c := range m.claims { // order does not matter
+		for _, r := range c.Requests {
+			seen[r.ID] = true
+		}
+	}
+	var list []ended
+	for _, e := range slices.Backward(m.ended) {
+		if !seen[e.request.ID] {
+			seen[e.request.ID] = true
+			list = append(list, e)
+		}
+	}
+	slices.Reverse(list)
+	return list
 }
 
 // parentsFirst adds owners, each after the one above it.

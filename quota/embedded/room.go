@@ -130,14 +130,17 @@ func (s *Store) admit(expect quota.Generation, changes []quota.Change) (live int
 	live, more := s.growthLocked(changes)
 	used, capacity := s.mdc.Usage()
 	ends := (int64(s.books.Count()) + max(more, 0)) * cost(endBytes)
-	kept := int64(layout.BlockSize) // an end mark, and the last page's rest
+	need := cost(len(s.enc.b)) + int64(layout.BlockSize) // with an end mark, and the last page's rest
 	if more >= 0 && live > 0 {
 		if s.live+live+ends > capacity/100*mayLive {
 			return 0, 0, quota.ErrFull
 		}
-		kept += ends
+		need += ends
 	}
-	if used+cost(len(s.enc.b))+kept > capacity {
+	switch {
+	case s.live+capacity/100*mayRemember+need > capacity:
+		return 0, 0, quota.ErrFull // also after a compaction
+	case used+need > capacity:
 		s.compactLocked()
 		return 0, s.compactions, errRoom
 	}
@@ -150,10 +153,11 @@ func (s *Store) compacted(ctx context.Context, before uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.compactions == before {
-		if err := s.cond.Wait(ctx); err != nil {
+		// Before it waits: there may be no compaction, and nobody who wakes it.
+		if err := s.usableLocked(ctx); err != nil {
 			return err
 		}
-		if err := s.usableLocked(ctx); err != nil && s.compactions == before {
+		if err := s.cond.Wait(ctx); err != nil {
 			return err
 		}
 	}
@@ -198,13 +202,28 @@ func (s *Store) compact(ctx context.Context) error {
 	return err
 }
 
+// look looks at one record, which may be gone by then: nil.
+type look func(*quota.Books) any
+
 // copy writes all records. Each is read and written in the turn: what the new log has
-// of it is the newest, or is followed by it.
+// of it is the newest, or is followed by it. The requests of claims that have ended
+// come last: a claim that ends before it is copied leaves them there.
 func (s *Store) copy(ctx context.Context) error {
-	list, err := s.keys(ctx)
-	if err != nil {
+	if err := s.copyAll(ctx, s.recordsLocked); err != nil {
 		return err
 	}
+	return s.copyAll(ctx, s.endedLocked)
+}
+
+// copyAll writes what there is to look at.
+func (s *Store) copyAll(ctx context.Context, locked func() []look) error {
+	if err := s.inTurn(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	list := locked()
+	s.mu.Unlock()
+	s.leaveTurn()
 	for len(list) > 0 {
 		n := min(len(list), compactChunk)
 		if err := s.copyChunk(ctx, list[:n]); err != nil {
@@ -215,15 +234,11 @@ func (s *Store) copy(ctx context.Context) error {
 	return nil
 }
 
-// keys returns functions that look at one record each: it may be gone by then.
-func (s *Store) keys(ctx context.Context) ([]func(*quota.Books) any, error) {
-	if err := s.inTurn(ctx); err != nil {
-		return nil, err
-	}
-	defer s.leaveTurn()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := []func(*quota.Books) any{func(b *quota.Books) any { return nextID{b.NextID()} }}
+// recordsLocked looks at all records.
+//
+// +checklocks:s.mu
+func (s *Store) recordsLocked() []look {
+	list := []look{func(b *quota.Books) any { return nextID{b.NextID()} }}
 	for _, c := range s.books.Classes() {
 		list = append(list, func(b *quota.Books) any {
 			if c, ok := b.Class(c.Name); ok {
@@ -246,11 +261,6 @@ func (s *Store) keys(ctx context.Context) ([]func(*quota.Books) any, error) {
 			return quota.PutLimit{Limit: quota.OwnerLimit{Owner: l.Owner, Class: l.Class, Limit: n}}
 		})
 	}
-	_, capacity := s.mdc.Usage()
-	for _, r := range lastEnded(s.books.Ended(), capacity/100*mayRemember) {
-		id := s.books.EndedClaim(r.ID)
-		list = append(list, func(*quota.Books) any { return ended{id, r} })
-	}
 	for _, c := range s.books.Claims() {
 		list = append(list, func(b *quota.Books) any {
 			if c, ok := b.Claim(c.ID); ok {
@@ -259,7 +269,20 @@ func (s *Store) keys(ctx context.Context) ([]func(*quota.Books) any, error) {
 			return nil
 		})
 	}
-	return list, nil
+	return list
+}
+
+// endedLocked looks at the requests of claims that have ended.
+//
+// +checklocks:s.mu
+func (s *Store) endedLocked() []look {
+	_, capacity := s.mdc.Usage()
+	var list []look
+	for _, r := range lastEnded(s.books.Ended(), capacity/100*mayRemember) {
+		e := ended{s.books.EndedClaim(r.ID), r}
+		list = append(list, func(*quota.Books) any { return e })
+	}
+	return list
 }
 
 // lastEnded returns the latest requests of a list, of so many bytes in the log.
@@ -285,15 +308,15 @@ func (s *Store) inTurn(ctx context.Context) error {
 	return nil
 }
 
-func (s *Store) copyChunk(ctx context.Context, list []func(*quota.Books) any) error {
+func (s *Store) copyChunk(ctx context.Context, list []look) error {
 	if err := s.inTurn(ctx); err != nil {
 		return err
 	}
 	defer s.leaveTurn()
 	s.enc.reset()
 	s.mu.Lock()
-	for _, look := range list {
-		if c := look(s.books); c != nil {
+	for _, at := range list {
+		if c := at(s.books); c != nil {
 			s.enc.add(c)
 		}
 	}

@@ -199,11 +199,15 @@ func (s *Store) leaveTurn() {
 
 // Apply implements [quota.Store].
 func (s *Store) Apply(ctx context.Context, expect quota.Generation, changes []quota.Change) error {
-	for {
+	for overrun := 0; ; {
 		compactions, err := s.applyInTurn(ctx, expect, changes)
 		if errors.Is(err, errRoom) {
 			err = s.compacted(ctx, compactions)
 			if err == nil {
+				continue
+			}
+			// What others appended meanwhile may have filled the new log.
+			if overrun++; errors.Is(err, api.EFBIG) && overrun < maxOverrun {
 				continue
 			}
 		}
@@ -234,6 +238,9 @@ func (s *Store) fail(err error) {
 	}
 	s.cond.Broadcast()
 }
+
+// maxOverrun bounds how many compactions without room in the new log one change sees.
+const maxOverrun = 16
 
 // errRoom says that a compaction makes room.
 var errRoom = errors.New("no room before the next compaction")

@@ -2,7 +2,6 @@ package quotatest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -169,7 +168,7 @@ func testModel(t *testing.T, open func(testing.TB) Store) {
 
 func (x *machine) check(err, want error) {
 	x.t.Helper()
-	if !errors.Is(err, want) || (err == nil) != (want == nil) {
+	if !sameError(err, want) {
 		x.t.Fatalf("got %v, want %v", err, want)
 	}
 }

@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(testing.TB) Store) {
 	}{
 		{"generation", testGeneration},
 		{"story", testStory},
+		{"names", testNames},
 		{"model", testModel},
 		{"race for the last", testRace},
 		{"expiry races provision", testExpiryRace},
@@ -304,6 +305,8 @@ func testClockJumps(t *testing.T, open func(testing.TB) Store) {
 	}
 	must(t, &s)
 }
+
+func sameError(err, want error) bool { return errors.Is(err, want) && (err == nil) == (want == nil) }
 
 func define(t testing.TB, l *quota.Ledger, class string, byDefault quota.Limit) {
 	t.Helper()
