@@ -13,7 +13,19 @@ import (
 
 // watchedMap opens the kernel's map of the processes that the daemon watches, or
 // returns nil if it has none.
-func watchedMap(t *testing.T, d *daemon.Daemon) *ebpf.Map {
+func watchedMap(t *testing.T, d *daemon.Daemon) *ebpf.Map { return bpfMap(t, d, ebpf.Hash) }
+
+// lostRecords returns how many deaths the daemon's ring has had no room for.
+func lostRecords(t *testing.T, d *daemon.Daemon) (n uint64) {
+	t.Helper()
+	if err := bpfMap(t, d, ebpf.Array).Lookup(uint32(0), &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// bpfMap opens the only map of a kind that the daemon has, or returns nil.
+func bpfMap(t *testing.T, d *daemon.Daemon, kind ebpf.MapType) *ebpf.Map {
 	t.Helper()
 	dir := fmt.Sprintf("/proc/%d/fdinfo", d.PID)
 	list, err := os.ReadDir(dir)
@@ -40,7 +52,7 @@ func watchedMap(t *testing.T, d *daemon.Daemon) *ebpf.Map {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m.Type() == ebpf.Hash {
+		if m.Type() == kind {
 			t.Cleanup(func() { _ = m.Close() }) // it has nothing to lose
 			return m
 		}

@@ -34,7 +34,7 @@ const (
 var roles = map[string]func(){
 	"victim": victimMain, "init": initMain, "again": againMain, "parent": parentMain, "heir": heirMain, "exec": execMain, "execed": execedMain,
 	"library": libraryMain, "threads": threadsMain, "early": earlyMain,
-	"silent": silentMain, "namespaced": namespacedMain,
+	"overwrite": overwriteMain, "silent": silentMain, "namespaced": namespacedMain,
 }
 
 var mpoold string // the daemon's binary, built by TestMain
