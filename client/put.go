@@ -23,6 +23,16 @@ func setAllocation(d *ring.Descriptor, op ioctl.Op, pool ioctl.Handle, o *api.Al
 	}
 }
 
+// undoing returns the operation that gives up what another one made and nobody knows
+// of: an object that is not committed would stay as long as the connection.
+func undoing(op ioctl.Op) ioctl.Op {
+	switch op {
+	case ioctl.OpMblockAlloc, ioctl.OpMlogAlloc:
+		return ioctl.OpObjectAbort
+	}
+	return ioctl.OpClose
+}
+
 // allocates says whether an operation's completion is an object's handle.
 func allocates(op ioctl.Op) bool { return op == ioctl.OpMblockAlloc || op == ioctl.OpMblockPut }
 
@@ -59,6 +69,7 @@ func (l *link) allocOn(ctx context.Context, pool ioctl.Handle, o *api.AllocOptio
 func (r *sharedRing) follow(s *slot) bool {
 	r.mu.Lock()
 	s.who = nil // its caller is somebody else's soon
+	undo := undoing(s.op)
 	r.mu.Unlock()
 	return r.l.spawn(func() {
 		w := getCaller()
@@ -72,7 +83,7 @@ func (r *sharedRing) follow(s *slot) bool {
 		ctx, cancel := polite()
 		defer cancel()
 		//nolint:errcheck // if the daemon does not hear it, the connection's end does the same
-		_ = r.l.do(ctx, ioctl.OpClose, &ioctl.Target{Handle: openedIn(&c).Handle}, &ioctl.Empty{})
+		_ = r.l.do(ctx, undo, &ioctl.Target{Handle: openedIn(&c).Handle}, &ioctl.Empty{})
 	})
 }
 

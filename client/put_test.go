@@ -64,14 +64,17 @@ func TestQueueObjects(t *testing.T) {
 	if err := errors.Join(q.Alloc(s.p, api.AllocOptions{}, 6), q.PutMblock(s.p, api.AllocOptions{}, b[2], 7), q.Close()); err != nil {
 		t.Error(err)
 	}
-	if n := s.f.handles(); n != handles {
-		t.Errorf("%d handles are left, want %d", n, handles)
+	s.f.mu.Lock()
+	aborted := s.f.done[ioctl.OpObjectAbort]
+	s.f.mu.Unlock()
+	if n := s.f.handles(); n != handles || aborted == 0 {
+		t.Errorf("%d handles are left, want %d; aborted %d", n, handles, aborted)
 	}
 	// What it cannot give up is in nobody's way.
 	q, _ = s.newQueue(8, 0, 0)
 	s.f.mu.Lock()
 	s.f.refuse = func(op ioctl.Op) error {
-		if op == ioctl.OpClose {
+		if op == ioctl.OpClose || op == ioctl.OpObjectAbort {
 			return api.EIO
 		}
 		return nil
@@ -98,7 +101,8 @@ func (f *fake) handles() (n int) {
 	return n
 }
 
-// What is made when nobody waits any more is given back.
+// What is made when nobody waits any more is given back, or, if it is not committed,
+// aborted.
 //
 // proves S30 S46
 func TestMadeTooLate(t *testing.T) {
@@ -114,6 +118,10 @@ func TestMadeTooLate(t *testing.T) {
 	} {
 		s := newRingScene(t)
 		handles := s.f.handles()
+		undo := ioctl.OpClose // of what is committed
+		if op == ioctl.OpMblockAlloc {
+			undo = ioctl.OpObjectAbort
+		}
 		s.f.withholdThose(func(d *ring.Descriptor) bool { return d.Op == uint16(op) })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		err := call(ctx, s.p)
@@ -126,7 +134,7 @@ func TestMadeTooLate(t *testing.T) {
 		s.f.letGo(all)
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Microsecond) {
 			s.f.mu.Lock()
-			done := s.f.done[op] > 0 && s.f.done[ioctl.OpClose] > 0
+			done := s.f.done[op] > 0 && s.f.done[undo] > 0
 			s.f.mu.Unlock()
 			if n := s.f.handles(); n == handles && done {
 				break

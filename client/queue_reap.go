@@ -218,10 +218,11 @@ func (q *Queue) release() {
 }
 
 // Close ends the queue. It waits for what is under way, at most 10 s; its
-// completions are lost, and mblocks that they would give are given up, but for appends and writes whose outcome then is known
-// to the appender and the mblock as if they had been reaped. If the time is up
-// it returns ETIMEDOUT, and the buffers and the ring are given back when the
-// connection ends. EBADF if it was closed before.
+// completions are lost, and mblocks that they would give are aborted or, if they are
+// committed, given up, but for appends and writes whose outcome then is known to the
+// appender and the mblock as if they had been reaped. If the time is up it returns
+// ETIMEDOUT, and the buffers and the ring are given back when the connection ends.
+// EBADF if it was closed before.
 func (q *Queue) Close() error {
 	if q.closed {
 		return api.Errorf(api.EBADF, opQueue, "the queue was closed before")
@@ -237,8 +238,8 @@ func (q *Queue) Close() error {
 		var n int
 		n, err = q.Reap(ctx, 1, out[:])
 		for _, c := range out[:n] {
-			if c.Mblock != nil {
-				_ = q.Release(c.Mblock, 0) //nolint:errcheck // it went with its connection
+			if c.Mblock != nil && c.Mblock.Abort(ctx) != nil {
+				_ = c.Mblock.Put() //nolint:errcheck // it is committed, and stays; or went with its connection
 			}
 		}
 	}

@@ -78,7 +78,7 @@ func (l *link) answer(h ioctl.Header, buf *[ioctl.MaxMessage]byte, n, fd int) {
 	putBuffer(buf)
 	// What came and nobody waits for is given back, in the slot of the call
 	// that asked for it. The receiver must not wait for that.
-	if handle == 0 || !l.spawn(func() { l.giveBack(handle) }) {
+	if handle == 0 || !l.spawn(func() { l.giveBack(undoing(k.op), handle) }) {
 		<-l.slots
 	}
 }
@@ -98,10 +98,10 @@ func given(h ioctl.Header, k *call) ioctl.Handle {
 	return 0
 }
 
-// giveBack closes a handle, in a slot that the caller gives away. If the daemon
-// does not hear it, the connection's end does the same.
-func (l *link) giveBack(handle ioctl.Handle) {
-	k, err := l.beginHeld(context.Background(), ioctl.OpClose, &ioctl.Target{Handle: handle}, nil)
+// giveBack gives up what a handle is on, by undo, in a slot that the caller gives
+// away. If the daemon does not hear it, the connection's end does the same.
+func (l *link) giveBack(undo ioctl.Op, handle ioctl.Handle) {
+	k, err := l.beginHeld(context.Background(), undo, &ioctl.Target{Handle: handle}, nil)
 	if err != nil {
 		return
 	}
