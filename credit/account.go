@@ -1,0 +1,323 @@
+package credit
+
+import (
+	"slices"
+	"time"
+)
+
+// state is a request's. It goes from fresh to check, from there to waiting and
+// back as often as it takes, and ends as granted and then released or lost, or
+// failed.
+type state uint8
+
+const (
+	fresh state = iota
+	check
+	waiting
+	granted
+	lost
+	released
+	failed
+)
+
+// after lists the states that may follow each.
+var after = [...][]state{
+	fresh: {check, failed}, check: {waiting, granted, failed}, waiting: {check, failed},
+	granted: {released, lost}, lost: {released}, released: nil, failed: nil,
+}
+
+// request is one that a user of this owner or a debtor has made.
+type request struct {
+	id       uint64
+	res      Resource
+	state    state
+	debtor   *debtor // nil: a user of this owner
+	theirs   uint64  // the debtor's number for it
+	want     Credit
+	amount   uint64 // divisible: this much
+	least    uint64 // divisible: or at least that
+	flags    Flags
+	group    uint64
+	deadline time.Duration
+	asked    uint64 // the Borrow that is under way for it, or 0
+	tried    bool   // divisible: debtors were asked for what they do not use
+}
+
+// to changes the state.
+func (q *request) to(s state) {
+	if !slices.Contains(after[q.state], s) {
+		panic("credit: a request goes where it cannot from its state")
+	}
+	q.state = s
+}
+
+// recall is part of a holding that was called back.
+type recall struct {
+	credit Credit
+	due    time.Duration // when it may be taken; 0: never
+}
+
+// holding is what one holder has of a resource: a debtor what it was lent, a
+// user of this owner what one granted request holds.
+type holding struct {
+	debtor  *debtor  // or
+	req     *request // of a user of this owner
+	credit  Credit
+	recalls []recall
+	tried   Credit // called back unless it is held
+	asked   uint64 // divisible: called back and not yet returned
+	trying  uint64 // divisible: called back unless it is used, and not yet answered
+	sent    []sent // grants that the debtor may not have had when it sent what comes next
+	called  bool   // the user was told
+}
+
+// sent is a grant and the number of its message.
+type sent struct {
+	seq    uint64
+	credit Credit
+}
+
+// recalled returns what was called back.
+func (h *holding) recalled() Credit {
+	var c Credit
+	for _, r := range h.recalls {
+		c = c.Join(r.credit)
+	}
+	return c
+}
+
+// overdue says whether all of k was called back and should have come by now.
+func (h *holding) overdue(k Credit, now time.Duration) bool {
+	for _, r := range h.recalls {
+		if r.due != 0 && now >= r.due {
+			k = k.Diff(r.credit)
+		}
+	}
+	return k.Empty()
+}
+
+// lose removes k from the holding.
+func (h *holding) lose(k Credit) {
+	h.credit = h.credit.Diff(k)
+	h.tried = h.tried.Diff(k)
+	h.recalls = without(h.recalls, k)
+}
+
+// without removes k from recalls.
+func without(list []recall, k Credit) []recall {
+	var kept []recall
+	for _, r := range list {
+		if r.credit = r.credit.Diff(k); !r.credit.Empty() {
+			kept = append(kept, r)
+		}
+	}
+	return kept
+}
+
+// raise is tokens that the root was asked to refuse.
+type raise struct {
+	id     uint64
+	credit Credit
+}
+
+// account is what an owner knows of one resource. Its own is borrowed without
+// what its holders have; of that nothing needs to be said to anybody: it is
+// cached.
+type account struct {
+	res      Resource
+	serial   uint64
+	borrowed Credit // the root: what there is
+	token    Token  // of the last grant, its words up to the creditor's
+	version  Version
+	holdings []*holding
+	queue    []*request // waiting, by arrival
+	recalls  []recall   // called back by the creditor
+	tried    Credit     // the same, unless it is held
+	owed     uint64     // divisible: called back by the creditor
+	tainted  Credit     // taken from a holder, whose token is still good
+	raises   []raise    // what of it the root was asked to refuse
+	active   bool
+}
+
+// awaits says whether something is to happen to the account.
+func (a *account) awaits() bool {
+	if len(a.queue) > 0 || len(a.recalls) > 0 || !a.tried.Empty() || a.owed > 0 || !a.tainted.Empty() {
+		return true
+	}
+	return slices.ContainsFunc(a.holdings, func(h *holding) bool { return len(h.recalls) > 0 })
+}
+
+// held returns what the holders have.
+func (a *account) held() Credit {
+	var c Credit
+	for _, h := range a.holdings {
+		c = c.Join(h.credit)
+	}
+	return c
+}
+
+// leaving returns what the creditor wants back.
+func (a *account) leaving() Credit {
+	c := a.tried
+	for _, r := range a.recalls {
+		c = c.Join(r.credit)
+	}
+	return c
+}
+
+// free returns what is cached: nobody has it, and nobody wants it back.
+func (a *account) free() Credit {
+	return a.borrowed.Diff(a.held()).Diff(a.leaving()).Diff(a.tainted)
+}
+
+// account returns the account of r; a new one if there is none.
+func (b *Book) account(r Resource) *account {
+	if a := b.accounts[r]; a != nil {
+		return a
+	}
+	b.serial++
+	a := &account{res: r, serial: b.serial}
+	if b.up == nil {
+		a.borrowed = r.Type.All()
+		if b.cfg.Capital != nil {
+			a.borrowed = b.cfg.Capital(r)
+		}
+	}
+	b.accounts[r] = a
+	return a
+}
+
+// enter puts a request at the end of its resource's queue.
+func (b *Book) enter(q *request) {
+	q.to(check)
+	q.to(waiting)
+	a := b.account(q.res)
+	a.queue = append(a.queue, q)
+	b.settle(a)
+}
+
+// fail ends a request that is not granted. The account is nil if it was not
+// entered.
+func (b *Book) fail(a *account, q *request, code Code) {
+	q.to(failed)
+	if a != nil {
+		b.dirty = true
+		a.queue = slices.DeleteFunc(a.queue, func(p *request) bool { return p == q })
+		if q.asked != 0 {
+			b.sendUp(Message{Kind: Withdraw, Resource: q.res, Request: q.asked})
+		}
+	}
+	if q.debtor != nil {
+		delete(q.debtor.requests, q.theirs)
+		b.sendDown(q.debtor, Message{Kind: Refuse, Resource: q.res, Request: q.theirs, Code: code})
+		return
+	}
+	delete(b.local, q.id)
+	b.events = append(b.events, Event{Kind: Failed, Request: q.id, Resource: q.res, Code: code})
+}
+
+// settle does for an account what can be done now, and forgets it if it says
+// nothing any more.
+func (b *Book) settle(a *account) {
+	if b.accounts[a.res] != a {
+		return // forgotten in the same step
+	}
+	b.disarm(a, a.tainted.Diff(a.held()))
+	b.yield(a)
+	b.serve(a)
+	b.disarm(a, a.tainted.Diff(a.held()))
+	if len(a.holdings) == 0 && len(a.queue) == 0 && a.tainted.Empty() && (b.up == nil || a.borrowed.Empty()) {
+		delete(b.accounts, a.res)
+		a.recalls, a.tried, a.owed = nil, nil, 0
+		return
+	}
+	if !a.active && a.awaits() {
+		a.active = true
+		b.active = append(b.active, a)
+	}
+	b.dirty = b.dirty || a.active
+}
+
+// take takes k from a holder by force. Its token is good until the work's place
+// has heard of it; until then nobody else may have what conflicts. Nor may the
+// holder keep what conflicts with k, such as read where it loses write: what was
+// done under k is not known, and so neither is the version of what is there.
+func (b *Book) take(a *account, h *holding, k Credit) {
+	b.dirty = true
+	k = k.Join(a.res.Type.Against(h.credit, k))
+	if h.debtor == nil {
+		k = h.credit // a user's hold is one
+	}
+	h.lose(k)
+	a.taint(k)
+	b.cut(a, h, k)
+}
+
+// taint notes that k was taken.
+func (a *account) taint(k Credit) {
+	a.tainted = a.tainted.Join(k)
+	for i := range a.raises {
+		a.raises[i].credit = a.raises[i].credit.Diff(k) // what was asked for was not about this time
+	}
+}
+
+// cut tells a holder that it has lost k, and forgets it if that was all.
+func (b *Book) cut(a *account, h *holding, k Credit) {
+	if h.debtor != nil {
+		b.sendDown(h.debtor, Message{Kind: Taken, Resource: a.res, Credit: k})
+		b.events = append(b.events, Event{Kind: Fenced, Owner: h.debtor.id, Resource: a.res, Credit: k})
+	} else {
+		h.req.to(lost)
+		b.events = append(b.events, Event{Kind: Lost, Request: h.req.id, Resource: a.res, Credit: k})
+	}
+	if h.credit.Empty() {
+		a.remove(h)
+	}
+}
+
+// remove forgets a holder that has nothing.
+func (a *account) remove(h *holding) {
+	a.holdings = slices.DeleteFunc(a.holdings, func(x *holding) bool { return x == h })
+	if h.debtor != nil {
+		delete(h.debtor.loans, a.res)
+	}
+}
+
+// disarm has the tokens refused of those from whom c, which is tainted, was
+// taken: at the root at once, elsewhere it asks for it. What others have, too,
+// is disarmed when they have not, or when somebody gets what conflicts with it:
+// before that, it would hit their tokens, which may be older.
+func (b *Book) disarm(a *account, c Credit) {
+	for _, r := range a.raises {
+		c = c.Diff(r.credit)
+	}
+	if c.Empty() || b.up != nil && !b.up.lasts() {
+		return
+	}
+	b.dirty = true
+	t := b.token(a)
+	if b.up == nil {
+		a.tainted = a.tainted.Diff(c)
+		b.events = append(b.events, Event{Kind: Fence, Resource: a.res, Credit: c, Token: t})
+		return
+	}
+	b.serial++
+	a.raises = append(a.raises, raise{b.serial, c})
+	b.sendUp(Message{Kind: Raise, Resource: a.res, Request: b.serial, Credit: c, Token: t})
+}
+
+// token returns a new token.
+func (b *Book) token(a *account) Token {
+	b.issued++
+	t := a.token
+	t[b.level] = b.issued
+	return t
+}
+
+// newest returns which contents a's resource has, as far as is known here.
+func (b *Book) newest(a *account) Version {
+	if b.up == nil && b.cfg.Version != nil {
+		return b.cfg.Version(a.res)
+	}
+	return a.version
+}

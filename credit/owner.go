@@ -1,0 +1,384 @@
+package credit
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// Options are of an owner that runs.
+type Options struct {
+	Config
+	// Now is the owner's monotonic clock; nil: the time since it was opened.
+	Now func() time.Duration
+	// Fence, of the root, has tokens older than t refused for the atoms c of r where
+	// the work is done ([Guard.Raise]). It is called before what conflicts is granted
+	// to anybody, with the owner's lock held: it must not wait, nor call the owner.
+	// Nil: nobody checks tokens.
+	Fence func(r Resource, c Credit, t Token)
+	// Fenced is told that a credit was taken from a debtor that did not give it back
+	// in time. It is called like Fence. Nil: nobody wants to know.
+	Fenced func(debtor OwnerID, r Resource, c Credit)
+}
+
+// Owner is a [Book] that runs: calls block, messages travel by an [Engine],
+// deadlines are kept. All its methods are safe for concurrent use.
+//
+// An owner has one goroutine, which sends its messages and keeps its time; it ends
+// with Close or Abandon. Nothing is sent while the lock is held.
+type Owner struct {
+	opt   Options
+	wake  chan struct{} // there is something for the goroutine; has one place
+	quit  chan struct{} // closed: the goroutine is to end
+	ended chan struct{} // closed: it has
+	empty chan struct{} // closed: everything was given back
+
+	mu      sync.Mutex
+	book    *Book                  // +checklocks:mu
+	calls   map[uint64]*call       // +checklocks:mu
+	holds   map[uint64]*Hold       // +checklocks:mu
+	outbox  []Message              // +checklocks:mu
+	armed   time.Duration          // +checklocks:mu
+	debtors map[OwnerID]*localLink // +checklocks:mu
+	up      *connection            // +checklocks:mu
+	stopped bool                   // +checklocks:mu
+}
+
+// call is an Acquire that waits.
+type call struct {
+	done chan struct{}
+	hold *Hold
+	code Code
+}
+
+// Open starts an owner: the root if the engine is nil, else one that borrows from
+// the engine's creditor.
+func Open(opt Options, e Engine) (*Owner, error) {
+	if opt.ID == 0 {
+		return nil, &Error{Code: ErrInvalid, Op: "open", Detail: "an owner has an id: give it one that nobody else has"}
+	}
+	if opt.Now == nil {
+		start := time.Now() //nolint:forbidigo // the clock of who brings none
+		opt.Now = func() time.Duration { return time.Since(start) }
+	}
+	opt.Creditor = 0
+	if e != nil {
+		opt.Creditor = e.Creditor()
+	}
+	o := &Owner{
+		opt: opt, wake: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
+		empty: make(chan struct{}), calls: map[uint64]*call{}, holds: map[uint64]*Hold{},
+		debtors: map[OwnerID]*localLink{},
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if e != nil {
+		if err := o.connect(e); err != nil {
+			return nil, err
+		}
+	}
+	o.book = NewBook(opt.Config, opt.Now())
+	o.absorb()
+	go o.run()
+	return o, nil
+}
+
+// Acquire waits until the request is granted or cannot be. A context that ends
+// is ErrCanceled, or ErrTimeout if its deadline passed.
+func (o *Owner) Acquire(ctx context.Context, r Request) (*Hold, error) {
+	o.mu.Lock()
+	if o.stopped {
+		o.mu.Unlock()
+		return nil, o.refusal(r, ErrClosed)
+	}
+	id := o.book.Acquire(o.opt.Now(), r)
+	c := &call{}
+	o.calls[id] = c
+	o.absorb()
+	if c.hold == nil && c.code == 0 {
+		c.done = make(chan struct{})
+		o.mu.Unlock()
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+		}
+		o.mu.Lock()
+		if c.hold == nil && c.code == 0 {
+			o.book.Cancel(o.opt.Now(), id)
+			o.absorb()
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) && c.code == ErrCanceled {
+				c.code = ErrTimeout
+			}
+		}
+	}
+	o.mu.Unlock()
+	if c.hold != nil {
+		return c.hold, nil
+	}
+	return nil, o.refusal(r, c.code)
+}
+
+// refusal is the error of a request that was not granted.
+func (o *Owner) refusal(r Request, code Code) error {
+	details := [...]string{
+		ErrBusy:       "others hold what conflicts, or wait for it: wait, too",
+		ErrRemote:     "it would have to be borrowed or called back, which the request's flags do not allow",
+		ErrNotFound:   "there is not that much of the resource",
+		ErrTimeout:    "others held what conflicts for too long",
+		ErrCanceled:   "the caller gave up",
+		ErrClosed:     "this owner or its creditor is winding up",
+		ErrNoCreditor: "the creditor is gone: connect to another",
+		ErrInvalid:    "the request is for nothing, or for what the type does not have",
+		ErrLimit:      "release some, or make fewer requests at once",
+	}
+	e := &Error{Code: code, Op: "acquire", Owner: o.opt.ID, Resource: r.Resource}
+	if int(code) < len(details) {
+		e.Detail = details[code]
+	}
+	return e
+}
+
+// GiveBack gives what is cached of c back before it is asked for: see
+// [Book.GiveBack].
+func (o *Owner) GiveBack(r Resource, c Credit) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.book.GiveBack(o.opt.Now(), r, c)
+	o.absorb()
+}
+
+// Close winds the owner up: see [Book.Close]. It waits until everything is given
+// back or the context ends, and stops the owner in either case.
+func (o *Owner) Close(ctx context.Context) error {
+	o.mu.Lock()
+	o.book.Close(o.opt.Now())
+	o.absorb()
+	o.mu.Unlock()
+	var err error
+	select {
+	case <-o.empty:
+	case <-o.ended: // abandoned
+	case <-ctx.Done():
+		err = &Error{
+			Code: ErrTimeout, Op: "close", Owner: o.opt.ID,
+			Detail: "something is held still: it is lost to its holder now",
+		}
+	}
+	o.Abandon()
+	return err
+}
+
+// Abandon ends the owner at once and gives nothing back, as if it had died.
+func (o *Owner) Abandon() {
+	o.mu.Lock()
+	if o.stopped {
+		o.mu.Unlock()
+		<-o.ended
+		return
+	}
+	o.stopped = true
+	close(o.quit)
+	o.mu.Unlock()
+	<-o.ended
+	o.mu.Lock()
+	links, up := o.debtors, o.up
+	o.debtors, o.up = map[OwnerID]*localLink{}, nil
+	for id, c := range o.calls { // order does not matter: each is told
+		c.finish(nil, ErrClosed)
+		delete(o.calls, id)
+	}
+	for id, h := range o.holds { // order does not matter: each is told
+		h.lose()
+		delete(o.holds, id)
+	}
+	o.mu.Unlock()
+	if up != nil {
+		up.link.Close()
+	}
+	for _, l := range links { // order does not matter: each is told
+		l.peer.Down()
+	}
+}
+
+// Reconnect gives the owner another connection: to the creditor it had, of which
+// it keeps what its lease covers, or to another one, in which case it starts with
+// nothing.
+func (o *Owner) Reconnect(e Engine) error {
+	o.mu.Lock()
+	old := o.up
+	o.up = nil
+	o.mu.Unlock()
+	if old != nil {
+		old.link.Close()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.connect(e); err != nil {
+		o.book.CreditorDown(o.opt.Now())
+		o.absorb()
+		return err
+	}
+	o.book.CreditorDown(o.opt.Now())
+	o.book.Attach(o.opt.Now(), e.Creditor())
+	o.absorb()
+	return nil
+}
+
+// connection is the owner's end of one with its creditor.
+type connection struct {
+	o    *Owner
+	link Link
+}
+
+// +checklocks:o.mu
+func (o *Owner) connect(e Engine) error {
+	if o.stopped {
+		return &Error{Code: ErrClosed, Op: "connect", Owner: o.opt.ID, Detail: "the owner has ended"}
+	}
+	c := &connection{o: o}
+	link, err := e.Connect(o.opt.ID, c)
+	if err != nil {
+		return err
+	}
+	c.link, o.up = link, c
+	return nil
+}
+
+// Deliver implements [Peer].
+func (c *connection) Deliver(m Message) {
+	c.o.mu.Lock()
+	defer c.o.mu.Unlock()
+	if c.o.up == c && !c.o.stopped {
+		c.o.book.Receive(c.o.opt.Now(), m)
+		c.o.absorb()
+	}
+}
+
+// Down implements [Peer].
+func (c *connection) Down() {
+	c.o.mu.Lock()
+	defer c.o.mu.Unlock()
+	if c.o.up == c {
+		c.o.up = nil
+		c.o.book.CreditorDown(c.o.opt.Now())
+		c.o.absorb()
+	}
+}
+
+// absorb does what a step of the book left to be done.
+//
+// +checklocks:o.mu
+func (o *Owner) absorb() {
+	messages, events := o.book.Take()
+	for _, e := range events {
+		o.happened(e)
+	}
+	o.outbox = append(o.outbox, messages...)
+	next, _ := o.book.Next()
+	if len(o.outbox) == 0 && next == o.armed {
+		return
+	}
+	o.armed = next
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// +checklocks:o.mu
+func (o *Owner) happened(e Event) {
+	switch e.Kind {
+	case Granted:
+		h := &Hold{o: o, id: e.Request, resource: e.Resource, credit: e.Credit, token: e.Token, version: e.Version}
+		o.holds[e.Request] = h
+		o.calls[e.Request].finish(h, 0)
+		delete(o.calls, e.Request)
+	case Failed:
+		o.calls[e.Request].finish(nil, e.Code)
+		delete(o.calls, e.Request)
+	case CalledBack:
+		if h := o.holds[e.Request]; !h.isWanted {
+			h.isWanted = true
+			tell(h.wanted)
+		}
+	case Lost:
+		o.holds[e.Request].lose()
+	case Fence:
+		if o.opt.Fence != nil {
+			o.opt.Fence(e.Resource, e.Credit, e.Token)
+		}
+	case Fenced:
+		if o.opt.Fenced != nil {
+			o.opt.Fenced(e.Owner, e.Resource, e.Credit)
+		}
+	case Closed:
+		close(o.empty)
+	}
+}
+
+func (c *call) finish(h *Hold, code Code) {
+	c.hold, c.code = h, code
+	tell(c.done)
+}
+
+// tell closes a channel if somebody listens.
+func tell(c chan struct{}) {
+	if c != nil {
+		close(c)
+	}
+}
+
+// run sends what is to be sent and keeps the time.
+func (o *Owner) run() {
+	defer close(o.ended)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		o.mu.Lock()
+		now := o.opt.Now()
+		if next, ok := o.book.Next(); ok && now >= next {
+			o.book.Tick(now)
+			o.absorb()
+		}
+		next, ok := o.book.Next()
+		o.mu.Unlock()
+		if o.flush() {
+			continue
+		}
+		var due <-chan time.Time
+		if ok {
+			timer.Reset(max(next-now, 0))
+			due = timer.C
+		}
+		select {
+		case <-o.wake:
+		case <-due:
+		case <-o.quit:
+			o.flush()
+			return
+		}
+	}
+}
+
+// flush sends the messages there are and says whether there were any.
+func (o *Owner) flush() bool {
+	o.mu.Lock()
+	out := o.outbox
+	o.outbox = nil
+	up := o.up
+	peers := make([]*localLink, len(out))
+	for i, m := range out {
+		peers[i] = o.debtors[m.To]
+	}
+	o.mu.Unlock()
+	for i, m := range out {
+		switch {
+		case peers[i] != nil:
+			peers[i].peer.Deliver(m)
+		case up != nil:
+			up.link.Send(m)
+		}
+	}
+	return len(out) > 0
+}
