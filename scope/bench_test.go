@@ -15,7 +15,7 @@ func four(tb testing.TB, client int) *Scope {
 	return open(tb, m, fmt.Sprint("connection:", client), c)
 }
 
-// proves G9: nothing is allocated.
+// proves G9: nothing is allocated, nor by spans that begin where others have ended.
 func TestReserveAllocatesNothing(t *testing.T) {
 	s := four(t, 0)
 	if n := testing.AllocsPerRun(1000, func() {
@@ -24,6 +24,14 @@ func TestReserveAllocatesNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+	if n := testing.AllocsPerRun(1000, func() {
+		n, err := s.BeginSpan()
+		if err != nil || n.ReserveMemory(4096, MaxPriority) != nil || n.Done() != nil {
+			t.Error("refused")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations of a span", n)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -157,8 +158,8 @@ func TestAmountsAtOnce(t *testing.T) {
 	}
 	must(t, m.System().ReserveAll(0, list...))
 	wantUsed(t, Tasks, map[user]int64{m.System(): int64(NumKinds)})
-	wantErr(t, m.System().ReleaseAll(append(list, Amount{Memory, 0})...), ErrInvalid)
-	wantErr(t, m.System().ReserveAll(0, append(list, Amount{Memory, 0})...), ErrInvalid)
+	wantErr(t, m.System().ReleaseAll(slices.Concat(list, list[:1])...), ErrInvalid)
+	wantErr(t, m.System().ReserveAll(0, slices.Concat(list, list[:1])...), ErrInvalid)
 	must(t, m.System().ReleaseAll(list...))
 	must(t, m.System().ReserveAll(0))
 	must(t, m.System().ReleaseAll())

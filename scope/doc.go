@@ -39,8 +39,8 @@
 //
 // # Order of locks
 //
-// Manager.mu → Scope.mu, and scheduler.mu → Scope.mu. Of several Scope.mu a scope's goes
-// before those of what stands below it; all that a Move locks, it locks under Manager.mu.
-// Counts are atomic and taken without a lock, from a scope upwards. No function of a
+// Manager.mu → Scope.mu, and scheduler.mu → Scope.mu. Several of the last are locked by
+// an Open and a Move, under Manager.mu, and by the beginning of a span: the scope's, then
+// that of a span that is in no other's reach. Counts are atomic and taken without a lock, from a scope upwards. No function of a
 // caller's is called under a lock. The package starts no goroutine.
 package scope

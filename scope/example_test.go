@@ -1,6 +1,7 @@
 package scope_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -46,6 +47,39 @@ func Example() {
 	// used by the service: 49152
 	// used by the system: 49152
 	// scope service:store protects its memory: 49152 used and 32768 asked are more than the limit of 65536 (file); to change: service:store.memory
+}
+
+// A unit of work begins when the task limits let it, and uses memory as a span does.
+func ExampleScope_BeginTask() {
+	manager, err := scope.New(scope.Options{
+		Layers: map[string]scope.Layer{"file": {"service": {scope.TasksLow: scope.Fixed(2), scope.Memory: scope.Fixed(1 << 20)}}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	service, err := manager.Service("store")
+	if err != nil {
+		panic(err)
+	}
+	defer service.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	scrub, err := service.BeginTask(ctx, scope.TasksLow)
+	if err != nil {
+		panic(err) // the minute is over, too many wait, or the service is closed
+	}
+	if err := scrub.ReserveMemory(64<<10, 127); err != nil { // if half of the memory is free
+		panic(err)
+	}
+	fmt.Println(service.Used(scope.Tasks), service.Used(scope.Memory))
+	if err := scrub.Done(); err != nil {
+		panic(err)
+	}
+	fmt.Println(service.Used(scope.Tasks), service.Used(scope.Memory))
+	// Output:
+	// 1 65536
+	// 0 0
 }
 
 // A connection is charged to Transient until it is known whose it is.

@@ -37,7 +37,8 @@ type Options struct {
 	// DefaultWaiting.
 	Waiting int
 	// Passed is how many tasks of higher priorities may begin while one of a lower
-	// waits; 0: DefaultPassed.
+	// waits, and might begin, for itself and for each of its own priority that came
+	// before it; 0: DefaultPassed.
 	Passed int
 	// Now is the clock; nil: the machine's.
 	Now func() time.Time

@@ -92,7 +92,7 @@ func TestRace(t *testing.T) {
 	for i := range workers {
 		w := &workers[i]
 		*w = worker{m: m, rnd: rand.New(rand.NewPCG(seed, uint64(i))), top: top}
-		wg.Go(func() { w.run(100) })
+		wg.Go(func() { w.run(40) })
 	}
 	wg.Wait()
 	for i := range workers {
