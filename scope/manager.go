@@ -336,5 +336,5 @@ func (m *Manager) resolve(name string, k Kind) limit {
 		}
 		return v
 	}
-	return limit{n: unlimited, origin: "none"}
+	return limit{n: unlimited, origin: NoOrigin}
 }

@@ -45,7 +45,7 @@ func (r *refusal) tell() error {
 	s, k := r.at, r.what.Kind
 	e := &LimitError{
 		Scope: s.name, Kind: k, Used: r.used, Asked: r.what.N, Limit: r.limit, Whole: r.whole,
-		Origin: "none", Setting: s.m.opt.Setting(s.name, k),
+		Origin: NoOrigin, Setting: s.m.opt.Setting(s.name, k),
 	}
 	s.m.refusals.byKind[k].Add(1)
 	if s.book == nil {

@@ -3,6 +3,7 @@ package scope
 import (
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -144,6 +145,13 @@ func TestLimits(t *testing.T) {
 		must(t, err)
 		if e := list[c.kind]; e.Limit != c.limit || e.Origin != c.origin || e.Kind != c.kind || e.Scope != c.scope {
 			t.Errorf("%+v: %+v", c, e)
+		}
+	}
+	for _, name := range []string{"system", "service:a", "service:b"} {
+		list, err := m.Show(name)
+		must(t, err)
+		if got := m.Explain(name); !slices.Equal(got, list) {
+			t.Errorf("%s is explained as %+v, and is %+v", name, got, list)
 		}
 	}
 	wantErr(t, open(t, m, "service:a").ReserveMemory(1, MaxPriority), ErrLimit)

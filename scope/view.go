@@ -4,7 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 )
+
+// NoOrigin is the origin of a limit that no layer says: there is none.
+const NoOrigin = "none"
 
 // Entry is one kind of one scope.
 type Entry struct {
@@ -12,8 +16,17 @@ type Entry struct {
 	Kind    Kind
 	Used    int64
 	Limit   string // a number, "unlimited" or "block"
-	Origin  string // the layer that the limit is from; "none": no layer says one
+	Origin  string // the layer that the limit is from, or NoOrigin
 	Refused uint64 // since the scope was made
+}
+
+// LimitNumber returns the limit as a number; false: there is none.
+func (e *Entry) LimitNumber() (int64, bool) {
+	if e.Limit == "block" {
+		return 0, true
+	}
+	n, err := strconv.ParseInt(e.Limit, 10, 64)
+	return n, err == nil
 }
 
 // List returns all kinds of all scopes with names, System first, the others by name.
@@ -44,6 +57,19 @@ func (m *Manager) Show(name string) ([]Entry, error) {
 		return nil, fmt.Errorf("%w: %q", ErrNotFound, name)
 	}
 	return s.entries(nil), nil
+}
+
+// Explain returns the limits that a scope of a name has or would have, opened or not;
+// also those of all whose names begin so before the colon.
+func (m *Manager) Explain(name string) []Entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := make([]Entry, NumKinds)
+	for k := range list {
+		l := m.resolve(name, Kind(k))
+		list[k] = Entry{Scope: name, Kind: Kind(k), Limit: l.word(), Origin: l.origin}
+	}
+	return list
 }
 
 func (s *Scope) entries(list []Entry) []Entry {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/scope"
 )
 
 // arena is a memory file that a session shares with its client. The client can
@@ -273,9 +274,10 @@ func (s *session) reserveArena(size int64) (uint16, error) {
 		return 0, api.Errorf(api.EAGAIN, "", "%d bytes of arenas and %d asked for: at most %d",
 			s.arenaBytes, size, limits.ArenaSession)
 	}
-	if total := s.srv.arenaBytes.Add(size); total > limits.ArenaTotal {
+	if total, most := s.srv.arenaBytes.Add(size), s.srv.arenasMost(); total > most {
 		s.srv.arenaBytes.Add(-size)
-		return 0, api.Errorf(api.EAGAIN, "", "the daemon's memory for arenas is used up: %d bytes", limits.ArenaTotal)
+		return 0, api.Errorf(api.EAGAIN, "", "%d bytes of arenas in the daemon and %d asked for: at most %d; to change: [limits] arena_total, and %s",
+			total-size, size, most, scopeSetting(scope.SystemName, scope.Memory))
 	}
 	s.arenaBytes += size
 	if n := len(s.freeArenas); n > 0 {

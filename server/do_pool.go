@@ -186,6 +186,9 @@ func poolOpen(r *request, m *ioctl.PoolName) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.s.srv.reserver.Enter(&r.s.client, m.Name); err != nil {
+		return nil, refused("the client may not open the pool now", err)
+	}
 	if err := a.open(); err != nil {
 		return nil, err
 	}

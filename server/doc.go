@@ -165,7 +165,7 @@
 // # Lock order
 //
 // Server.mu → poolTable.mu → activePool.mu, session.mu → dying.mu → uhandle.Table, feed.mu,
-// ownership.mu, eventRing.mu, ioBudget.mu, fair.mu; sessionRings.mu → ioLoops.mu, ioLoop.mu,
+// ownership.mu, eventRing.mu, budget.mu, fair.mu; sessionRings.mu → ioLoops.mu, ioLoop.mu,
 // which is innermost as handleLane.mu and errorQueue.mu are. Each guards maps and counts, and
 // nothing that waits is called under it, but for the start of a loop under sessionRings.mu. A
 // hand-over asks the pool under activePool.mu and the giver's table whether the object is

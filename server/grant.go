@@ -230,6 +230,9 @@ func (r *request) take(p *poolRef, t api.Token, kind layout.Kind) (ioctl.Handle,
 	if kind == layout.KindMlog {
 		of = kindMlog
 	}
+	if err := r.s.roomForHandle(); err != nil {
+		return 0, err
+	}
 	h, err := r.s.table.Reserve(of)
 	if err != nil {
 		return 0, r.s.noHandle(err)

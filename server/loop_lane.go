@@ -155,7 +155,7 @@ func (x *ringOp) serveSlowly() error {
 		return err
 	}
 	defer end()
-	if err := s.reserve(Requests, 1); err != nil {
+	if err := s.beginTask(x.turnKind()); err != nil {
 		return err
 	}
 	r := &request{s: s, op: ioctl.Op(x.d.Op), tag: x.d.Tag, ctx: x.ctx, began: x.began, fd: -1}
@@ -171,8 +171,8 @@ func (x *ringOp) serveSlowly() error {
 	if r.buffers > 0 {
 		s.unreserve(MessageBytes, r.buffers)
 	}
-	s.io.give(s, r.io)
-	s.unreserve(Requests, 1)
+	s.io.give(s, IOBytes, r.io)
+	s.endTask(x.turnKind())
 	return err
 }
 

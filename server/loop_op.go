@@ -123,12 +123,12 @@ var errSlow = errors.New("it would have to wait")
 // admit reserves what an operation takes.
 func (x *ringOp) admit() error {
 	s := x.ring.set.s
-	if err := s.reserve(Requests, 1); err != nil {
+	if err := s.beginTask(x.turnKind()); err != nil {
 		return err
 	}
 	n := int64(x.d.Length)
-	if err := s.io.take(s, n); err != nil {
-		s.unreserve(Requests, 1)
+	if err := s.io.take(s, IOBytes, n); err != nil {
+		s.endTask(x.turnKind())
 		return err
 	}
 	x.io, x.begun = n, n
@@ -139,8 +139,8 @@ func (x *ringOp) admit() error {
 // dismiss gives back what admit took.
 func (x *ringOp) dismiss() {
 	set := x.ring.set
-	set.s.io.give(set.s, x.io)
-	set.s.unreserve(Requests, 1)
+	set.s.io.give(set.s, IOBytes, x.io)
+	set.s.endTask(x.turnKind())
 	set.ease(x.begun, 0)
 	x.io, x.begun = 0, 0
 }

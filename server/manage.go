@@ -18,6 +18,7 @@ import (
 // arrived makes a pool known that is active now.
 func (s *Server) arrived(name string, a *activePool) {
 	s.pools.put(name, a)
+	s.followPools()
 	s.tellEvent(ioctl.Event{Type: ioctl.EventPoolActivated, Pool: name})
 }
 
@@ -25,12 +26,44 @@ func (s *Server) arrived(name string, a *activePool) {
 func (s *Server) left(name string, a *activePool) {
 	a.leave()
 	s.pools.drop(name)
+	s.followPools()
 	for _, sess := range s.all() {
 		sess.mu.Lock()
 		delete(sess.pools, a)
 		sess.mu.Unlock()
 	}
 	s.tellEvent(ioctl.Event{Type: ioctl.EventPoolDeactivated, Pool: name})
+}
+
+// followPools tells the scopes which pools there are and what memory they have of their
+// own. It waits for nothing.
+func (s *Server) followPools() {
+	if s.opt.Scopes == nil {
+		return
+	}
+	pools := make(map[string]int64)
+	for _, a := range s.pools.list() {
+		var bytes int64
+		if m, ok := a.pool.(measured); ok {
+			table, sums := m.MemoryBytes()
+			bytes = table + sums
+		}
+		pools[a.title()] += bytes
+	}
+	if err := s.opt.Scopes.follow(pools); err != nil {
+		s.log.Error("the memory of pools is not counted", slog.Any("error", err))
+	}
+}
+
+// followEvery is how often the memory of pools is looked at. It is rare enough not to
+// wake an idle machine.
+const followEvery = 5 * time.Second
+
+// keepFollowing does followPools until the server stops.
+func (s *Server) keepFollowing() {
+	for s.clock.Sleep(s.hard, followEvery) == nil {
+		s.followPools()
+	}
 }
 
 // choreGrace is how long an administrator's call whose context has ended waits
@@ -262,6 +295,7 @@ func (s *Server) RenamePool(ctx context.Context, name, newName string) error {
 			return err
 		}
 		s.pools.rename(a, name, newName)
+		s.followPools()
 		s.log.Info("pool renamed", slog.String("pool", name), slog.String("new_name", newName))
 		return nil
 	})

@@ -47,6 +47,9 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// maxSessions bounds Limits.Sessions.
+const maxSessions = 1 << 20
+
 // maxArenas bounds Limits.Arenas.
 const maxArenas = 64
 
@@ -67,7 +70,7 @@ func (l Limits) Validate() error {
 		name      string
 		v, lo, hi int64
 	}{
-		{"sessions", int64(l.Sessions), 1, 1 << 20},
+		{"sessions", int64(l.Sessions), 1, maxSessions},
 		{"requests", int64(l.Requests), 1, 4096},
 		{"handles", int64(l.Handles), 1, uhandle.MaxHandles},
 		{"arenas", int64(l.Arenas), 1, maxArenas},
@@ -92,8 +95,9 @@ type Options struct {
 	Logger  *slog.Logger // nil: nothing is logged
 	Version string       // the daemon's, for clients that ask
 	Limits  Limits
-	// Reserver decides how much of the daemon clients may use; nil: Limits
-	// alone do.
+	// Scopes decide how much of the daemon clients may use; nil: Reserver does.
+	Scopes *Scopes
+	// Reserver does so where there are no Scopes; nil: Limits alone do.
 	Reserver Reserver
 	// Owners say which users act for which owners of pools; see SetOwners.
 	Owners []OwnerRule

@@ -239,6 +239,10 @@ func (r *request) entry() *uhandle.Entry[resource] { return r.used[len(r.used)-1
 // give makes a handle for v, or releases it.
 func (r *request) give(kind uhandle.Kind, v resource) (ioctl.Handle, error) {
 	v.home().handles.Add(1)
+	if err := r.s.roomForHandle(); err != nil {
+		r.s.release(v)
+		return 0, err
+	}
 	h, err := r.s.table.Add(kind, uint64(v.object()), v)
 	if err == nil {
 		return ioctl.Handle(h), nil
@@ -298,7 +302,7 @@ func (r *request) payload(p *ioctl.Payload) ([]byte, error) {
 
 // takeIO takes bytes of the session's I/O for as long as the request lasts.
 func (r *request) takeIO(n int64) error {
-	if err := r.s.io.take(r.s, n); err != nil {
+	if err := r.s.io.take(r.s, IOBytes, n); err != nil {
 		return err
 	}
 	r.io += n

@@ -17,14 +17,16 @@ type Resource uint8
 const (
 	Connections  Resource = iota + 1 // sessions
 	Descriptors                      // open files, sockets and pidfds among them
-	Requests                         // in flight
+	Requests                         // in flight; in chunks
+	Urgent                           // requests in flight that others may wait for: commits, metadata, syncs; in chunks
 	MessageBytes                     // memory of messages
 	ArenaBytes                       // shared memory
-	IOBytes                          // data of requests in flight; in chunks
+	IOBytes                          // data of requests in flight, in arenas or in messages; in chunks
+	HandleBytes                      // memory of handles; in chunks, given back by the session's end
 )
 
 var resourceNames = [...]string{
-	Connections: "connections", Descriptors: "descriptors", Requests: "requests in flight",
+	Connections: "connections", Descriptors: "descriptors", Requests: "requests in flight", Urgent: "urgent requests in flight", HandleBytes: "bytes of handles",
 	MessageBytes: "bytes of messages", ArenaBytes: "bytes of arenas", IOBytes: "bytes of I/O in flight",
 }
 
@@ -35,18 +37,29 @@ func (r Resource) String() string {
 	return fmt.Sprintf("resource %d", uint8(r))
 }
 
+// isMemory says whether a resource is memory that nothing else is charged for.
+func (r Resource) isMemory() bool { return r == MessageBytes || r == ArenaBytes || r == HandleBytes }
+
 // Client says for whom something is reserved: one session.
 type Client struct {
 	Session uint64
 	PID     int32
 	UID     uint32
+
+	books *books // of Scopes
 }
 
 // Reserver decides how much of the daemon clients may use now, below its
 // [Limits]. Its methods are called from many goroutines at once. What was
 // reserved is released exactly once, all of it when the session has ended; c is
-// the same pointer in all calls of a session.
+// the same pointer in all calls of a session. Connections is reserved first of all, and
+// released last.
 type Reserver interface {
+	// Greet is called when the client has said hello. An error is EAGAIN, as of Reserve:
+	// the client may say it again.
+	Greet(c *Client) error
+	// Enter is called when the client opens a pool. An error is EAGAIN, as of Reserve.
+	Enter(c *Client, pool string) error
 	// Reserve is called before n of something are used. If it returns an error
 	// nothing is used, nothing is to be released, and the client gets EAGAIN,
 	// with the error's text. It must not wait.
@@ -62,6 +75,8 @@ type Reserver interface {
 // unlimited is the Reserver that refuses nothing.
 type unlimited struct{}
 
+func (unlimited) Greet(*Client) error                                 { return nil }
+func (unlimited) Enter(*Client, string) error                         { return nil }
 func (unlimited) Reserve(*Client, Resource, int64) error              { return nil }
 func (unlimited) Release(*Client, Resource, int64)                    {}
 func (unlimited) Admit(context.Context, string, mpool.Priority) error { return nil }
@@ -79,19 +94,22 @@ const (
 // reserve takes something for the session, or says EAGAIN.
 func (s *session) reserve(what Resource, n int64) error {
 	if err := s.srv.reserver.Reserve(&s.client, what, n); err != nil {
-		return &api.Error{
-			Code: api.EAGAIN, Detail: fmt.Sprintf("the client may have no more %v now", what), Err: err,
-		}
+		return refused(fmt.Sprintf("the client may have no more %v now", what), err)
 	}
-	if what == MessageBytes || what == ArenaBytes {
+	if what.isMemory() {
 		s.memory.Add(n)
 	}
 	return nil
 }
 
+// refused is the error of a client that may not have what it asked for.
+func refused(detail string, err error) error {
+	return &api.Error{Code: api.EAGAIN, Detail: detail, Err: err}
+}
+
 // unreserve gives back what reserve took.
 func (s *session) unreserve(what Resource, n int64) {
-	if what == MessageBytes || what == ArenaBytes {
+	if what.isMemory() {
 		s.memory.Add(-n)
 	}
 	s.srv.reserver.Release(&s.client, what, n)
@@ -124,7 +142,7 @@ func (s *session) dismiss() {
 // admit reserves what a request takes to begin: itself, a buffer for its
 // answer, and the one that it came in if it keeps that.
 func (r *request) admit(keeps bool) error {
-	if err := r.s.reserve(Requests, 1); err != nil {
+	if err := r.s.beginTask(r.kind); err != nil {
 		return err
 	}
 	n := int64(bufferBytes)
@@ -132,7 +150,7 @@ func (r *request) admit(keeps bool) error {
 		n += bufferBytes
 	}
 	if err := r.s.reserve(MessageBytes, n); err != nil {
-		r.s.unreserve(Requests, 1)
+		r.s.endTask(r.kind)
 		return err
 	}
 	r.buffers = n
@@ -141,21 +159,78 @@ func (r *request) admit(keeps bool) error {
 
 // dismiss gives back what the request took, then and later.
 func (r *request) dismiss() {
-	r.s.io.give(r.s, r.io)
+	r.s.io.give(r.s, IOBytes, r.io)
 	r.s.unreserve(MessageBytes, r.buffers)
-	r.s.unreserve(Requests, 1)
+	r.s.endTask(r.kind)
+}
+
+// beginTask reserves a request of a kind, which is urgent if it waits for a flush that
+// others share; endTask gives it back.
+func (s *session) beginTask(k kind) error {
+	if k == durable {
+		return s.urgent.take(s, Urgent, 1)
+	}
+	return s.tasks.take(s, Requests, 1)
+}
+
+func (s *session) endTask(k kind) {
+	if k == durable {
+		s.urgent.give(s, Urgent, 1)
+		return
+	}
+	s.tasks.give(s, Requests, 1)
+}
+
+// handleBytes is the memory of a handle and of what it stands for, and handleChunk how
+// many are reserved at once.
+const (
+	handleBytes = 1 << 10
+	handleChunk = 64
+)
+
+// roomForHandle reserves memory for one more handle. What the table has once grown to
+// is given back when the session ends.
+func (s *session) roomForHandle() error {
+	if int64(s.table.Len()) < s.handleRoom.Load() {
+		return nil
+	}
+	if err := s.reserve(HandleBytes, handleChunk*handleBytes); err != nil {
+		return err
+	}
+	s.handleRoom.Add(handleChunk)
+	return nil
+}
+
+// giveBack gives back what the session has of chunks; no request is in flight.
+func (s *session) giveBack() {
+	s.io.end(s, IOBytes)
+	s.tasks.end(s, Requests)
+	s.urgent.end(s, Urgent)
+	if n := s.handleRoom.Swap(0); n > 0 {
+		s.unreserve(HandleBytes, n*handleBytes)
+	}
 }
 
 // ioChunk is the unit in which a session reserves I/O, and ioKeep is what it
-// keeps of it while it does none, in bytes.
+// keeps of it while it does none, in bytes. taskChunk is that of requests, of which it
+// keeps none.
 const (
-	ioChunk = 1 << 20
-	ioKeep  = 4 * ioChunk
+	ioChunk   = 1 << 20
+	ioKeep    = 4 * ioChunk
+	taskChunk = 8
 )
 
-// ioBudget is what a session has reserved for its I/O. Requests take from it
+// chunkOf returns the unit in which a resource is reserved, and what is kept.
+func chunkOf(what Resource) (chunk, keep int64) {
+	if what == IOBytes {
+		return ioChunk, ioKeep
+	}
+	return taskChunk, 0
+}
+
+// budget is what a session has reserved of a resource. Requests take from it
 // and give back to it; the Reserver hears of chunks only.
-type ioBudget struct {
+type budget struct {
 	mu sync.Mutex
 	// +checklocks:mu
 	used int64 // by requests in flight
@@ -163,59 +238,67 @@ type ioBudget struct {
 	reserved int64 // used and more
 }
 
-// take takes n bytes for a request.
-func (b *ioBudget) take(s *session, n int64) error {
+// take takes n for a request. Where a whole chunk is refused, what is missing may not be.
+func (b *budget) take(s *session, what Resource, n int64) error {
 	for {
 		short := b.tryTake(n)
 		if short == 0 {
 			return nil
 		}
-		if err := s.reserve(IOBytes, short); err != nil {
+		chunk, _ := chunkOf(what)
+		whole := (short + chunk - 1) / chunk * chunk
+		err := s.reserve(what, whole)
+		if err != nil && whole > short {
+			whole = short
+			err = s.reserve(what, whole)
+		}
+		if err != nil {
 			return err
 		}
 		b.mu.Lock()
-		b.reserved += short
+		b.reserved += whole
 		b.mu.Unlock()
 	}
 }
 
-// tryTake takes n bytes if there are so many, and returns how many are to be
-// reserved before: whole chunks.
-func (b *ioBudget) tryTake(n int64) (short int64) {
+// tryTake takes n if there are so many, and returns how many are to be reserved
+// before.
+func (b *budget) tryTake(n int64) (short int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.used+n > b.reserved {
-		return (b.used + n - b.reserved + ioChunk - 1) / ioChunk * ioChunk
+		return b.used + n - b.reserved
 	}
 	b.used += n
 	return 0
 }
 
-// give gives n bytes back.
-func (b *ioBudget) give(s *session, n int64) {
+// give gives n back.
+func (b *budget) give(s *session, what Resource, n int64) {
 	if n == 0 {
 		return
 	}
+	_, keep := chunkOf(what)
 	b.mu.Lock()
 	b.used -= n
 	excess := int64(0)
 	if b.used == 0 {
-		excess = max(b.reserved-ioKeep, 0)
+		excess = max(b.reserved-keep, 0)
 		b.reserved -= excess
 	}
 	b.mu.Unlock()
 	if excess > 0 {
-		s.unreserve(IOBytes, excess)
+		s.unreserve(what, excess)
 	}
 }
 
 // end gives everything back; no request is in flight.
-func (b *ioBudget) end(s *session) {
+func (b *budget) end(s *session, what Resource) {
 	b.mu.Lock()
 	n := b.reserved
 	b.reserved = 0
 	b.mu.Unlock()
 	if n > 0 {
-		s.unreserve(IOBytes, n)
+		s.unreserve(what, n)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/sched"
+	"github.com/mpool-go/mpool/scope"
 	"github.com/mpool-go/mpool/uhandle"
 )
 
@@ -62,7 +63,7 @@ type Server struct {
 
 	remapping chan struct{} // a token per goroutine in remap
 
-	logging sync.WaitGroup // who logs events, until logStop is closed
+	logging sync.WaitGroup // who logs events, until logStop is closed; keepFollowing
 	logStop chan struct{}
 
 	mu sync.Mutex
@@ -94,7 +95,12 @@ func New(o Options) (*Server, error) {
 		sources:   append(slices.Clone(o.Deaths), uhandle.Pidfd{}),
 		quiet:     make(chan struct{}), logStop: make(chan struct{}),
 	}
-	if s.reserver = o.Reserver; s.reserver == nil {
+	switch {
+	case o.Scopes != nil:
+		s.reserver = o.Scopes
+	case o.Reserver != nil:
+		s.reserver = o.Reserver
+	default:
 		s.reserver = unlimited{}
 	}
 	if s.log == nil {
@@ -113,6 +119,9 @@ func New(o Options) (*Server, error) {
 	s.dying.init()
 	s.events.init(s.limits.Sessions)
 	s.logging.Go(func() { s.logEvents(s.logStop) })
+	if o.Scopes != nil {
+		s.logging.Go(s.keepFollowing)
+	}
 	return s, nil
 }
 
@@ -152,8 +161,9 @@ func (s *Server) Serve(l *Listener) error {
 // begin starts a session, or turns the client away.
 func (s *Server) begin(conn *net.UnixConn) {
 	s.mu.Lock()
-	if s.stopping || len(s.sessions) >= s.limits.Sessions {
-		err := api.Errorf(api.EAGAIN, ioctl.OpHello.Name(), "the daemon has %d sessions, as many as it may: end some, or raise limits.sessions", len(s.sessions))
+	if s.stopping || len(s.sessions) >= s.sessionsMost() {
+		err := api.Errorf(api.EAGAIN, ioctl.OpHello.Name(), "the daemon has %d sessions, as many as it may (scope system, inbound): end some, or change %s",
+			len(s.sessions), scopeSetting(scope.SystemName, scope.Inbound))
 		if s.stopping {
 			err = api.Errorf(api.ECONNRESET, ioctl.OpHello.Name(), "the daemon is stopping")
 		}
@@ -179,6 +189,22 @@ func (s *Server) begin(conn *net.UnixConn) {
 		sess.run()
 		s.remove(sess)
 	}()
+}
+
+// sessionsMost returns how many sessions there may be.
+func (s *Server) sessionsMost() int {
+	if s.opt.Scopes != nil {
+		return s.opt.Scopes.sessionsMost()
+	}
+	return s.limits.Sessions
+}
+
+// arenasMost returns how many bytes of arenas there may be.
+func (s *Server) arenasMost() int64 {
+	if s.opt.Scopes != nil {
+		return s.opt.Scopes.arenasMost()
+	}
+	return s.limits.ArenaTotal
 }
 
 // remove forgets a session that has ended.

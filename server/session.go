@@ -38,9 +38,13 @@ type session struct {
 	gone     atomic.Bool  // as ended; for loops, which look at it often
 	lasting  atomic.Int32 // commits of rings that the metadata log has; each is one of requests
 
-	client Client // in what it reserves; set with peer
-	io     ioBudget
-	memory atomic.Int64 // bytes of messages and arenas
+	client Client       // in what it reserves; set with peer
+	io     budget       // of IOBytes
+	tasks  budget       // of Requests
+	urgent budget       // of Urgent
+	memory atomic.Int64 // bytes of messages, arenas and handles
+
+	handleRoom atomic.Int64 // handles that memory is reserved for
 
 	connected time.Time
 	greeted   atomic.Bool   // hello was said; peer is set before
@@ -240,6 +244,10 @@ func (s *session) greet(h ioctl.Header, m *ioctl.Hello) {
 			"the daemon speaks version %d, the client %d to %d", ioctl.Version, m.MinVersion, m.MaxVersion), -1)
 		return
 	}
+	if err := s.srv.reserver.Greet(&s.client); err != nil {
+		s.reply(h.Op, h.Tag, nil, refused("the client may not come in now", err), -1)
+		return
+	}
 	l := &s.srv.limits
 	s.greeted.Store(true)
 	s.silence(time.Time{})
@@ -267,7 +275,7 @@ func (s *session) finish() {
 	s.requests.Wait()
 	s.leaveLoop()
 	s.dropArenas()
-	s.io.end(s)
+	s.giveBack()
 	if s.vigil != nil {
 		s.vigil.Stop()
 	}

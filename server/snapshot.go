@@ -8,6 +8,7 @@ import (
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/scope"
 )
 
 // Snapshot is what the daemon holds and has counted, for metrics. Its parts are
@@ -22,6 +23,15 @@ type Snapshot struct {
 	Reaped     []ReapedCount
 	Pools      []PoolSnapshot // the active ones, sorted by name
 	Loops      []LoopSnapshot // the I/O loops that have been started
+	// Scopes are those that are few: not of clients, users and sessions.
+	Scopes  []scope.Entry
+	Refused []RefusedCount // by all scopes
+}
+
+// RefusedCount says how often a kind was refused since the start.
+type RefusedCount struct {
+	Kind  string
+	Count uint64
 }
 
 // OpSnapshot counts one operation of the protocol since the start.
@@ -83,6 +93,7 @@ func (s *Server) Snapshot() Snapshot {
 		v.HugeBytes += sess.hugeBytes()
 	}
 	v.Loops = s.loops.snapshot()
+	v.Scopes, v.Refused = s.opt.Scopes.snapshot()
 	for _, a := range s.pools.list() {
 		if p, ok := a.snapshot(); ok {
 			v.Pools = append(v.Pools, p)

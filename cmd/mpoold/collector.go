@@ -46,6 +46,8 @@ type families struct {
 	loopWakeups, loopOps, loopBytes, loopSlow, loopRereads metric
 	loopEmpty                                              metric
 
+	scopeUsed, scopeLimit, scopeRefused, refused metric
+
 	dropped, reloads, reloaded metric
 }
 
@@ -102,6 +104,11 @@ func newFamilies() families {
 			"Reads that did not match their checksums in the client's memory, and were read again into the daemon's.", "loop"),
 		loopEmpty: counter("mpool_loop_empty_bells_total", "Bells of rings that rang for nothing.", "loop"),
 
+		scopeUsed:    gauge("mpool_scope_used", "What a scope uses now, by kind; memory in bytes. Not of single clients.", "scope", "kind"),
+		scopeLimit:   gauge("mpool_scope_limit", "How much a scope may use of a kind, where there is a limit.", "scope", "kind"),
+		scopeRefused: counter("mpool_scope_refused_total", "What a scope refused, by kind. Not of single clients.", "scope", "kind"),
+		refused:      counter("mpool_refused_total", "What all scopes refused, by kind, those of clients included.", "kind"),
+
 		dropped:  counter("mpool_log_lines_dropped_total", "Log lines that nobody took in time."),
 		reloads:  gauge("mpool_config_reload_successful", "1 if the configuration was read the last time that it was tried, else 0."),
 		reloaded: gauge("mpool_config_reload_success_timestamp_seconds", "When the configuration was last read, in seconds since 1970."),
@@ -118,6 +125,7 @@ func (f *families) all() []metric {
 		f.watching, f.watched, f.watchLost, f.watchRefused,
 		f.loopSessions, f.loopRings, f.loopArenas, f.loopListeners,
 		f.loopWakeups, f.loopOps, f.loopBytes, f.loopSlow, f.loopRereads, f.loopEmpty,
+		f.scopeUsed, f.scopeLimit, f.scopeRefused, f.refused,
 		f.dropped, f.reloads, f.reloaded,
 	}
 }
@@ -212,9 +220,25 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for i := range s.Loops {
 		c.loop(e, strconv.Itoa(i), &s.Loops[i])
 	}
+	c.scopes(e, &s)
 	e.send(c.dropped, float64(d.dropped))
 	e.send(c.reloads, boolean(d.reloadOK))
 	e.send(c.reloaded, float64(d.reloaded.UnixMilli())/1e3)
+}
+
+// scopes sends the metrics of scopes.
+func (c *collector) scopes(e emitter, s *server.Snapshot) {
+	for _, v := range s.Scopes {
+		kind := v.Kind.String()
+		e.send(c.scopeUsed, float64(v.Used), v.Scope, kind)
+		e.send(c.scopeRefused, float64(v.Refused), v.Scope, kind)
+		if n, limited := v.LimitNumber(); limited {
+			e.send(c.scopeLimit, float64(n), v.Scope, kind)
+		}
+	}
+	for _, v := range s.Refused {
+		e.send(c.refused, float64(v.Count), v.Kind)
+	}
 }
 
 // loop sends the metrics of one I/O loop.

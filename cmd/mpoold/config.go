@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -26,11 +27,15 @@ type config struct {
 	Metrics    string       `toml:"metrics" comment:"where Prometheus reads metrics, on this host only: 127.0.0.1:9090, [::1]:9090, localhost:9090,\nunix:/path or /path; empty: nowhere"`
 	Pprof      bool         `toml:"pprof" comment:"Go's profiles at the same place, below /debug/pprof/"`
 	Limits     limits       `toml:"limits" comment:"what clients can make the daemon hold"`
+	Scopes     scopes       `toml:"scopes" comment:"what may be used now, by scope: system, transient, service, service:POOL, user, user:UID, client,\nclient:UID/PID, session; by kind: memory, inbound, connections, descriptors, tasks_high, tasks_medium,\ntasks_low, tasks; a number, a size such as '64MiB', a share of the machine such as '5%' (of memory and\ndescriptors), 'unlimited' or 'block'"`
 	Engine     engine       `toml:"engine" comment:"how every pool does its I/O"`
 	Deaths     deaths       `toml:"deaths" comment:"how clients' deaths are noticed, beside the ends of their pidfds and sockets"`
 	Activate   []activation `toml:"activate" comment:"pools to activate at the start"`
 	Owners     []ownerRule  `toml:"owner" comment:"which users act as which owners within a pool"`
 }
+
+// scopes are limits by the names of scopes and kinds: numbers or strings.
+type scopes map[string]map[string]any
 
 // limits is server.Limits in the file's words.
 type limits struct {
@@ -106,6 +111,7 @@ func defaults() config {
 			ArenaDefault: l.ArenaDefault, ArenaSession: l.ArenaSession, ArenaTotal: l.ArenaTotal,
 			HelloTimeout: duration(l.HelloTimeout),
 		},
+		Scopes: scopes{},
 		Engine: engine{
 			IO: e.IO, QueueDepth: e.QueueDepth, Workers: e.Workers,
 			SumCacheBytes: e.SumCacheBytes, NoDiscard: e.NoDiscard,
@@ -157,12 +163,32 @@ func (c *config) problems() []problem {
 		}
 	}
 	limitProblem("limits", c.Limits.server().Validate())
+	list = append(list, scopeProblems(c.Scopes)...)
 	limitProblem("engine", c.Engine.server().Validate())
 	if n := c.Engine.Loops; n < -1 || n > server.MaxLoops {
 		add("engine.loops", "is %d: want -1 to %d", n, server.MaxLoops)
 	}
 	list = append(list, activateProblems(c.Activate)...)
 	return append(list, ownerProblems(c.Owners)...)
+}
+
+// scopeProblems says what is wrong with limits of scopes.
+func scopeProblems(s scopes) []problem {
+	_, err := server.ParseScopeLimits(s)
+	var list []problem
+	joined, _ := err.(interface{ Unwrap() []error }) //nolint:errorlint // what it has joined, one by one
+	if err != nil && joined == nil {
+		return []problem{{"scopes", err.Error()}}
+	}
+	if joined == nil {
+		return nil
+	}
+	for _, err := range joined.Unwrap() {
+		if e, ok := errors.AsType[*server.ScopeFileError](err); ok {
+			list = append(list, problem{"scopes." + e.Scope + "." + e.Kind, e.Detail})
+		}
+	}
+	return list
 }
 
 func activateProblems(list []activation) []problem {
@@ -201,7 +227,21 @@ func (c *config) level() (slog.Level, error) {
 	return l, nil
 }
 
-// print writes the configuration as a file would have it.
+// print writes the configuration as a file would have it, and what limits that makes, as
+// comments.
 func (c *config) print(w io.Writer) error {
-	return toml.NewEncoder(w).Encode(c)
+	if err := toml.NewEncoder(w).Encode(c); err != nil {
+		return err
+	}
+	s, err := newScopes(c, nil, true)
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	b.WriteString("\n# Limits of scopes in effect, and where each comes from; there are no others:\n")
+	for _, e := range s.Effective() {
+		fmt.Fprintf(&b, "#   %s %v = %s (%s)\n", e.Scope, e.Kind, e.Limit, e.Origin)
+	}
+	_, err = io.WriteString(w, b.String())
+	return err
 }

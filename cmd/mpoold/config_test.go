@@ -35,6 +35,10 @@ func TestConfigErrors(t *testing.T) {
 		}},
 		{"pprof without metrics", "pprof = true\n", []string{"1: pprof is true, but there is no metrics address"}},
 		{"engine", "engine.io = 'aio'\n", []string{`1: engine.io is "aio": want auto, io_uring or pread`}},
+		{"scopes", "[scopes.system]\nmemory = '5%'\ntasks = '5%'\ncores = 3\n[scopes.\"user:1000\"]\nmemory = -1\ninbound = true\n", []string{
+			"3: scopes.system.tasks limit 5% of tasks", `4: scopes.system.cores there is no kind "cores"`,
+			`6: scopes.user:1000.memory limit "-1"`, "7: scopes.user:1000.inbound is true: want a number or a string",
+		}},
 		{"pools", "[[activate]]\n[[activate]]\npool = 'a'\n[[activate]]\npool = 'a'\ndevices = ['']\n", []string{
 			"1: activate[0].pool is empty", `5: activate[2].pool is "a" a second time`, "6: activate[2].devices has an empty path",
 		}},
@@ -102,6 +106,7 @@ func keys(typ reflect.Type, prefix string) []string {
 func flatKeys(v any, prefix string, into map[string]bool) {
 	switch v := v.(type) {
 	case map[string]any:
+		into[prefix] = true
 		for k, e := range v {
 			flatKeys(e, strings.TrimPrefix(prefix+"."+k, "."), into)
 		}
@@ -119,7 +124,7 @@ func flatKeys(v any, prefix string, into map[string]bool) {
 
 // What is printed has every key, and reads back as the same.
 func TestPrintedConfigReads(t *testing.T) {
-	text := "socket = '/s'\nmetrics = 'unix:/m'\npprof = true\n[[activate]]\npool = 'a'\n[[activate]]\npool = 'b'\ndevices = ['/dev/x', '/dev/y']\noptional = true\n" +
+	text := "socket = '/s'\nmetrics = 'unix:/m'\npprof = true\n[scopes.client]\nmemory = '3%'\ntasks = 7\n[[activate]]\npool = 'a'\n[[activate]]\npool = 'b'\ndevices = ['/dev/x', '/dev/y']\noptional = true\n" +
 		"[[owner]]\npool = 'a'\nuid = 7\nowner = 'o'\n[[owner]]\npool = 'a'\nuid = 'root'\nowner = 'o'\n"
 	c, err := load(writeFile(t, filepath.Join(t.TempDir(), "conf"), text))
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 // live says whether SIGHUP changes a key. Everything else takes a restart.
 func live(key string) bool {
-	return slices.Contains([]string{"log_level", "shutdown_timeout", "owner"}, key)
+	return slices.Contains([]string{"log_level", "shutdown_timeout", "owner", "scopes"}, key)
 }
 
 // reload reads the configuration again and takes from it what can change. It
@@ -47,11 +47,18 @@ func (d *daemon) takeNew(srv *server.Server, c *config) error {
 	if err != nil {
 		return err
 	}
+	file, err := server.ParseScopeLimits(c.Scopes)
+	if err != nil {
+		return err
+	}
 	changed, err := changes(&d.started, c)
 	if err != nil {
 		return err
 	}
 	if err := srv.SetOwners(rules); err != nil {
+		return err
+	}
+	if err := srv.SetScopeLimits(file); err != nil {
 		return err
 	}
 	d.level.Set(level)

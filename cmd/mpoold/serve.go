@@ -94,8 +94,12 @@ func (d *daemon) newServer(c *config, deaths *deathWatch) (*server.Server, error
 	if err != nil {
 		return nil, err
 	}
+	scopes, err := newScopes(c, d.log, d.getenv("GOMEMLIMIT") != "")
+	if err != nil {
+		return nil, err
+	}
 	o := server.Options{
-		Backend: backend, Logger: d.log, Version: buildVersion(), Limits: c.Limits.server(), Owners: rules,
+		Scopes: scopes, Backend: backend, Logger: d.log, Version: buildVersion(), Limits: c.Limits.server(), Owners: rules,
 		Loops: c.Engine.Loops,
 	}
 	deaths.use(&o)

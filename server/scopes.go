@@ -1,0 +1,380 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mpool-go/mpool/mpool"
+	"github.com/mpool-go/mpool/scope"
+)
+
+// The layers of limits, each before those that decide over it.
+const (
+	layerDefault = "default" // built in
+	layerLimits  = "limits"  // of Limits, which say some of it already
+	layerFile    = "file"
+	layerSet     = "set" // while running
+)
+
+// ScopeOptions are what [Scopes] are made of.
+type ScopeOptions struct {
+	Limits Limits // Sessions, ArenaTotal and HelloTimeout are those of the scopes, too
+	// File are the limits that the configuration has, by the names of scopes; see
+	// [Scopes].
+	File    scope.Layer
+	Machine scope.Machine // what shares are of; zero: this machine
+	Logger  *slog.Logger  // of refusals; nil: nothing is logged
+	// KeepGoLimit leaves the Go runtime's memory limit as it is: somebody else set it.
+	KeepGoLimit bool
+}
+
+// Scopes is the [Reserver] that counts what clients use in scopes, with limits:
+//
+//	system ── transient ── session:N      of a connection that has not said hello
+//	   ├── service:POOL ───────┐
+//	   └── user:UID ── client:UID/PID ── session:N
+//
+// A session stands below the services of the pools that it opened, until its end. Memory
+// is that of messages, arenas and handles; data of requests lies in these. Safe for
+// concurrent use.
+type Scopes struct {
+	m      *scope.Manager
+	opt    ScopeOptions
+	arenas int64 // Limits.ArenaTotal
+
+	mu sync.Mutex
+	// +checklocks:mu
+	services map[string]*scope.Scope // of active pools
+}
+
+// books are a session's.
+type books struct {
+	session *scope.Scope
+
+	mu sync.Mutex
+	// +checklocks:mu
+	opened []*scope.Scope // client and user, then services; closed with the session
+}
+
+// NewScopes makes the scopes of a daemon. It returns an error for limits that cannot be.
+func NewScopes(o ScopeOptions) (*Scopes, error) {
+	o.Limits = o.Limits.withDefaults()
+	if o.Machine == (scope.Machine{}) {
+		o.Machine = scope.ThisMachine()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	m, err := scope.New(scope.Options{
+		Machine: o.Machine,
+		Order:   []string{layerDefault, layerLimits, layerFile, layerSet},
+		Layers: map[string]scope.Layer{
+			layerDefault: defaultScopes(), layerLimits: limitedScopes(o.Limits), layerFile: o.File,
+		},
+		Setting: scopeSetting,
+		Refused: func(e *scope.LimitError, more uint64) {
+			o.Logger.Warn("a limit refused a client", slog.String("scope", e.Scope), slog.String("kind", e.Kind.String()),
+				slog.Int64("used", e.Used), slog.Int64("asked", e.Asked), slog.Int64("limit", e.Limit),
+				slog.String("setting", e.Setting), slog.Uint64("untold", more))
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	s := &Scopes{m: m, opt: o, arenas: o.Limits.ArenaTotal, services: make(map[string]*scope.Scope)}
+	if err := m.System().Charge(scope.Memory, fixedBytes); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	s.tellRuntime()
+	return s, nil
+}
+
+// fixedBytes is the memory of a daemon that nobody is connected to and that has no pool:
+// the program, the Go runtime, the event ring.
+const fixedBytes = 48 << 20
+
+// percent returns a share of the machine.
+func percent(n int) scope.Limit {
+	l, err := scope.ParseLimit(strconv.Itoa(n) + "%")
+	if err != nil {
+		panic("server: " + err.Error())
+	}
+	return l
+}
+
+// defaultScopes are the limits where nobody says any.
+func defaultScopes() scope.Layer {
+	return scope.Layer{
+		scope.SystemName: {scope.Memory: percent(50), scope.Descriptors: percent(90)},
+		"client":         {scope.Memory: percent(10)},
+	}
+}
+
+// limitedScopes are the limits that Limits say.
+func limitedScopes(l Limits) scope.Layer {
+	return scope.Layer{
+		scope.SystemName:    {scope.Inbound: scope.Fixed(int64(l.Sessions))},
+		scope.TransientName: {scope.Inbound: scope.Fixed(int64(max(l.Sessions/2, 64)))},
+	}
+}
+
+// scopeSetting says how a limit is changed.
+func scopeSetting(name string, k scope.Kind) string {
+	key := fmt.Sprintf("[scopes.%q] %v", name, k)
+	switch {
+	case name == scope.SystemName && k == scope.Inbound:
+		key = "[limits] sessions"
+	case name == scope.SystemName || name == scope.TransientName:
+		key = fmt.Sprintf("[scopes.%s] %v", name, k)
+	}
+	return fmt.Sprintf("%s in mpoold's configuration, or mpoolctl scope set %s %v=N", key, name, k)
+}
+
+// sessionsMost returns how many sessions there may be.
+func (s *Scopes) sessionsMost() int {
+	return int(min(s.m.System().Limit(scope.Inbound), s.m.System().Limit(scope.Connections), maxSessions))
+}
+
+// arenasMost returns how many bytes of arenas there may be: half of the daemon's memory
+// at most, so that there is always some for messages.
+func (s *Scopes) arenasMost() int64 {
+	return min(s.arenas, s.m.System().Limit(scope.Memory)/2)
+}
+
+// tellRuntime gives the Go runtime what is the daemon's and not the arenas', as a limit
+// near which it collects garbage more often.
+func (s *Scopes) tellRuntime() {
+	if s.opt.KeepGoLimit {
+		return
+	}
+	limit := s.m.System().Limit(scope.Memory)
+	if limit == math.MaxInt64 {
+		debug.SetMemoryLimit(math.MaxInt64)
+		return
+	}
+	debug.SetMemoryLimit(max(limit-s.arenasMost()-programBytes, fixedBytes))
+}
+
+// programBytes is memory that is neither the Go runtime's nor arenas': the program's own
+// pages and the rings that the kernel has for the daemon.
+const programBytes = 24 << 20
+
+// SetFile replaces the limits of the configuration, while running. It is all or nothing.
+func (s *Scopes) SetFile(file scope.Layer) error {
+	if err := s.m.SetLayer(layerFile, file); err != nil {
+		return fmt.Errorf("set the limits of scopes: %w", err)
+	}
+	s.tellRuntime()
+	return nil
+}
+
+// SetScopeLimits replaces the limits of the configuration, while running. It is all or
+// nothing, and does nothing where there are no Scopes.
+func (s *Server) SetScopeLimits(file scope.Layer) error {
+	if s.opt.Scopes == nil {
+		return nil
+	}
+	return s.opt.Scopes.SetFile(file)
+}
+
+// Set sets limits of a scope while running, or takes back what was set. It is all or
+// nothing.
+func (s *Scopes) Set(name string, limits scope.Limits) error {
+	if err := s.m.Set(name, limits); err != nil {
+		return err
+	}
+	s.tellRuntime()
+	return nil
+}
+
+// List returns all scopes.
+func (s *Scopes) List() []scope.Entry { return s.m.List() }
+
+// snapshot returns what metrics tell.
+func (s *Scopes) snapshot() (list []scope.Entry, refused []RefusedCount) {
+	if s == nil {
+		return nil, nil
+	}
+	for _, e := range s.m.List() {
+		class, _, _ := strings.Cut(e.Scope, ":")
+		if class == scope.SystemName || class == scope.TransientName || class == "service" {
+			list = append(list, e)
+		}
+	}
+	for k := range scope.Kind(scope.NumKinds) {
+		refused = append(refused, RefusedCount{k.String(), s.m.Refused(k)})
+	}
+	return list, refused
+}
+
+// begin opens the scope of a session, with its connection.
+func (s *Scopes) begin(c *Client) error {
+	until := time.Now().Add(s.opt.Limits.HelloTimeout) //nolint:forbidigo // the scopes' clock is the machine's
+	b, err := s.m.OpenConnection(fmt.Sprintf("session:%d", c.Session), scope.Inbound, until)
+	if err != nil {
+		return err
+	}
+	c.books = &books{session: b}
+	return nil
+}
+
+// end closes the scope of a session, and what it had opened.
+func (s *Scopes) end(c *Client) {
+	b := c.books
+	b.mu.Lock()
+	list := slices.Concat([]*scope.Scope{b.session}, b.opened)
+	b.opened = nil
+	b.mu.Unlock()
+	for _, o := range list {
+		if err := o.Close(); err != nil {
+			panic("server: a session's scope was closed by another: " + err.Error())
+		}
+	}
+}
+
+// Greet implements [Reserver]: the session moves from Transient to its client.
+func (s *Scopes) Greet(c *Client) error {
+	user, err := s.m.Open(fmt.Sprintf("user:%d", c.UID))
+	if err != nil {
+		return err
+	}
+	client, err := s.m.Open(fmt.Sprintf("client:%d/%d", c.UID, c.PID), user)
+	if err != nil {
+		return errors.Join(err, user.Close())
+	}
+	b := c.books
+	if err := b.session.Move(client); err != nil {
+		return errors.Join(err, client.Close(), user.Close())
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.opened = append(b.opened, client, user)
+	return nil
+}
+
+// Enter implements [Reserver]: the session stands below the pool's service, too.
+func (s *Scopes) Enter(c *Client, pool string) error {
+	b := c.books
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	service, err := s.m.Service(pool)
+	if err != nil {
+		return err
+	}
+	parents := []*scope.Scope{b.opened[0]} // the client; user is above that
+	parents = append(parents, b.opened[2:]...)
+	if slices.Contains(parents, service) {
+		return service.Close()
+	}
+	if err := b.session.Move(append(parents, service)...); err != nil {
+		return errors.Join(err, service.Close())
+	}
+	b.opened = append(b.opened, service)
+	return nil
+}
+
+// follow makes the services those of the active pools, each charged with the memory that
+// the pool has of its own, in bytes: nobody asked for that, so it is not refused, but
+// leaves less for clients.
+func (s *Scopes) follow(pools map[string]int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for name, service := range s.services {
+		if _, active := pools[name]; !active {
+			delete(s.services, name)
+			errs = append(errs, service.Close())
+		}
+	}
+	for name, bytes := range pools {
+		service := s.services[name]
+		if service == nil {
+			var err error
+			if service, err = s.m.Service(name); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			s.services[name] = service
+		}
+		errs = append(errs, service.Charge(scope.Memory, bytes))
+	}
+	return errors.Join(errs...)
+}
+
+// kindOfResource says what a resource is to the scopes; false: it is counted in others.
+func kindOfResource(r Resource) (scope.Kind, bool) {
+	switch r {
+	case Connections:
+		return scope.Inbound, true
+	case Descriptors:
+		return scope.Descriptors, true
+	case Requests:
+		return scope.TasksMedium, true
+	case Urgent:
+		return scope.TasksHigh, true
+	case MessageBytes, ArenaBytes, HandleBytes:
+		return scope.Memory, true
+	case IOBytes:
+	}
+	return 0, false
+}
+
+// arenaPriority leaves the last fifth of each limit to what requests take: who has
+// filled the rest with arenas can still ask.
+const arenaPriority = 203
+
+// Reserve implements [Reserver].
+func (s *Scopes) Reserve(c *Client, what Resource, n int64) error {
+	k, counted := kindOfResource(what)
+	switch {
+	case !counted:
+		return nil
+	case what == Connections:
+		return s.begin(c)
+	case what == ArenaBytes:
+		return c.books.session.ReserveMemory(n, arenaPriority)
+	}
+	return c.books.session.Reserve(k, n)
+}
+
+// Release implements [Reserver].
+func (s *Scopes) Release(c *Client, what Resource, n int64) {
+	k, counted := kindOfResource(what)
+	if !counted {
+		return
+	}
+	if what == Connections {
+		s.end(c)
+		return
+	}
+	if err := c.books.session.Release(k, n); err != nil {
+		panic("server: more is released than was reserved: " + err.Error())
+	}
+}
+
+// Admit implements [Reserver]: a background step begins as a task of low priority, or of
+// medium priority if others will soon wait for it.
+func (s *Scopes) Admit(ctx context.Context, pool string, p mpool.Priority) error {
+	service, err := s.m.Service(pool)
+	if err != nil {
+		return err
+	}
+	priority := scope.TasksLow
+	if p == mpool.PriorityHigh {
+		priority = scope.TasksMedium
+	}
+	t, err := service.BeginTask(ctx, priority)
+	if err == nil {
+		err = t.Done() // how long the step takes is not told
+	}
+	return errors.Join(err, service.Close())
+}
