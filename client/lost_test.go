@@ -115,6 +115,11 @@ var lostCalls = []lostCall{
 	{"pools, one", ioctl.OpPoolShow, func(ctx context.Context, s *scene) error { _, err := s.c.Pools(ctx); return err }, "ok", "ok", "ok", nil},
 	{"clients", ioctl.OpClientList, func(ctx context.Context, s *scene) error { _, err := s.c.Clients(ctx, 0); return err }, "ok", "ok", "ok", nil},
 	{"handles", ioctl.OpHandleList, func(ctx context.Context, s *scene) error { return drain(s.c.Handles(ctx, "", 0)) }, "ok", "ok", "ok", nil},
+	{"scopes", ioctl.OpScopeList, func(ctx context.Context, s *scene) error { return drain(s.c.Scopes(ctx, "")) }, "ok", "ok", "ok", nil},
+	{"set scope", ioctl.OpScopeSet, func(ctx context.Context, s *scene) error {
+		_, err := s.c.SetScope(ctx, "client", []ScopeLimit{{Kind: "tasks", Limit: "1000"}})
+		return err
+	}, "ok", "ok", "ok", nil},
 	{"open pool", ioctl.OpPoolOpen, func(ctx context.Context, s *scene) error { _, err := s.c.OpenPool(ctx, "data"); return err }, "ok", "ok", "ok", nil},
 	{"open pool, its identity", ioctl.OpPoolShow, func(ctx context.Context, s *scene) error { _, err := s.c.OpenPool(ctx, "data"); return err }, "ok", "ok", "ok", nil},
 	{"pool info", ioctl.OpPoolShow, func(ctx context.Context, s *scene) error { _, err := s.p.Info(ctx); return err }, "ok", "ok", "ok", nil},

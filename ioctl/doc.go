@@ -106,6 +106,10 @@
 //	                      i64, session u64, latency ns, pid i32, uid u32, code, signal i32,
 //	                      aborted, references, reservations, credits u32, type, cause, by u8,
 //	                      flag (core), zero 12, pool, device, name, text}
+//	23 scope list          name to go on after, name or ""
+//	                   →  flag (more), zero 7, list of {used i64, refused u64, scope, kind,
+//	                      limit, origin: strings}, all kinds of a scope together
+//	24 scope set           name, list of {kind, limit}  →  as 23
 //
 //	30 object info         h  →  object: id, length, capacity, used i64, tag u64, created ns
 //	                       (0: unknown), generation, records u64, partner id, owner, refs

@@ -120,6 +120,16 @@ func samples() map[Op][2]Message {
 				Session: 1, PID: 2, Handle: h, Kind: HandleMlog, Pool: "data", Object: id, Refs: 3, State: api.StateUncommitted, Granted: true,
 			}}, More: true},
 		},
+		OpScopeList: {
+			&ScopesAsk{After: "client:0/1", Name: "system"},
+			&ScopesReply{Entries: []ScopeInfo{{
+				Scope: "system", Kind: "memory", Used: 1, Limit: "unlimited", Origin: "file", Refused: 2,
+			}}, More: true},
+		},
+		OpScopeSet: {
+			&ScopeSet{Name: "client", Limits: []ScopeLimit{{"memory", "5%"}, {"tasks", "default"}}},
+			&ScopesReply{Entries: []ScopeInfo{{Scope: "client", Kind: "tasks", Limit: "3", Origin: "set"}}},
+		},
 		OpEventNext: {
 			&EventNext{After: 1, Since: time.Unix(2, 3).UTC(), Wait: 4},
 			&EventsReply{Last: 5, Missed: 6, Events: []Event{{

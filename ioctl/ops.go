@@ -31,6 +31,8 @@ const (
 	OpClientList Op = 20
 	OpHandleList Op = 21
 	OpEventNext  Op = 22
+	OpScopeList  Op = 23
+	OpScopeSet   Op = 24
 
 	OpObjectInfo   Op = 30
 	OpObjectGet    Op = 31
@@ -127,6 +129,8 @@ var opTable = [NumOps]opInfo{
 
 	OpClientList: {"client list", of[ClientList], of[ClientsReply], asks},
 	OpHandleList: {"handle list", of[HandlesAsk], of[HandlesReply], asks},
+	OpScopeList:  {"scope list", of[ScopesAsk], of[ScopesReply], asks},
+	OpScopeSet:   {"scope set", of[ScopeSet], of[ScopesReply], asks}, // twice is as once
 	OpEventNext:  {"event next", of[EventNext], of[EventsReply], asks},
 
 	OpObjectInfo:   {"object info", of[Target], of[ObjectReply], asks},

@@ -151,12 +151,13 @@
 //	a wait for events         ioctl.MaxEventWait
 //	closing a dead client's log  30 s
 //
-// Below these a [Reserver] decides, which is asked for everything before it is
-// used.
+// Below these a [Reserver], in the daemon [Scopes], decides, which is asked for
+// everything before it is used.
 //
 // # Goroutines
 //
-// Serve accepts; one goroutine writes pools' troubles to the log; each session
+// Serve accepts; one goroutine writes pools' troubles to the log, and one tells Scopes
+// the memory of pools; each session
 // has a reader, one per source of news of death, and, while it ends, one per log
 // that is being closed and one that waits for them; each request in flight has
 // one, and each change of a pool. An I/O loop has one, and one per ring where io_uring

@@ -55,6 +55,8 @@ var handlers = [ioctl.NumOps]handler{
 	ioctl.OpClientList: on(clientList),
 	ioctl.OpHandleList: on(handleList),
 	ioctl.OpEventNext:  on(eventNext),
+	ioctl.OpScopeList:  on(scopeList),
+	ioctl.OpScopeSet:   on(scopeSet),
 
 	ioctl.OpObjectInfo:   on(objectInfo),
 	ioctl.OpObjectGet:    on(objectGet),

@@ -194,7 +194,7 @@ func (s *session) start(h ioctl.Header, m ioctl.Message, buf *buffer) (kept bool
 	r := &request{s: s, op: h.Op, tag: h.Tag, fd: -1, began: s.srv.clock.Now()}
 	r.kind, r.size = kindOf(h.Op, m)
 	kept = inline(m)
-	if err := r.admit(kept); err != nil {
+	if err := r.admit(kept); err != nil && !r.mustServe() {
 		<-s.slots
 		s.reply(r.op, r.tag, nil, r.dress(err), -1)
 		s.dawdle(messageCost)

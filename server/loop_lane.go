@@ -155,7 +155,7 @@ func (x *ringOp) serveSlowly() error {
 		return err
 	}
 	defer end()
-	if err := s.beginTask(x.turnKind()); err != nil {
+	if err := x.beginTask(); err != nil {
 		return err
 	}
 	r := &request{s: s, op: ioctl.Op(x.d.Op), tag: x.d.Tag, ctx: x.ctx, began: x.began, fd: -1}
@@ -172,7 +172,7 @@ func (x *ringOp) serveSlowly() error {
 		s.unreserve(MessageBytes, r.buffers)
 	}
 	s.io.give(s, IOBytes, r.io)
-	s.endTask(x.turnKind())
+	x.endTask()
 	return err
 }
 

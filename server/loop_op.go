@@ -123,12 +123,12 @@ var errSlow = errors.New("it would have to wait")
 // admit reserves what an operation takes.
 func (x *ringOp) admit() error {
 	s := x.ring.set.s
-	if err := s.beginTask(x.turnKind()); err != nil {
+	if err := x.beginTask(); err != nil {
 		return err
 	}
 	n := int64(x.d.Length)
 	if err := s.io.take(s, IOBytes, n); err != nil {
-		s.endTask(x.turnKind())
+		x.endTask()
 		return err
 	}
 	x.io, x.begun = n, n
@@ -136,11 +136,26 @@ func (x *ringOp) admit() error {
 	return nil
 }
 
+// beginTask reserves the operation, but for one that gives a handle back, which nothing
+// is to refuse; endTask gives it back.
+func (x *ringOp) beginTask() error {
+	if x.verb == verbClose {
+		return nil
+	}
+	return x.ring.set.s.beginTask(x.turnKind())
+}
+
+func (x *ringOp) endTask() {
+	if x.verb != verbClose {
+		x.ring.set.s.endTask(x.turnKind())
+	}
+}
+
 // dismiss gives back what admit took.
 func (x *ringOp) dismiss() {
 	set := x.ring.set
 	set.s.io.give(set.s, IOBytes, x.io)
-	set.s.endTask(x.turnKind())
+	x.endTask()
 	set.ease(x.begun, 0)
 	x.io, x.begun = 0, 0
 }

@@ -74,8 +74,9 @@ type request struct {
 	looked layout.ObjectID
 	bytes  uint64 // of data
 
-	buffers int64 // bytes of messages that it has reserved
-	io      int64 // bytes of I/O
+	admitted bool  // it is reserved: all are but those that mustServe
+	buffers  int64 // bytes of messages that it has reserved
+	io       int64 // bytes of I/O
 }
 
 // serve does the request, answers it, and lets go of what it used.

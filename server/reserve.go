@@ -153,15 +153,26 @@ func (r *request) admit(keeps bool) error {
 		r.s.endTask(r.kind)
 		return err
 	}
-	r.buffers = n
+	r.buffers, r.admitted = n, true
 	return nil
+}
+
+// mustServe says whether a request is served also if nothing can be reserved for it:
+// what gives back, so that no limit keeps a client from that, and what administrators
+// change limits with. There are no more than the session has slots.
+func (r *request) mustServe() bool {
+	givesBack := r.op == ioctl.OpClose || r.op == ioctl.OpObjectAbort || r.op == ioctl.OpRingClose
+	manages := r.op == ioctl.OpScopeList || r.op == ioctl.OpScopeSet
+	return givesBack || manages && r.s.peer.admin
 }
 
 // dismiss gives back what the request took, then and later.
 func (r *request) dismiss() {
 	r.s.io.give(r.s, IOBytes, r.io)
-	r.s.unreserve(MessageBytes, r.buffers)
-	r.s.endTask(r.kind)
+	if r.admitted {
+		r.s.unreserve(MessageBytes, r.buffers)
+		r.s.endTask(r.kind)
+	}
 }
 
 // beginTask reserves a request of a kind, which is urgent if it waits for a flush that
@@ -212,8 +223,8 @@ func (s *session) giveBack() {
 }
 
 // ioChunk is the unit in which a session reserves I/O, and ioKeep is what it
-// keeps of it while it does none, in bytes. taskChunk is that of requests, of which it
-// keeps none.
+// keeps of it while it does none, in bytes. taskChunk is how many requests it reserves
+// at most at once, of which it keeps none.
 const (
 	ioChunk   = 1 << 20
 	ioKeep    = 4 * ioChunk
@@ -241,12 +252,15 @@ type budget struct {
 // take takes n for a request. Where a whole chunk is refused, what is missing may not be.
 func (b *budget) take(s *session, what Resource, n int64) error {
 	for {
-		short := b.tryTake(n)
+		short, used := b.tryTake(n)
 		if short == 0 {
 			return nil
 		}
 		chunk, _ := chunkOf(what)
 		whole := (short + chunk - 1) / chunk * chunk
+		if what != IOBytes {
+			whole = short + min(used, chunk-1) // exact for who has few
+		}
 		err := s.reserve(what, whole)
 		if err != nil && whole > short {
 			whole = short
@@ -262,15 +276,15 @@ func (b *budget) take(s *session, what Resource, n int64) error {
 }
 
 // tryTake takes n if there are so many, and returns how many are to be reserved
-// before.
-func (b *budget) tryTake(n int64) (short int64) {
+// before, and how many are in use.
+func (b *budget) tryTake(n int64) (short, used int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.used+n > b.reserved {
-		return b.used + n - b.reserved
+		return b.used + n - b.reserved, b.used
 	}
 	b.used += n
-	return 0
+	return 0, b.used
 }
 
 // give gives n back.

@@ -71,7 +71,7 @@ func parseScopeLimit(kind string, v any) (scope.Kind, scope.Limit, error) {
 // Transient, those of all services, users, clients and sessions, and those of the
 // scopes that the configuration names. Nothing is used in them.
 func (s *Scopes) Effective() []scope.Entry {
-	names := []string{scope.SystemName, scope.TransientName, "service", "user", "client", "session"}
+	names := slices.Clone(scopeClasses)
 	for _, name := range slices.Sorted(maps.Keys(s.opt.File)) {
 		if !slices.Contains(names, name) {
 			names = append(names, name)

@@ -9,7 +9,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -129,6 +128,9 @@ func limitedScopes(l Limits) scope.Layer {
 
 // scopeSetting says how a limit is changed.
 func scopeSetting(name string, k scope.Kind) string {
+	if class := scopeClass(name); class == "client" || class == "session" {
+		name = class // a single one is soon over
+	}
 	key := fmt.Sprintf("[scopes.%q] %v", name, k)
 	switch {
 	case name == scope.SystemName && k == scope.Inbound:
@@ -168,9 +170,14 @@ func (s *Scopes) tellRuntime() {
 // pages and the rings that the kernel has for the daemon.
 const programBytes = 24 << 20
 
-// SetFile replaces the limits of the configuration, while running. It is all or nothing.
+// SetFile replaces the limits of the configuration, while running, and takes back all that
+// was set, so that nobody stays locked out by that. It is all or nothing.
 func (s *Scopes) SetFile(file scope.Layer) error {
-	if err := s.m.SetLayer(layerFile, file); err != nil {
+	err := s.m.SetLayer(layerFile, file)
+	if err == nil {
+		err = s.m.SetLayer(layerSet, nil)
+	}
+	if err != nil {
 		return fmt.Errorf("set the limits of scopes: %w", err)
 	}
 	s.tellRuntime()
@@ -205,7 +212,7 @@ func (s *Scopes) snapshot() (list []scope.Entry, refused []RefusedCount) {
 		return nil, nil
 	}
 	for _, e := range s.m.List() {
-		class, _, _ := strings.Cut(e.Scope, ":")
+		class := scopeClass(e.Scope)
 		if class == scope.SystemName || class == scope.TransientName || class == "service" {
 			list = append(list, e)
 		}

@@ -111,14 +111,14 @@ func TestScopeRefuses(t *testing.T) {
 		{"service:data", scope.TasksMedium, ioctl.OpVersion, &ioctl.Empty{}},
 		{scope.SystemName, scope.Tasks, ioctl.OpVersion, &ioctl.Empty{}},
 		{fmt.Sprintf("user:%d", os.Geteuid()), scope.Descriptors, ioctl.OpArena, &ioctl.ArenaAsk{Size: 8192}},
-		{"session", scope.TasksHigh, ioctl.OpClose, &ioctl.Target{Handle: 99}},
+		{"session", scope.TasksHigh, ioctl.OpObjectCommit, &ioctl.Target{Handle: 99}},
 	} {
 		if err := s.Set(c.scope, scope.Limits{c.kind: scope.Block()}); err != nil {
 			t.Fatal(err)
 		}
 		_, err := w.ask(c.op, c.m)
 		want(t, api.EAGAIN, err)
-		for _, part := range []string{c.scope, c.kind.String(), "limit of 0", "mpoolctl scope set " + c.scope} {
+		for _, part := range []string{c.scope, c.kind.String(), "limit of 0", "mpoolctl scope set " + scopeClass(c.scope)} {
 			if err != nil && !strings.Contains(err.Error(), part) {
 				t.Errorf("%q is not in %q", part, err)
 			}
@@ -180,6 +180,10 @@ func TestSessionsLimit(t *testing.T) {
 	if err := refused(); err != nil {
 		t.Error(err)
 	}
+	if err := s.SetFile(nil); err != nil { // which takes back what was set
+		t.Fatal(err)
+	}
+	want(t, api.EAGAIN, refused())
 }
 
 // proves G8: background steps are tasks of low priority, which a limit holds up.
@@ -224,4 +228,23 @@ func TestServicesFollowPools(t *testing.T) {
 			t.Errorf("the system has %d bytes, want %d", got, sum)
 		}
 	}
+}
+
+// No limit keeps a client from giving back, nor an administrator from changing limits.
+func TestGivingBackIsNotRefused(t *testing.T) {
+	r, s := newScopeRig(t, nil)
+	w := r.raw()
+	pool := w.openPool()
+	b := w.opened(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 20}})
+	w.ok(ioctl.OpScopeSet, &ioctl.ScopeSet{Name: "client", Limits: []ioctl.ScopeLimit{{Kind: "tasks", Limit: "block"}, {Kind: "memory", Limit: "block"}}})
+	_, err := w.ask(ioctl.OpObjectInfo, &ioctl.Target{Handle: b})
+	want(t, api.EAGAIN, err)
+	w.ok(ioctl.OpObjectAbort, &ioctl.Target{Handle: b})
+	w.ok(ioctl.OpClose, &ioctl.Target{Handle: pool})
+	reply, ok := w.ok(ioctl.OpScopeList, &ioctl.ScopesAsk{}).(*ioctl.ScopesReply)
+	if !ok || len(reply.Entries) != len(s.List()) {
+		t.Errorf("%d entries, want %d", len(reply.Entries), len(s.List()))
+	}
+	w.ok(ioctl.OpScopeSet, &ioctl.ScopeSet{Name: "client", Limits: []ioctl.ScopeLimit{{Kind: "tasks", Limit: "default"}, {Kind: "memory", Limit: "default"}}})
+	w.openPool()
 }

@@ -55,7 +55,7 @@ func (r *rig) stalled(deaf bool, which func(op string) bool) (goOn func()) {
 //
 // proves S46
 func TestEveryDeadline(t *testing.T) {
-	r := newRig(t)
+	r, _ := newScopeRig(t, nil)
 	w := r.raw()
 	handles := w.one()
 	table := takers()
@@ -70,6 +70,7 @@ func TestEveryDeadline(t *testing.T) {
 		ioctl.OpPoolOpen:  &ioctl.PoolName{Name: "data"}, ioctl.OpVersion: &ioctl.Empty{},
 		ioctl.OpArena: &ioctl.ArenaAsk{}, ioctl.OpArenaMapped: &ioctl.ArenaMapped{Arena: 1},
 		ioctl.OpRing: &ioctl.RingAsk{Version: ring.Version, Arena: 1, Entries: 8}, ioctl.OpRingClose: &ioctl.RingClose{Ring: 1},
+		ioctl.OpScopeList: &ioctl.ScopesAsk{}, ioctl.OpScopeSet: &ioctl.ScopeSet{Name: "client"},
 		ioctl.OpClientList: &ioctl.ClientList{}, ioctl.OpHandleList: &ioctl.HandlesAsk{},
 		ioctl.OpEventNext: &ioctl.EventNext{After: 1, Wait: ioctl.MaxEventWait},
 	}

@@ -44,6 +44,10 @@ type daemon interface {
 	// Handles iterates over the handles of one pool ("": all) and one process
 	// (0: all), in the order of their sessions' numbers.
 	Handles(ctx context.Context, pool string, pid int32) iter.Seq2[client.HandleInfo, error]
+	// Scopes iterates over the scope of a name or, with "", over all.
+	Scopes(ctx context.Context, name string) iter.Seq2[client.ScopeInfo, error]
+	// SetScope sets limits of a scope and returns it.
+	SetScope(ctx context.Context, name string, limits []client.ScopeLimit) ([]client.ScopeInfo, error)
 	// Events iterates over what happened. A *client.EventGap is no end.
 	Events(ctx context.Context, o client.EventOptions) iter.Seq2[client.Event, error]
 	Close() error

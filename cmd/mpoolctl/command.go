@@ -47,6 +47,7 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
 			newMlogErase(a), newMlogDelete(a)),
 		noun("client", "Processes that are connected to the daemon", newClientList(a), newClientShow(a)),
 		noun("handle", "What client processes hold", newHandleList(a)),
+		noun("scope", "What may be used now, and is", newScopeList(a), newScopeShow(a), newScopeSet(a)),
 		noun("event", "What happens", newEventFollow(a)),
 		newStat(a), newDemo(a), newBench(a), newVersion(a), newCompletion(a), newMan(a),
 	)

@@ -73,6 +73,10 @@ func complete(a *app, root *cobra.Command) {
 // files.
 func completerOf(noun, verb, word string) completer {
 	switch name, _, _ := strings.Cut(strings.TrimSuffix(word, "..."), "|"); {
+	case noun == "scope" && name == "NAME":
+		return completeScopes
+	case name == "KIND=VALUE":
+		return completeScopeKinds
 	case name == "POOL", name == "OLD",
 		noun == "pool" && name == "NAME" && verb != "create" && verb != "activate":
 		return completePools
@@ -218,6 +222,29 @@ func completeProperties(context.Context, daemon, []string) ([]string, error) {
 	var keys []string
 	for _, p := range poolProperties {
 		keys = append(keys, p+"=")
+	}
+	return keys, nil
+}
+
+// completeScopes gives the names of scopes that are open, and of those that stand for
+// several.
+func completeScopes(ctx context.Context, d daemon, _ []string) ([]string, error) {
+	names := []string{"client", "service", "session", "user"}
+	for e, err := range d.Scopes(ctx, "") {
+		if err != nil {
+			return names, err
+		}
+		if !slices.Contains(names, e.Scope) {
+			names = append(names, e.Scope)
+		}
+	}
+	return names, nil
+}
+
+func completeScopeKinds(context.Context, daemon, []string) ([]string, error) {
+	var keys []string
+	for _, k := range scopeKinds {
+		keys = append(keys, k+"=")
 	}
 	return keys, nil
 }

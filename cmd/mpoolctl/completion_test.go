@@ -46,6 +46,8 @@ func TestCompletion(t *testing.T) {
 		"root unset data tree":      "journal tree",
 		"root list":                 "data logs",
 		"handle list":               "data logs",
+		"scope show":                "client service session user client:0/1 system",
+		"scope set system":          "memory= inbound= outbound= connections= descriptors= tasks_high= tasks_medium= tasks_low= tasks=",
 		"client show":               "4711 9",
 		"handle list --pid":         "4711 9",
 		"mblock put --owner":        "",

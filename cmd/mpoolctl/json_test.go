@@ -25,7 +25,7 @@ var jsonResults = map[string]any{
 	"mblock delete": deletedViews{},
 	"mlog create":   mlogCreated{}, "mlog append": appended{}, "mlog read": recordView{}, "mlog list": objectView{},
 	"mlog show": objectView{}, "mlog erase": mlogCreated{}, "mlog delete": deletedViews{},
-	"client list": clientView{}, "client show": clientHolds{}, "handle list": handleView{}, "event follow": eventView{},
+	"client list": clientView{}, "client show": clientHolds{}, "handle list": handleView{}, "scope list": scopeView{}, "scope show": scopeView{}, "scope set": scopeView{}, "event follow": eventView{},
 	"stat": statView{}, "demo": demoView{}, "bench": benchView{}, "version": versionView{}, "completion": nil, "man": nil,
 }
 
@@ -114,7 +114,7 @@ func TestJSONIsOfItsType(t *testing.T) {
 		"root set data a=" + block, "root list data", "root unset data a",
 		"mlog erase data " + log + " --yes", "mlog delete data " + log + " --yes", "mblock delete data --yes " + block,
 		"pool list", "pool show data", "pool set data label=x", "stat data", "version",
-		"client list", "client show 4711", "handle list", "pool create more /dev/null", "pool rename data moved", "pool destroy moved --yes",
+		"client list", "client show 4711", "handle list", "scope list", "scope show system", "scope set system memory=5%", "pool create more /dev/null", "pool rename data moved", "pool destroy moved --yes",
 	} {
 		words := strings.Fields(line)
 		verb := words[0]

@@ -176,7 +176,7 @@ func (c *config) problems() []problem {
 func scopeProblems(s scopes) []problem {
 	_, err := server.ParseScopeLimits(s)
 	var list []problem
-	joined, _ := err.(interface{ Unwrap() []error }) //nolint:errorlint // what it has joined, one by one
+	joined, _ := err.(interface{ Unwrap() []error })
 	if err != nil && joined == nil {
 		return []problem{{"scopes", err.Error()}}
 	}

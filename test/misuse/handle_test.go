@@ -199,6 +199,7 @@ var withoutHandle = []ioctl.Op{
 	ioctl.OpHello, ioctl.OpCancel, ioctl.OpArena, ioctl.OpArenaMapped, ioctl.OpVersion, ioctl.OpStat,
 	ioctl.OpPoolCreate, ioctl.OpPoolActivate, ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy, ioctl.OpPoolRename,
 	ioctl.OpPoolSet, ioctl.OpPoolList, ioctl.OpPoolOpen, ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext,
+	ioctl.OpScopeList, ioctl.OpScopeSet,
 	ioctl.OpRing, ioctl.OpRingClose,
 }
 
