@@ -19,7 +19,7 @@ import (
 
 // proves G24: a request is remembered whose claim ends while the log is compacted.
 func TestRequestsOutliveCompactions(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(2) {
 		s := sched.New(seed)
 		disk := newDisk(t, s)
 		var failed error
@@ -65,7 +65,7 @@ func requestsOutlive(s *sched.Sched, disk *sim.Disk) error {
 // comeAndGo makes claims under request ids and releases them in some order.
 func comeAndGo(l *quota.Ledger, rng *rand.Rand, n int) error {
 	var mine []quota.ID
-	for i := range 90 {
+	for i := range 60 {
 		c, err := l.Reserve(bg, quota.Ask{Owner: "a", Amounts: []quota.Amount{{Class: "x", N: 1}}, Request: fmt.Sprintf("%d-%d", n, i)})
 		if err != nil {
 			return err
