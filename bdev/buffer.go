@@ -15,11 +15,8 @@ const BufferAlign = 4096
 
 const (
 	minClass  = 12 // 4 KiB
-	ownClass  = 18 // 256 KiB: from here on each buffer is a mapping of its own
-	hugeClass = 21 // 2 MiB: from here on aligned for and advised to use huge pages
+	hugeClass = 21 // 2 MiB, a huge page: smaller buffers are cut from one, others have their own
 	maxClass  = 26 // 64 MiB: beyond, nothing is kept
-
-	chunkSize = 1 << 20 // small buffers are cut from mappings of this size
 
 	// keepBuffers is how much free memory the package's own pool keeps.
 	keepBuffers = 64 << 20
@@ -65,7 +62,8 @@ type BufferPool struct {
 
 	mu sync.Mutex
 	// Free buffers by class. Warm ones are backed by memory, cold ones are
-	// address space only: small buffers share mappings and are never unmapped.
+	// address space only, or the rest of a huge page: buffers below hugeClass
+	// share those and are never unmapped.
 	// +checklocks:mu
 	warm, cold [maxClass + 1][]unsafe.Pointer
 	// +checklocks:mu
@@ -139,55 +137,59 @@ func (p *BufferPool) takeLocked(size int) []byte {
 			return unsafe.Slice((*byte)(b), size)
 		}
 	}
+	for d := c + 1; d < hugeClass; d++ {
+		if last := len(p.cold[d]) - 1; last >= 0 {
+			b := p.cold[d][last]
+			p.cold[d] = p.cold[d][:last]
+			p.cutLocked(b, d, c)
+			return unsafe.Slice((*byte)(b), size)
+		}
+	}
 	return nil
+}
+
+// cutLocked cuts a free buffer of class d down to class c. What is left of it is a
+// buffer of each class between. So buffers of all sizes share few huge pages, each in
+// one piece for the device.
+//
+// +checklocks:p.mu
+func (p *BufferPool) cutLocked(b unsafe.Pointer, d, c int) {
+	for d--; d >= c; d-- {
+		p.cold[d] = append(p.cold[d], unsafe.Add(b, 1<<d))
+	}
 }
 
 // allocFresh maps new memory. Where the kernel refuses it, the Go heap gives.
 func (p *BufferPool) allocFresh(n, size int) []byte {
-	small := size < 1<<ownClass
-	length := size
-	if small {
-		length = chunkSize
-	}
-	b, err := mapMemory(length, size >= 1<<hugeClass)
+	b, err := mapMemory(max(size, 1<<hugeClass))
 	if err != nil {
 		return p.allocHeap(n)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stats.Live += int64(size)
-	if small {
-		c := classOf(size)
-		for at := size; at < len(b); at += size {
-			p.cold[c] = append(p.cold[c], unsafe.Pointer(&b[at]))
-		}
-	}
+	p.cutLocked(unsafe.Pointer(unsafe.SliceData(b)), hugeClass, classOf(size))
 	return b[:n:size]
 }
 
-// mapMemory maps size bytes, for huge pages aligned to one.
-func mapMemory(size int, huge bool) ([]byte, error) {
-	extra := 0
-	if huge {
-		extra = 1 << hugeClass
-	}
+// mapMemory maps size bytes, aligned to huge pages and advised to use them.
+func mapMemory(size int) ([]byte, error) {
+	const extra = 1 << hugeClass
 	// MmapPtr, not Mmap: the latter keeps a table of its own of every mapping.
 	at, err := unix.MmapPtr(-1, 0, nil, uintptr(size+extra), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
 		return nil, err
 	}
-	if huge {
-		head := -uintptr(at) & (1<<hugeClass - 1)
-		// Failures leave address space mapped, or pages small: no harm.
-		if head > 0 {
-			_ = unix.MunmapPtr(at, head) //nolint:errcheck // see above
-		}
-		at = unsafe.Add(at, head)
-		if tail := uintptr(extra) - head; tail > 0 {
-			_ = unix.MunmapPtr(unsafe.Add(at, size), tail) //nolint:errcheck // see above
-		}
-		_ = unix.Madvise(unsafe.Slice((*byte)(at), size), unix.MADV_HUGEPAGE) //nolint:errcheck // see above
+	head := -uintptr(at) & (1<<hugeClass - 1)
+	// Failures leave address space mapped, or pages small: no harm.
+	if head > 0 {
+		_ = unix.MunmapPtr(at, head) //nolint:errcheck // see above
 	}
+	at = unsafe.Add(at, head)
+	if tail := uintptr(extra) - head; tail > 0 {
+		_ = unix.MunmapPtr(unsafe.Add(at, size), tail) //nolint:errcheck // see above
+	}
+	_ = unix.Madvise(unsafe.Slice((*byte)(at), size), unix.MADV_HUGEPAGE) //nolint:errcheck // see above
 	return unsafe.Slice((*byte)(at), size), nil
 }
 
@@ -215,7 +217,7 @@ func (p *BufferPool) Free(b []byte) {
 	p.mu.Unlock()
 	switch {
 	case keep:
-	case c >= ownClass:
+	case c >= hugeClass:
 		if err := unix.MunmapPtr(at, uintptr(size)); err != nil {
 			panic(fmt.Sprintf("bdev: unmap a buffer: %v", err))
 		}

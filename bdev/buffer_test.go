@@ -66,6 +66,29 @@ func TestBufferSizes(t *testing.T) {
 	}
 }
 
+// Small buffers of all sizes are cut from one huge page, without a gap.
+func TestBuffersShareAHugePage(t *testing.T) {
+	p := NewBufferPool(64 << 20)
+	rest, pages := 1<<hugeClass, map[uintptr]bool{}
+	for rest > 0 {
+		for n := 4096; n <= min(rest, 1<<20); n *= 4 {
+			b := p.Alloc(n)
+			rest -= cap(b)
+			pages[address(b)>>hugeClass] = true
+			if address(b)%uintptr(n) != 0 && !heapBuffers {
+				t.Errorf("Alloc(%d): %#x", n, address(b))
+			}
+		}
+	}
+	if rest != 0 {
+		t.Fatalf("%d bytes are left", rest)
+	}
+	// The last of it may have needed room in one piece that there was not.
+	if len(pages) > 2 && !heapBuffers {
+		t.Errorf("a huge page's worth lies on %d of them", len(pages))
+	}
+}
+
 func TestFreeOfForeignMemoryPanics(t *testing.T) {
 	for name, free := range map[string]func(p *BufferPool){
 		"resliced": func(p *BufferPool) { p.Free(p.Alloc(16384)[4096:]) },
