@@ -47,14 +47,17 @@ func (b *bench) reclaimCases() []reclaimCase {
 // process is told so, and finds it so. Beside it the moments when the kernel makes
 // the client's pidfd readable and ends a socket of its own.
 func (b *bench) reclaim(ctx context.Context) error {
-	kills := 50
-	if b.quick {
-		kills = 4
-	}
 	turns, patience := b.turns, b.patience
 	b.turns, b.patience = 1, 0 // each of a run's kills is a turn
 	defer func() { b.turns, b.patience = turns, patience }()
 	for _, c := range b.reclaimCases() {
+		kills := 50
+		switch {
+		case b.quick:
+			kills = 4
+		case c.resident > 1<<30:
+			kills = 16 // to make so much memory resident takes seconds
+		}
 		args := []string{
 			"-dev", b.fast, "-objects", strconv.Itoa(reclaimHandles), "-size", strconv.FormatInt(c.resident, 10), "-ops", strconv.Itoa(kills),
 		}
