@@ -362,3 +362,37 @@ func afterRot(d *sim.Disk, c Config, g *ledger, acked, prev mark, i int) error {
 	}
 	return g.judge(found)
 }
+
+// The write of a clean close that goes astray, onto the last group's pages: it is
+// the only one that says that they were durable, and is heard where it is.
+//
+// proves S23
+func TestStrayClose(t *testing.T) {
+	r := newRig(t, nil, 24)
+	r.format(t)
+	l := r.open(t)
+	for n := range uint64(6) {
+		mustAppend(t, l, record(n, 3000))
+		mustSync(t, l)
+	}
+	mustAppend(t, l, record(6, 9000))
+	mustSync(t, l)
+	before := r.disk.Clone()
+	from, pair := l.durable.pages-1, 1-l.w.pair // the last full page; what the last group wrote
+	mustClose(t, l)
+	const size = PairPages * PageSize
+	b := make([]byte, size)
+	read := func(d *sim.Disk, offset int64) {
+		if _, err := d.ReadAt(b, offset); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed := r.c.pairOffset(1 - pair)
+	read(r.disk, closed)
+	overwrite(r.disk, offsetOf(r.c.Extent, from), b) // where it went
+	read(before, closed)
+	overwrite(r.disk, closed, b) // where it should have gone
+	if _, err := Open(bg, r.c); !errors.Is(err, api.ECORRUPT) {
+		t.Errorf("opened: %v", err)
+	}
+}

@@ -222,6 +222,9 @@ func (s *scan) final(b []byte, bad error, k uint32) (p mlog.Page, why string) {
 		return p, bad.Error()
 	}
 	if why := s.foreign(&p, k); why != "" {
+		if p.Tail() && p.Generation == s.generation {
+			s.heard(&p, s.offset(k)) // a write that went astray: what it says is true
+		}
 		return p, why
 	}
 	s.heard(&p, s.offset(k))

@@ -227,6 +227,7 @@ func mutants() []mutant {
 			file: "mpool/compact.go",
 			old:  "if err := m.mdc.Sync(ctx); err != nil { // what was sent before is applied now",
 			new:  "if err := error(nil); err != nil { // what was sent before is applied now",
+			pkg:  "./mpool", test: "TestCommitsDuringCompactions",
 		},
 		{
 			name: "mpool: a compaction writes an object that a transaction changes",
@@ -247,6 +248,20 @@ func mutants() []mutant {
 			old:  "if u.pins.Add(retiredBias) == retiredBias {",
 			new:  "if u.pins.Add(retiredBias) <= 0 {",
 			pkg:  "./mpool", test: "TestDeleteWaitsForReads",
+		},
+		{
+			name: "mpool: torn superblock copies are left to the next write",
+			file: "mpool/activate.go",
+			old:  "copies{!x.right[0], !x.right[1]})",
+			new:  "copies{})",
+			pkg:  "./mpool", test: "TestTwoActivationsCutOff",
+		},
+		{
+			name: "mpool: a scrub finds nothing in data",
+			file: "mpool/scrub.go",
+			old:  "err := o.reader.VerifyPiece(s.ctx, at)",
+			new:  "err := error(nil)",
+			pkg:  "./mpool", test: "TestScrub",
 		},
 		{
 			name: "mpool: superblock copies are written all at once",

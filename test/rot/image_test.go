@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev"
@@ -158,8 +160,8 @@ func (im *image) second(ctx context.Context, p *mpool.Pool) error {
 	if err := im.put(ctx, p, 90_000); err != nil {
 		return err
 	}
-	for id, x := range im.objects { // order does not matter
-		if x.kind == aLog {
+	for _, id := range slices.Sorted(maps.Keys(im.objects)) {
+		if im.objects[id].kind == aLog {
 			if err := im.extend(ctx, p, id, !im.unclean, 3000, 3000, 9000); err != nil {
 				return err
 			}
@@ -220,9 +222,7 @@ func (im *image) remove(ctx context.Context, p *mpool.Pool, id layout.ObjectID) 
 }
 
 func (im *image) setRoot(ctx context.Context, p *mpool.Pool) error {
-	for id := range im.objects { // any will do
-		im.root = id
-	}
+	im.root = slices.Max(slices.Collect(maps.Keys(im.objects)))
 	return p.SetRoots(ctx, []api.Root{{Name: "root", ID: im.root}})
 }
 

@@ -44,7 +44,8 @@ type world struct {
 	capacity, staging []string    // paths
 	paths             []string    // all of them, in the order in which they are given to Activate
 	m                 *model
-	states            int // crash states that were verified
+	states            int    // crash states that were verified
+	hits              uint64 // of faults
 }
 
 func newWorld(seed uint64) *world {

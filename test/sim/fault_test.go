@@ -84,6 +84,10 @@ func (w *world) disturb(tr trouble, end int, ops int) (cut bool, err error) {
 // inject draws what goes wrong: on each disk something of its own, on one disk
 // only, or one disk that hangs for a while.
 func (w *world) inject(tr trouble) {
+	if tr.site != nil {
+		w.disks[tr.site.disk].Inject(tr.site.fault)
+		return
+	}
 	only := w.rng.IntN(len(w.disks) + 1) // the last: none is spared
 	for i, d := range w.disks {
 		switch {
@@ -100,6 +104,9 @@ func (w *world) inject(tr trouble) {
 
 func (w *world) heal() {
 	for _, d := range w.disks {
+		for _, n := range d.FaultHits() {
+			w.hits += n
+		}
 		d.Heal()
 	}
 }

@@ -8,13 +8,21 @@ import (
 	"time"
 
 	"github.com/mpool-go/mpool/api"
+	devsim "github.com/mpool-go/mpool/bdev/sim"
 	"github.com/mpool-go/mpool/layout"
 )
 
 // trouble is how a run of a pool is disturbed.
 type trouble struct {
-	faults    bool // the disk fails operations
-	deadlines bool // contexts end while operations are under way
+	faults    bool  // the disk fails operations
+	deadlines bool  // contexts end while operations are under way
+	site      *site // what fails is this, and nothing else
+}
+
+// site is an I/O that fails.
+type site struct {
+	disk  int
+	fault devsim.Fault
 }
 
 // unsure is a worker whose operations may fail. It acts on what the errors say:
