@@ -198,7 +198,7 @@ func appendTo(h ioctl.Handle) ioctl.Message {
 var withoutHandle = []ioctl.Op{
 	ioctl.OpHello, ioctl.OpCancel, ioctl.OpArena, ioctl.OpArenaMapped, ioctl.OpVersion, ioctl.OpStat,
 	ioctl.OpPoolCreate, ioctl.OpPoolActivate, ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy, ioctl.OpPoolRename,
-	ioctl.OpPoolSet, ioctl.OpPoolList, ioctl.OpPoolOpen, ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext,
+	ioctl.OpPoolSet, ioctl.OpPoolScrub, ioctl.OpPoolList, ioctl.OpPoolOpen, ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext,
 	ioctl.OpScopeList, ioctl.OpScopeSet,
 	ioctl.OpRing, ioctl.OpRingClose,
 }
