@@ -72,8 +72,8 @@ func mutants() []mutant {
 		{
 			name: "mblock: a begun write counts as ended",
 			file: "mblock/writeop.go",
-			old:  "\top.placed = true\n\treturn nil\n",
-			new:  "\top.placed = true\n\tw.finish(off, nil)\n\treturn nil\n",
+			old:  "\top.sums, op.placed = sums, true\n",
+			new:  "\top.sums, op.placed = sums, true\n\tw.finish(off, nil)\n",
 		},
 		{
 			name: "mblock: a hole that a cancelled write leaves is committed",

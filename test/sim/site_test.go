@@ -32,7 +32,7 @@ func everySite(seed uint64, stop func() bool) (states int, err error) {
 				err := w.failed(trouble{faults: true, site: &site{disk, f}}, int(f.Skip)%endCut, ops)
 				states += w.states
 				if err != nil {
-					return states, fmt.Errorf("I/O %d of disk %d fails (%v, %d times): %w", f.Skip, disk, f.Err, f.Count, err)
+					return states, fmt.Errorf("I/O %d of disk %d fails (%w, %d times): %w", f.Skip, disk, f.Err, f.Count, err)
 				}
 				if w.hits == 0 {
 					break // there are no more

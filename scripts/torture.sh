@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Searches for lost or wrong bytes: ./scripts/torture.sh --minutes N [PART...]
+#
+# Parts, each with an equal share of the time (all of them when none is named):
+#   simulate  crashes, failing I/Os and ended contexts, simulated
+#   cut       power cuts under the real daemon; needs root
+#   kill      the real daemon killed under load
+#   rot       flipped bits and lying writes
+#   fuzz      every decoder of what lies on a drive, and the checker
+#
+# Seeds are new each time; a failure prints how to replay it and ends the run
+# with 1. See docs/reliability.md.
+
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+readonly all="simulate cut kill rot fuzz"
+minutes=
+parts=()
+
+usage() {
+	echo "torture.sh: $1; usage: torture.sh --minutes N [$all]" >&2
+	exit 2
+}
+
+while [ $# -gt 0 ]; do
+	case $1 in
+	--minutes)
+		minutes=${2:-}
+		shift
+		[ $# -eq 0 ] || shift
+		;;
+	-h | --help)
+		sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+		exit 0
+		;;
+	*)
+		case " $all " in
+		*" $1 "*) parts+=("$1") ;;
+		*) usage "no part '$1'" ;;
+		esac
+		shift
+		;;
+	esac
+done
+[[ $minutes =~ ^[1-9][0-9]*$ ]] || usage "--minutes wants a number"
+if [ ${#parts[@]} -eq 0 ]; then
+	read -ra parts <<<"$all"
+fi
+share=$((minutes * 60 / ${#parts[@]}))
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/mpool-torture.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+seed() { echo $((RANDOM * 32768 + RANDOM + 1)); }
+
+# tests PACKAGE ARGUMENTS... runs tests and shows what they say.
+tests() {
+	local package=$1
+	shift
+	go test -count=1 -timeout 24h -v "./$package" "$@" 2>&1 | grep -v '^=== RUN'
+}
+
+# until_end END COMMAND... repeats a command until the time has come.
+until_end() {
+	local end=$1
+	shift
+	while [ "$SECONDS" -lt "$end" ]; do "$@" || return; done
+}
+
+part_simulate() {
+	local each=$((share / 6 > 0 ? share / 6 : 1)) t
+	for t in TestCrashRandom TestCrashEveryBoundary TestEverySite TestFaults TestDeadlines TestFaultsAndDeadlines; do
+		CGO_ENABLED=0 tests test/sim -tags invariants -run "^$t\$" "-sim.for=${each}s" "-sim.first=$(seed)" || return
+	done
+}
+
+part_cut() {
+	if [ "$(id -u)" -ne 0 ]; then
+		echo "cut: left out: it needs root" >&2
+		return
+	fi
+	until_end $((SECONDS + share)) tests test/powercut -powercut.cuts=100 -powercut.pools=4
+}
+
+part_kill() { until_end $((SECONDS + share)) tests test/kill -run TestKillDaemon -kill.rounds=40; }
+
+part_rot() { until_end $((SECONDS + share)) tests test/rot -rot.flips=2000 -rot.lies=80; }
+
+part_fuzz() {
+	local list line file target each
+	list=$(grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' mpool mlog mblock | sort)
+	each=$((share / $(wc -l <<<"$list")))
+	while read -r line; do
+		file=${line%%:*} target=${line##*func }
+		echo "$target"
+		# Go before 1.27 at times reports the end of -fuzztime as a failure
+		# (golang.org/issue/75804): without a failing input it is none.
+		CGO_ENABLED=0 go test -run '^$' -fuzz "^$target\$" -fuzztime "$((each > 0 ? each : 1))s" \
+			"./$(dirname "$file")" >"$work/log" 2>&1 </dev/null ||
+			{ grep -qx ' *context deadline exceeded' "$work/log" && ! grep -q 'Failing input' "$work/log"; } ||
+			{
+				cat "$work/log"
+				return 1
+			}
+	done <<<"$list"
+}
+
+for p in "${parts[@]}"; do
+	printf '\n== %s, %d s\n' "$p" "$share"
+	"part_$p" || {
+		echo "torture.sh: $p failed" >&2
+		exit 1
+	}
+done
