@@ -20,7 +20,8 @@
 //	books      the use of a scope is what is reserved in it and in all below it, of each
 //	           kind, whenever no call is under way
 //	refusal    what is refused has changed no count. While it is being refused by a scope,
-//	           those below may count it for that moment
+//	           those below, and the refusing one in kinds that a total counts, may count it for
+//	           that moment
 //	limits     no reservation takes a use above its limit. A limit that is lowered below
 //	           the use refuses what is new, and no release
 //	release    a scope gives back what was reserved in it, itself, and no more: a second
