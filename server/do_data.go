@@ -92,17 +92,30 @@ func mlogOpenAppend(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	return &ioctl.AppenderOpened{Appender: h, Records: records, Bytes: bytes}, nil
 }
 
+// openRead opens a reader once the memory of its windows is reserved, which its reference
+// gives back.
+func (r *request) openRead(open func(context.Context) (api.LogReader, error)) (api.LogReader, error) {
+	if err := r.s.readers.take(r.s, HandleBytes, readerBytes); err != nil {
+		return nil, err
+	}
+	reader, err := open(r.ctx)
+	if err != nil {
+		r.s.readers.give(r.s, HandleBytes, readerBytes)
+	}
+	return reader, err
+}
+
 func mlogOpenRead(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	o, err := use[*objectRef](r, m.Handle, kindMlog)
 	if err != nil {
 		return nil, err
 	}
-	reader, err := o.mlog.OpenRead(r.ctx)
+	reader, err := r.openRead(o.mlog.OpenRead)
 	if err != nil {
 		return nil, err
 	}
 	id := o.obj.ID()
-	h, err := r.giveChild(kindReader, &readerRef{common: common{ref: o.ref}, id: id, turn: newTurn(), reader: reader})
+	h, err := r.giveChild(kindReader, &readerRef{common: common{ref: o.ref}, id: id, turn: newTurn(), reader: reader, s: r.s})
 	if err != nil {
 		return nil, err
 	}
@@ -289,11 +302,11 @@ func mdcOpenRead(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader, err := c.mdc.OpenRead(r.ctx)
+	reader, err := r.openRead(c.mdc.OpenRead)
 	if err != nil {
 		return nil, err
 	}
-	h, err := r.giveChild(kindReader, &readerRef{common: common{ref: c.ref}, id: c.id, turn: newTurn(), reader: reader})
+	h, err := r.giveChild(kindReader, &readerRef{common: common{ref: c.ref}, id: c.id, turn: newTurn(), reader: reader, s: r.s})
 	if err != nil {
 		return nil, err
 	}

@@ -123,6 +123,7 @@ func TestBadHandles(t *testing.T) {
 				ioctl.OpPoolCreate, ioctl.OpPoolActivate, ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy,
 				ioctl.OpPoolRename, ioctl.OpPoolSet, ioctl.OpPoolList, ioctl.OpPoolOpen, ioctl.OpPoolScrub,
 				ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext, ioctl.OpRing, ioctl.OpRingClose,
+				ioctl.OpScopeList, ioctl.OpScopeSet,
 			}, op) {
 				continue // they take none
 			}

@@ -199,6 +199,10 @@ const (
 	handleChunk = 64
 )
 
+// readerBytes is the memory of an open reader's windows when they have grown: one that
+// is read from and the one ahead.
+const readerBytes = 2 << 20
+
 // roomForHandle reserves memory for one more handle. What the table has once grown to
 // is given back when the session ends.
 func (s *session) roomForHandle() error {
@@ -217,6 +221,7 @@ func (s *session) giveBack() {
 	s.io.end(s, IOBytes)
 	s.tasks.end(s, Requests)
 	s.urgent.end(s, Urgent)
+	s.readers.end(s, HandleBytes)
 	if n := s.handleRoom.Swap(0); n > 0 {
 		s.unreserve(HandleBytes, n*handleBytes)
 	}
@@ -235,6 +240,9 @@ const (
 func chunkOf(what Resource) (chunk, keep int64) {
 	if what == IOBytes {
 		return ioChunk, ioKeep
+	}
+	if what == HandleBytes {
+		return 1, 0
 	}
 	return taskChunk, 0
 }
@@ -292,11 +300,14 @@ func (b *budget) give(s *session, what Resource, n int64) {
 	if n == 0 {
 		return
 	}
-	_, keep := chunkOf(what)
+	chunk, keep := chunkOf(what)
 	b.mu.Lock()
 	b.used -= n
 	excess := int64(0)
-	if b.used == 0 {
+	if chunk == 1 {
+		excess = max(b.reserved-b.used, 0)
+		b.reserved -= excess
+	} else if b.used == 0 {
 		excess = max(b.reserved-keep, 0)
 		b.reserved -= excess
 	}

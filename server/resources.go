@@ -124,11 +124,16 @@ type readerRef struct {
 	id     layout.ObjectID
 	turn   turn // a reader is not for concurrent use
 	reader api.LogReader
+	s      *session // that its windows are reserved for
 }
 
 func (l *readerRef) object() layout.ObjectID { return l.id }
 
-func (l *readerRef) close(context.Context) error { return l.reader.Close() } // nobody uses it any more
+func (l *readerRef) close(context.Context) error { // nobody uses it any more
+	err := l.reader.Close()
+	l.s.readers.give(l.s, HandleBytes, readerBytes)
+	return err
+}
 
 // mdcRef is an open metadata container.
 type mdcRef struct {

@@ -38,11 +38,13 @@ type session struct {
 	gone     atomic.Bool  // as ended; for loops, which look at it often
 	lasting  atomic.Int32 // commits of rings that the metadata log has; each is one of requests
 
-	client Client       // in what it reserves; set with peer
-	io     budget       // of IOBytes
-	tasks  budget       // of Requests
-	urgent budget       // of Urgent
-	memory atomic.Int64 // bytes of messages, arenas and handles
+	client Client // in what it reserves; set with peer
+	io     budget // of IOBytes
+	tasks  budget // of Requests
+	urgent budget // of Urgent
+
+	readers budget       // of HandleBytes, for the windows of readers
+	memory  atomic.Int64 // bytes of messages, arenas and handles
 
 	handleRoom atomic.Int64 // handles that memory is reserved for
 

@@ -1,0 +1,12 @@
+package scopes
+
+import (
+	"os"
+	"testing"
+
+	"github.com/mpool-go/mpool/test/daemon"
+)
+
+var mpoold string
+
+func TestMain(m *testing.M) { os.Exit(daemon.Main(m, false, &mpoold)) }
