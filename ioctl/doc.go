@@ -128,6 +128,19 @@
 //	42 owner add           h, parent u32, zero 4, name  →  index u32, zero 4
 //	43 owner list          h, first index u32, zero 4
 //	                    →  flag (more), zero 7, list of {index, parent u32, name}
+//	44 quota show          h, entries to leave out u32, what u8 (1 classes, 2 limits, 3 usage,
+//	                       4 claims), zero 3, owner or ""
+//	                    →  flag (more), zero 7, lists: of classes {total, default, min, max,
+//	                       step i64, flags (bytes, built in), zero 7, name}; of limits
+//	                       {limit i64, owner, class}; of usage {held, reserved, limit i64,
+//	                       owner, class, origin}; of claims {expires ms i64 (0: held), id,
+//	                       parent, owner, state, real id, list of {amount i64, class}}
+//	45 quota set           h, verb u8 (1 define, 2 remove class, 3 set limit, 4 unset limit,
+//	                       5 add owner), zero 7, a class as in 44, a limit as in 44 (5: owner,
+//	                       the one above for a class)
+//	46 quota claim         h, ttl ns i64, verb u8 (1 reserve, 2 provision, 3 resize, 4 release,
+//	                       5 transfer, 6 expire), zero 7, claim (1: the one above), owner,
+//	                       real id, request id, list of {amount i64, class}  →  as 44
 //
 //	50 mblock alloc        h, id (0: a new one), capacity i64, tag u64, owner u32, class u8,
 //	                       flags (fallback, spare), zero 2  →  as 31

@@ -54,6 +54,16 @@ func samples() map[Op][2]Message {
 		op.Buckets[i] = uint64(i)
 	}
 	root := api.Root{Name: "head", ID: id}
+	quotas := &QuotaPage{
+		More:    true,
+		Classes: []api.QuotaClass{{Name: "storage", Bytes: true, Total: -1, Default: 20e12, Min: 1, Max: -1, Step: 4096, BuiltIn: true}},
+		Limits:  []api.QuotaLimit{{Owner: "john", Class: "storage", Limit: 5}},
+		Usage:   []api.QuotaUsage{{Class: "storage", Owner: "john", Held: 3, Reserved: 4, Limit: -1, Origin: "default"}},
+		Claims: []api.QuotaClaim{
+			{ID: "0000000000000005", Parent: "0000000000000003", Owner: "john", State: "reserved", Expires: time.UnixMilli(1767225600123).UTC(), Amounts: []api.QuotaAmount{{Class: "storage", N: 1e12}}},
+			{ID: "0000000000000006", Owner: "john", State: "held", Real: "cinder-1-uuid"},
+		},
+	}
 	return map[Op][2]Message{
 		OpHello: {
 			&Hello{MinVersion: 1, MaxVersion: 2, Features: 3},
@@ -157,6 +167,19 @@ func samples() map[Op][2]Message {
 		OpRootsList: {&RootsList{Pool: h, After: "a"}, &RootsReply{Roots: []api.Root{root}, More: true}},
 		OpOwnerAdd:  {&OwnerAdd{Pool: h, Parent: 1, Name: "team"}, &OwnerAdded{Index: 2}},
 		OpOwnerList: {&OwnerList{Pool: h, From: 3}, &OwnersReply{Owners: []api.Owner{{Index: 3, Parent: 1, Name: "team"}}, More: true}},
+
+		OpQuotaShow: {&QuotaShow{Pool: h, What: QuotaShowClaims, From: 64, Owner: "team/john"}, quotas},
+		OpQuotaSet: {
+			&QuotaSet{Pool: h, Verb: QuotaDefine, Class: quotas.Classes[0], Limit: quotas.Limits[0]},
+			&Empty{},
+		},
+		OpQuotaClaim: {
+			&QuotaClaim{
+				Pool: h, Verb: QuotaResize, TTL: 90 * time.Second, Ref: "0000000000000005", Owner: "john", Real: "cinder-1-uuid",
+				Request: "r-1", Amounts: quotas.Claims[0].Amounts,
+			},
+			&QuotaPage{Claims: quotas.Claims[:1]},
+		},
 
 		OpMblockAlloc: {&Alloc{Pool: h, ID: id, Options: opts}, opened},
 		OpMblockFind:  {&Find{Pool: h, ID: id}, opened},

@@ -43,10 +43,13 @@ const (
 	OpListOpen     Op = 36
 	OpListNext     Op = 37
 
-	OpRootsSet  Op = 40
-	OpRootsList Op = 41
-	OpOwnerAdd  Op = 42
-	OpOwnerList Op = 43
+	OpRootsSet   Op = 40
+	OpRootsList  Op = 41
+	OpOwnerAdd   Op = 42
+	OpOwnerList  Op = 43
+	OpQuotaShow  Op = 44
+	OpQuotaSet   Op = 45
+	OpQuotaClaim Op = 46
 
 	OpMblockAlloc Op = 50
 	OpMblockFind  Op = 51
@@ -146,6 +149,10 @@ var opTable = [NumOps]opInfo{
 	OpRootsList: {"root list", of[RootsList], of[RootsReply], asks},
 	OpOwnerAdd:  {"owner add", of[OwnerAdd], of[OwnerAdded], mutates},
 	OpOwnerList: {"owner list", of[OwnerList], of[OwnersReply], asks},
+
+	OpQuotaShow:  {"quota show", of[QuotaShow], of[QuotaPage], asks},
+	OpQuotaSet:   {"quota set", of[QuotaSet], of[Empty], mutates},
+	OpQuotaClaim: {"quota claim", of[QuotaClaim], of[QuotaPage], mutates},
 
 	OpMblockAlloc: {"mblock alloc", of[Alloc], of[Opened], asks},
 	OpMblockFind:  {"mblock find", of[Find], of[Opened], asks},

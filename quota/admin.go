@@ -131,8 +131,8 @@ func (l *Ledger) AddOwner(ctx context.Context, o Owner) error {
 		if depth > MaxDepth-1 {
 			return nil, invalid("owner %q: it would be the %d-th below one another: at most %d", o.Name, depth, MaxDepth-1)
 		}
-		if !validName(o.Name) {
-			return nil, invalid("owner name %q: want 1 to %d bytes of printable UTF-8 without spaces, '=' and ','", o.Name, MaxName)
+		if !ValidOwner(o.Name) {
+			return nil, invalid("owner name %q: want 1 to %d bytes of printable UTF-8", o.Name, MaxName)
 		}
 		return []Change{PutOwner{o}}, nil
 	})
@@ -196,7 +196,7 @@ func (l *Ledger) Limits(ctx context.Context) (list []OwnerLimit, err error) {
 // have, each, and all together. An owner never named before has nothing, and default
 // limits.
 func (l *Ledger) Usage(ctx context.Context, owner string) (list []Usage, err error) {
-	if owner != "" && !validName(owner) {
+	if owner != "" && !ValidOwner(owner) {
 		return nil, invalid("owner name %q", owner)
 	}
 	err = l.store.View(ctx, func(r Reader) {

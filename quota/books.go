@@ -191,6 +191,16 @@ func (b *Books) Count() int { return len(b.claims) }
 
 func byID(x, y *Claim) int { return cmp.Compare(x.ID, y.ID) }
 
+// NextExpiry implements [Reader].
+func (b *Books) NextExpiry() (next time.Time, ok bool) {
+	for _, e := range b.reserved { // order does not matter: the least of all
+		if !ok || e.claim.Expires.Before(next) {
+			next, ok = e.claim.Expires, true
+		}
+	}
+	return next, ok
+}
+
 // Due implements [Reader].
 func (b *Books) Due(now time.Time) []*Claim {
 	if now.Before(b.soonest) {

@@ -85,8 +85,8 @@ func (b *Books) dropClass(name string) error {
 func (b *Books) putOwner(o Owner) error {
 	parent := b.owners[o.Parent]
 	switch {
-	case !validName(o.Name):
-		return invalid("owner name %q: want 1 to %d bytes of printable UTF-8 without spaces, '=' and ','", o.Name, MaxName)
+	case !ValidOwner(o.Name):
+		return invalid("owner name %q: want 1 to %d bytes of printable UTF-8", o.Name, MaxName)
 	case parent == nil:
 		return faultf(ErrNotFound, "owner %s: its parent %s is not there", o.Name, o.Parent)
 	}

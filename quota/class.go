@@ -216,6 +216,9 @@ func validName(s string) bool {
 	return true
 }
 
+// ValidOwner says whether an owner may have the name.
+func ValidOwner(name string) bool { return validID(name) }
+
 // validID is validName with what a caller's own ids may also have.
 func validID(s string) bool {
 	if s == "" || len(s) > MaxName || !utf8.ValidString(s) {

@@ -57,6 +57,8 @@ type Reader interface {
 	Children(id ID) []ID
 	// Claims returns all claims, sorted by id.
 	Claims() []*Claim
+	// NextExpiry returns when the first reservation's time is over, if there is one.
+	NextExpiry() (time.Time, bool)
 	// Due returns the reserved claims whose time is not after now, sorted by id.
 	Due(now time.Time) []*Claim
 }

@@ -309,6 +309,9 @@ func ownerAdd(r *request, m *ioctl.OwnerAdd) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	if q := p.pool.quotas.Load(); q != nil {
+		q.ownerAdded(r.ctx)
+	}
 	return &ioctl.OwnerAdded{Index: index}, nil
 }
 

@@ -136,6 +136,12 @@ func wellFormed(rng *rand.Rand, op ioctl.Op, handles []ioctl.Handle, ids []layou
 		return &ioctl.OwnerAdd{Pool: h, Parent: uint32(number(rng)), Name: string(make([]byte, rng.IntN(80)))}
 	case ioctl.OpOwnerList:
 		return &ioctl.OwnerList{Pool: h, From: uint32(number(rng))}
+	case ioctl.OpQuotaShow:
+		return &ioctl.QuotaShow{Pool: h, What: ioctl.QuotaWhat(number(rng)), From: uint32(number(rng))}
+	case ioctl.OpQuotaSet:
+		return &ioctl.QuotaSet{Pool: h, Verb: ioctl.QuotaSetVerb(number(rng)), Class: api.QuotaClass{Name: "x", Min: 1, Step: 1}}
+	case ioctl.OpQuotaClaim:
+		return &ioctl.QuotaClaim{Pool: h, Verb: ioctl.QuotaClaimVerb(number(rng)), Owner: "a", Amounts: []api.QuotaAmount{{Class: "x", N: int64(number(rng))}}}
 	case ioctl.OpPoolShow:
 		return &ioctl.PoolShow{Pool: h, FirstDrive: uint32(number(rng))}
 	case ioctl.OpStat:

@@ -32,7 +32,7 @@ var opKinds = [ioctl.NumOps]kind{
 	ioctl.OpRing: quick, ioctl.OpPoolList: quick, ioctl.OpPoolShow: quick, ioctl.OpPoolOpen: quick,
 	ioctl.OpClientList: quick, ioctl.OpHandleList: quick, ioctl.OpObjectInfo: quick, ioctl.OpObjectGet: quick,
 	ioctl.OpObjectAbort: quick, ioctl.OpListOpen: quick, ioctl.OpListNext: quick, ioctl.OpRootsList: quick,
-	ioctl.OpOwnerList: quick, ioctl.OpMblockAlloc: quick, ioctl.OpMblockFind: quick, ioctl.OpMlogAlloc: quick,
+	ioctl.OpOwnerList: quick, ioctl.OpQuotaShow: quick, ioctl.OpMblockAlloc: quick, ioctl.OpMblockFind: quick, ioctl.OpMlogAlloc: quick,
 	ioctl.OpMlogFind: quick, ioctl.OpMDCUsage: quick, ioctl.OpGrant: quick, ioctl.OpRevoke: quick,
 	ioctl.OpAccept: quick, ioctl.OpScopeList: quick, ioctl.OpScopeSet: quick,
 
@@ -41,7 +41,7 @@ var opKinds = [ioctl.NumOps]kind{
 	ioctl.OpMDCCompactAppend: bulk, ioctl.OpPoolScrub: bulk,
 
 	ioctl.OpClose: durable, ioctl.OpObjectCommit: durable, ioctl.OpObjectDelete: durable,
-	ioctl.OpCommitMany: durable, ioctl.OpRootsSet: durable, ioctl.OpOwnerAdd: durable,
+	ioctl.OpCommitMany: durable, ioctl.OpRootsSet: durable, ioctl.OpOwnerAdd: durable, ioctl.OpQuotaSet: durable, ioctl.OpQuotaClaim: durable,
 	ioctl.OpMlogOpenAppend: durable, ioctl.OpMlogErase: durable, ioctl.OpSync: durable,
 	ioctl.OpMblockPut: durable,
 	ioctl.OpMDCCreate: durable, ioctl.OpMDCOpen: durable, ioctl.OpMDCDelete: durable, ioctl.OpMDCSync: durable,

@@ -72,6 +72,10 @@ var handlers = [ioctl.NumOps]handler{
 	ioctl.OpOwnerAdd:  onToTheEnd(ownerAdd),
 	ioctl.OpOwnerList: on(ownerList),
 
+	ioctl.OpQuotaShow:  on(quotaShow),
+	ioctl.OpQuotaSet:   onToTheEnd(quotaSet),
+	ioctl.OpQuotaClaim: onToTheEnd(quotaClaim),
+
 	ioctl.OpMblockAlloc: on(mblockAlloc),
 	ioctl.OpMblockFind:  on(mblockFind),
 	ioctl.OpMblockWrite: on(mblockWrite),

@@ -22,6 +22,39 @@ func (s *Server) arrived(name string, a *activePool) {
 	s.tellEvent(ioctl.Event{Type: ioctl.EventPoolActivated, Pool: name})
 }
 
+// arrive makes a pool known, with its quotas.
+func (s *Server) arrive(ctx context.Context, name string, p Pool, f *feed) error {
+	a := newActivePool(p, f)
+	q, err := newQuotas(ctx, s, a)
+	if err != nil {
+		return err
+	}
+	if q != nil {
+		a.quotas.Store(q)
+	}
+	s.arrived(name, a)
+	return nil
+}
+
+// withoutQuotas closes a pool's quotas, does what ends the pool, and opens them again
+// if that stays.
+func (s *Server) withoutQuotas(ctx context.Context, a *activePool, end func() error) error {
+	q := a.quotas.Load()
+	if err := q.close(ctx); err != nil {
+		s.log.Warn("cannot close the quotas of a pool cleanly", slog.String("pool", a.title()), slog.Any("error", err))
+	}
+	err := end()
+	if q == nil || !errors.Is(err, api.EBUSY) && !errors.Is(err, api.EROFS) {
+		return err
+	}
+	again, qerr := newQuotas(ctx, s, a)
+	if qerr != nil {
+		return errors.Join(err, qerr)
+	}
+	a.quotas.Store(again)
+	return err
+}
+
 // left takes away a pool that is active no more.
 func (s *Server) left(name string, a *activePool) {
 	a.leave()
@@ -160,7 +193,9 @@ func (s *Server) create(ctx context.Context, name string, devices []string, o ap
 	if err != nil {
 		return result, err
 	}
-	s.arrived(name, newActivePool(p, f))
+	if err := s.arrive(ctx, name, p, f); err != nil {
+		return result, errors.Join(err, p.Close())
+	}
 	activated = true
 	s.log.Info("pool activated", slog.String("pool", name))
 	return result, nil
@@ -201,7 +236,12 @@ func (s *Server) activate(ctx context.Context, nameOrUUID string, devices []stri
 		}
 		return api.PoolInfo{}, errors.Join(err, p.Close())
 	}
-	s.arrived(name, newActivePool(p, f))
+	if err := s.arrive(ctx, name, p, f); err != nil {
+		if name != nameOrUUID {
+			s.pools.drop(name)
+		}
+		return api.PoolInfo{}, errors.Join(err, p.Close())
+	}
 	s.log.Info("pool activated", slog.String("pool", name), slog.String("uuid", info.UUID))
 	return info, nil
 }
@@ -249,7 +289,7 @@ func (s *Server) DeactivatePool(ctx context.Context, name string) error {
 		if err := s.loops.release(ctx, a); err != nil {
 			return api.ContextError("", err)
 		}
-		err := a.pool.Close()
+		err := s.withoutQuotas(ctx, a, a.pool.Close)
 		if errors.Is(err, api.EBUSY) {
 			return err
 		}
@@ -265,7 +305,7 @@ func (s *Server) DestroyPool(ctx context.Context, name string) error {
 		if err := s.loops.release(ctx, a); err != nil {
 			return api.ContextError("", err)
 		}
-		err := a.pool.Destroy(ctx)
+		err := s.withoutQuotas(ctx, a, func() error { return a.pool.Destroy(ctx) })
 		if errors.Is(err, api.EBUSY) || errors.Is(err, api.EROFS) {
 			return err
 		}
@@ -339,6 +379,9 @@ func (s *Server) closePools(ctx context.Context) error {
 		go func() {
 			// If it fails the pool waits for that I/O too.
 			_ = s.loops.release(ctx, a) //nolint:errcheck // see above
+			if err := a.quotas.Load().close(ctx); err != nil {
+				s.log.Warn("cannot close the quotas of a pool cleanly", slog.String("pool", name), slog.Any("error", err))
+			}
 			err := a.pool.Close()
 			if errors.Is(err, api.EBUSY) {
 				s.log.Warn("pool closed while in use", slog.String("pool", name), slog.Any("error", err))

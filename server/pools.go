@@ -18,6 +18,7 @@ type activePool struct {
 	handles atomic.Int64 // of all sessions
 
 	ownership ownership
+	quotas    atomic.Pointer[quotas] // nil: a pool of a kind that has none
 
 	sweeping sync.Mutex // held by a sweep; see the package's comment
 	orphans  atomic.Int64

@@ -49,7 +49,7 @@ func (r *recorder) Apply(ctx context.Context, g quota.Generation, changes []quot
 // life opens the store, judges what it has by its history, and lets claimants work.
 func life(s *sched.Sched, disk *sim.Disk, o sim.OpenOptions, h *history, ops int) error {
 	at := len(h.states)
-	opt := embedded.Options{Changed: func(r quota.Reader) { h.states = append(h.states, dump(r)) }}
+	opt := embedded.Options{Changed: func(r quota.Reader, _ []quota.Change) { h.states = append(h.states, dump(r)) }}
 	p, st, err := open(s, disk, o, 48<<10, opt)
 	if err != nil {
 		return err

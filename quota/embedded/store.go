@@ -23,7 +23,8 @@ type Options struct {
 	External func(owner, class string) quota.Sum
 	// Changed, if set, is called at the end of Open and after each change, in their
 	// order, by whoever made it. It must not wait, and must not call the store.
-	Changed func(quota.Reader)
+	// changes is nil at the end of Open.
+	Changed func(r quota.Reader, changes []quota.Change)
 }
 
 // Owners is a table of owners outside of the store.
@@ -88,7 +89,7 @@ func Open(ctx context.Context, mdc api.MDC, opt Options) (*Store, error) {
 	s.books = books
 	s.live = s.measureLocked()
 	if opt.Changed != nil {
-		opt.Changed(s.readerLocked())
+		opt.Changed(s.readerLocked(), nil)
 	}
 	return s, nil
 }
@@ -285,7 +286,7 @@ func (s *Store) made(changes []quota.Change, live int64) {
 	}
 	s.live += live
 	if s.opt.Changed != nil {
-		s.opt.Changed(s.readerLocked())
+		s.opt.Changed(s.readerLocked(), changes)
 	}
 	used, capacity := s.mdc.Usage()
 	if used > capacity/100*compactUsed && used-s.live > capacity/100*compactGarbage {
