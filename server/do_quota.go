@@ -35,8 +35,7 @@ func quotaError(err error) error {
 			break
 		}
 	}
-	var over *quota.Exceeded
-	if errors.As(err, &over) {
+	if over, ok := errors.AsType[*quota.Exceeded](err); ok {
 		e.Want = over.Asked
 		if over.Limit != quota.Unlimited {
 			e.Have = max(0, int64(over.Limit)-over.Used)

@@ -26,7 +26,13 @@ var jsonResults = map[string]any{
 	"mlog create":   mlogCreated{}, "mlog append": appended{}, "mlog read": recordView{}, "mlog list": objectView{},
 	"mlog show": objectView{}, "mlog erase": mlogCreated{}, "mlog delete": deletedViews{},
 	"client list": clientView{}, "client show": clientHolds{}, "handle list": handleView{}, "scope list": scopeView{}, "scope show": scopeView{}, "scope set": scopeView{}, "event follow": eventView{},
-	"stat": statView{}, "demo": demoView{}, "bench": benchView{}, "version": versionView{}, "completion": nil, "man": nil,
+	"quota class define": quotaClassView{}, "quota class list": quotaClassesView{}, "quota class remove": quotaClassView{},
+	"quota limit set": quotaUsagesView{}, "quota limit list": quotaLimitsView{}, "quota limit unset": quotaUsagesView{},
+	"quota owner add": quotaOwnerView{}, "quota owner list": quotaOwnersView{}, "quota usage": quotaUsagesView{},
+	"quota reserve": quotaClaimView{}, "quota provision": quotaClaimView{}, "quota resize": quotaClaimView{},
+	"quota release": quotaClaimView{}, "quota transfer": quotaClaimView{}, "quota expire": quotaClaimsView{},
+	"quota claims": quotaClaimsView{},
+	"stat":         statView{}, "demo": demoView{}, "bench": benchView{}, "version": versionView{}, "completion": nil, "man": nil,
 }
 
 // The fields of every verb's result are the contract with scripts. A field that

@@ -1,0 +1,5 @@
+//go:build !race
+
+package quotas
+
+const raceDetector = false
