@@ -132,7 +132,7 @@ func (l *Ledger) AddOwner(ctx context.Context, o Owner) error {
 			return nil, invalid("owner %q: it would be the %d-th below one another: at most %d", o.Name, depth, MaxDepth-1)
 		}
 		if !ValidOwner(o.Name) {
-			return nil, invalid("owner name %q: want 1 to %d bytes of printable UTF-8", o.Name, MaxName)
+			return nil, invalid("owner name %q: want 1 to %d bytes of printable UTF-8 without spaces, '=' and ','", o.Name, MaxName)
 		}
 		return []Change{PutOwner{o}}, nil
 	})

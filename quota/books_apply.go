@@ -86,7 +86,7 @@ func (b *Books) putOwner(o Owner) error {
 	parent := b.owners[o.Parent]
 	switch {
 	case !ValidOwner(o.Name):
-		return invalid("owner name %q: want 1 to %d bytes of printable UTF-8", o.Name, MaxName)
+		return invalid("owner name %q: want 1 to %d bytes of printable UTF-8 without spaces, '=' and ','", o.Name, MaxName)
 	case parent == nil:
 		return faultf(ErrNotFound, "owner %s: its parent %s is not there", o.Name, o.Parent)
 	}

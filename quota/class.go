@@ -217,7 +217,7 @@ func validName(s string) bool {
 }
 
 // ValidOwner says whether an owner may have the name.
-func ValidOwner(name string) bool { return validID(name) }
+func ValidOwner(name string) bool { return validName(name) }
 
 // validID is validName with what a caller's own ids may also have.
 func validID(s string) bool {

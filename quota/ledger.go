@@ -255,7 +255,7 @@ func subtree(r Reader, c *Claim) ([]*Claim, error) {
 // withOwner adds the owner if it was never named before.
 func withOwner(r Reader, name string, changes []Change) ([]Change, error) {
 	if !ValidOwner(name) {
-		return nil, invalid("owner name %q: want 1 to %d bytes of printable UTF-8", name, MaxName)
+		return nil, invalid("owner name %q: want 1 to %d bytes of printable UTF-8 without spaces, '=' and ','", name, MaxName)
 	}
 	if _, ok := r.Owner(name); !ok {
 		changes = append(changes, PutOwner{Owner{Name: name}})
