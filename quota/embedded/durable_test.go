@@ -177,7 +177,7 @@ func TestOwnersAndUsageFromElsewhere(t *testing.T) {
 			}
 			return quota.Sum{Held: bytes.Load()}
 		},
-		Changed: func(quota.Reader) { changed++ },
+		Changed: func(quota.Reader, []quota.Change) { changed++ },
 	}
 	for life := range 2 {
 		p, st, err := open(nil, disk, sim.OpenOptions{}, 64<<10, opt)
