@@ -26,8 +26,7 @@ func setAllocation(d *ring.Descriptor, op ioctl.Op, pool ioctl.Handle, o *api.Al
 // undoing returns the operation that gives up what another one made and nobody knows
 // of: an object that is not committed would stay as long as the connection.
 func undoing(op ioctl.Op) ioctl.Op {
-	switch op {
-	case ioctl.OpMblockAlloc, ioctl.OpMlogAlloc:
+	if op == ioctl.OpMblockAlloc || op == ioctl.OpMlogAlloc {
 		return ioctl.OpObjectAbort
 	}
 	return ioctl.OpClose

@@ -46,7 +46,6 @@ type Source struct {
 	maps   maps
 	prog   *ebpf.Program
 	reader *ringbuf.Reader
-	ready  *os.File // the ring: readable when there is a record
 	// link holds the program to the tracepoint for as long as it is reachable:
 	// when it is collected as garbage, the kernel lets go without a word. The
 	// goroutine that reads holds the Source, and so the link, until Close.
@@ -138,26 +137,7 @@ func (s *Source) load(o *Options) error {
 	if s.reader, err = ringbuf.NewReader(s.maps.ring); err != nil {
 		return err
 	}
-	s.reader.SetDeadline(time.Unix(1, 0)) // it is asked when there are records, and does not wait
-	if s.ready, err = pollable(s.maps.ring.FD()); err != nil {
-		return err
-	}
 	return s.attach()
-}
-
-// pollable returns another descriptor of a ring, for which the runtime's poller waits.
-// The reader's own wait would keep a thread, and for some milliseconds what that
-// thread needs to run others; and who is told would have to be woken on another one.
-func pollable(ring int) (*os.File, error) {
-	fd, err := unix.FcntlInt(uintptr(ring), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("wait for records: %w", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		_ = unix.Close(fd) // nothing to lose
-		return nil, fmt.Errorf("wait for records: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "deaths"), nil
 }
 
 func (s *Source) attach() error {
@@ -204,9 +184,6 @@ func (s *Source) release() {
 	// anything to lose.
 	if s.link != nil {
 		_ = s.link.Close()
-	}
-	if s.ready != nil {
-		_ = s.ready.Close()
 	}
 	if s.reader != nil {
 		_ = s.reader.Close()
@@ -372,32 +349,19 @@ func (s *Source) forgetLocked(process uint64) {
 // readAll takes records out of the ring until that is closed.
 func (s *Source) readAll() {
 	defer close(s.read)
-	raw, err := s.ready.SyscallConn()
-	if err != nil {
-		return // it is closed
-	}
 	var r ringbuf.Record
-	_ = raw.Read(func(uintptr) (end bool) { //nolint:errcheck // however it ends, no more is told: see Stats
-		for err == nil {
-			if err = s.reader.ReadInto(&r); err == nil {
-				s.takeRecord(r.RawSample)
-			}
+	for {
+		if err := s.reader.ReadInto(&r); err != nil {
+			return
 		}
-		end = !errors.Is(err, os.ErrDeadlineExceeded) // else there are no more now
-		err = nil
-		return end
-	})
-}
-
-// takeRecord tells a death.
-func (s *Source) takeRecord(b []byte) {
-	s.silent.Store(0)
-	d, err := decodeRecord(b)
-	if err != nil {
-		s.broken.Add(1)
-		return
+		s.silent.Store(0)
+		d, err := decodeRecord(r.RawSample)
+		if err != nil {
+			s.broken.Add(1)
+			continue
+		}
+		s.tell(d)
 	}
-	s.tell(d)
 }
 
 // tell tells those that watch a process that it has died.
