@@ -130,7 +130,7 @@ func (b *Book) hello() {
 func (b *Book) call() {
 	u := b.up
 	if u.state == attached {
-		u.again = b.now + max(u.term/4, 1)
+		u.again = b.now + max(min(u.term/4, b.cfg.Retry), 1)
 		b.tellUp(Message{Kind: Renew, Sent: b.now})
 		return
 	}

@@ -139,11 +139,22 @@ func (o *Owner) refusal(r Request, code Code) error {
 	return e
 }
 
+// Size returns how many resources and debtors the owner's book has: none, if
+// nobody has anything of it and it has nothing.
+func (o *Owner) Size() (resources, debtors int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.book.accounts), len(o.book.debtors)
+}
+
 // GiveBack gives what is cached of c back before it is asked for: see
 // [Book.GiveBack].
 func (o *Owner) GiveBack(r Resource, c Credit) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.stopped {
+		return
+	}
 	o.book.GiveBack(o.opt.Now(), r, c)
 	o.absorb()
 }
@@ -152,6 +163,11 @@ func (o *Owner) GiveBack(r Resource, c Credit) {
 // back or the context ends, and stops the owner in either case.
 func (o *Owner) Close(ctx context.Context) error {
 	o.mu.Lock()
+	if o.stopped {
+		o.mu.Unlock()
+		<-o.ended
+		return nil
+	}
 	o.book.Close(o.opt.Now())
 	o.absorb()
 	o.mu.Unlock()
@@ -206,9 +222,12 @@ func (o *Owner) Abandon() {
 // nothing.
 func (o *Owner) Reconnect(e Engine) error {
 	o.mu.Lock()
-	old := o.up
+	old, stopped := o.up, o.stopped
 	o.up = nil
 	o.mu.Unlock()
+	if stopped {
+		return &Error{Code: ErrClosed, Op: "connect", Owner: o.opt.ID, Detail: "the owner has ended"}
+	}
 	if old != nil {
 		old.link.Close()
 	}

@@ -83,6 +83,7 @@ type node struct {
 	alive   bool
 	stopped bool
 	closing bool
+	parted  uint64        // the session that the creditor was told the end of
 	conn    int           // number of the connection with its creditor; odd: broken
 	base    time.Duration // its clock at since
 	since   time.Duration
@@ -615,7 +616,29 @@ func (w *world) check(r Resource) {
 	for _, n := range w.nodes {
 		if n.alive {
 			w.balance(n, r)
+			w.inLease(n)
 		}
+	}
+}
+
+// inLease checks that who may use by its own clock what it borrowed has its
+// session with its creditor still, and that this may use what it lends.
+//
+// proves G43: a debtor stops before its creditor considers its lease over.
+func (w *world) inLease(n *node) {
+	u := n.book.up
+	if u == nil || u.state != attached || u.ends == 0 || u.bye || u.session == n.parted || !n.book.Usable(n.clock()) {
+		return
+	}
+	p := w.byID[u.id]
+	if !p.alive || p.closing {
+		return
+	}
+	if d := p.book.byID[n.id]; d == nil || d.session != u.session || d.key != u.key {
+		w.failf("owner %d has a lease by its own clock, and owner %d has ended it", n.id, p.id)
+	}
+	if pu := p.book.up; pu != nil && pu.ends != 0 && !p.book.Usable(p.clock()) {
+		w.failf("owner %d has a lease and owner %d, of whom it is, has none", n.id, p.id)
 	}
 }
 

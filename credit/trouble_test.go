@@ -227,6 +227,7 @@ func (w *world) part(n *node) {
 	p := n.parent
 	w.tracef("%d and %d are parted", n.id, p.id)
 	n.conn |= 1
+	n.parted = n.book.up.session
 	w.on(p, func() { p.book.DebtorDown(p.clock(), n.id) })
 	w.orphan(n, true)
 }
