@@ -23,7 +23,7 @@ import (
 
 var (
 	rounds  = flag.Int("quotas.rounds", 2, "how often the claimants race")
-	clients = flag.Int("quotas.clients", 10, "how many race")
+	clients = flag.Int("quotas.clients", 4, "how many race")
 	seed    = flag.Uint64("quotas.seed", 0, "seed of what they do and when they die; 0: from the clock")
 )
 
