@@ -100,3 +100,34 @@ func TestRotUnderReader(t *testing.T) {
 		}
 	}
 }
+
+// proves S23
+//
+// A tail that cannot be read may be there: the log is not said to be broken, also
+// when another slot has a tail that an erase has left.
+func TestTailUnreadable(t *testing.T) {
+	r := newRig(t, nil, 24)
+	r.format(t)
+	next := r.c
+	next.Generation++
+	if err := Format(bg, next, r.c.Generation); err != nil {
+		t.Fatal(err)
+	}
+	for pair := range 2 {
+		d := r.disk.Clone()
+		at := next.pairOffset(pair)
+		d.Inject(sim.Fault{Code: bdev.OpRead, From: at, To: at + PairPages*PageSize, Err: syscall.EIO})
+		drive, err := sim.Open(nil, d, sim.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := next
+		c.Drive = drive
+		switch l, err := Open(bg, c); {
+		case err == nil:
+			mustAbandon(l)
+		case !errors.Is(err, api.EIO):
+			t.Errorf("pair %d cannot be read: %v", pair, err)
+		}
+	}
+}

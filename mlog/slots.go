@@ -108,18 +108,20 @@ func (s *slots) of(generation uint64) []*slot {
 	return list
 }
 
-// why returns why there is no valid tail of a generation.
+// why returns why there is no valid tail of a generation: that a slot cannot be
+// read, if so, because it may hold one.
 func (s *slots) why(generation uint64) error {
+	why := s.list[0].err
 	for i := range s.list {
 		l := &s.list[i]
 		switch {
 		case l.err != nil && unreadable(l.err):
 			return l.err
 		case l.err == nil && l.page.Generation != generation:
-			return pageErrorf("tail of generation %d", l.page.Generation)
+			why = pageErrorf("tail of generation %d", l.page.Generation)
 		}
 	}
-	return s.list[0].err
+	return why
 }
 
 // Discover returns the highest generation that has a valid tail slot of the
