@@ -139,7 +139,9 @@ var uses = []struct {
 	{ioctl.OpOwnerAdd, []string{aPool}, func(h ioctl.Handle) ioctl.Message { return &ioctl.OwnerAdd{Pool: h, Name: "x"} }},
 	{ioctl.OpOwnerList, []string{aPool}, func(h ioctl.Handle) ioctl.Message { return &ioctl.OwnerList{Pool: h} }},
 	{ioctl.OpQuotaShow, []string{aPool}, func(h ioctl.Handle) ioctl.Message { return &ioctl.QuotaShow{Pool: h, What: ioctl.QuotaShowClasses} }},
-	{ioctl.OpQuotaSet, []string{aPool}, func(h ioctl.Handle) ioctl.Message { return &ioctl.QuotaSet{Pool: h, Verb: ioctl.QuotaAddOwner, Limit: api.QuotaLimit{Owner: "y"}} }},
+	{ioctl.OpQuotaSet, []string{aPool}, func(h ioctl.Handle) ioctl.Message {
+		return &ioctl.QuotaSet{Pool: h, Verb: ioctl.QuotaAddOwner, Limit: api.QuotaLimit{Owner: "y"}}
+	}},
 	{ioctl.OpQuotaClaim, []string{aPool}, func(h ioctl.Handle) ioctl.Message { return &ioctl.QuotaClaim{Pool: h, Verb: ioctl.QuotaExpire} }},
 	{ioctl.OpMblockAlloc, []string{aPool}, newObject},
 	{ioctl.OpMblockPut, []string{aPool}, func(h ioctl.Handle) ioctl.Message {
