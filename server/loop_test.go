@@ -146,8 +146,9 @@ func TestRingOfAStalledDrive(t *testing.T) {
 			t.Fatal("other bytes")
 		}
 	}
-	if n := len(g.waiting()); n > driveOps {
-		t.Errorf("%d operations of the stalled drive are under way, at most %d may", n, driveOps)
+	// The last request of them may read its checksums, too.
+	if n := len(g.waiting()); n > driveOps+1 {
+		t.Errorf("%d operations of the stalled drive are under way, at most %d may", n, driveOps+1)
 	}
 	g.open()
 	for range 400 {
