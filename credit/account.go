@@ -41,6 +41,10 @@ type request struct {
 	deadline time.Duration
 	asked    uint64 // the Borrow that is under way for it, or 0
 	tried    bool   // divisible: debtors were asked for what they do not use
+	// blocker is the last of those who have what conflicts, all of whom were
+	// called back: while it has it, the others need not be looked at. Nobody gets
+	// what conflicts meanwhile, who would have to be called back, too.
+	blocker *holding
 }
 
 // to changes the state.
@@ -147,11 +151,13 @@ func (a *account) awaits() bool {
 	return slices.ContainsFunc(a.holdings, func(h *holding) bool { return len(h.recalls) > 0 })
 }
 
-// held returns what the holders have.
-func (a *account) held() Credit {
-	var c Credit
+// unheld returns what of c no holder has.
+func (a *account) unheld(c Credit) Credit {
 	for _, h := range a.holdings {
-		c = c.Join(h.credit)
+		if c.Empty() {
+			break
+		}
+		c = c.Diff(h.credit)
 	}
 	return c
 }
@@ -167,7 +173,7 @@ func (a *account) leaving() Credit {
 
 // free returns what is cached: nobody has it, and nobody wants it back.
 func (a *account) free() Credit {
-	return a.borrowed.Diff(a.held()).Diff(a.leaving()).Diff(a.tainted)
+	return a.unheld(a.borrowed).Diff(a.leaving()).Diff(a.tainted)
 }
 
 // account returns the account of r; a new one if there is none.
@@ -222,10 +228,10 @@ func (b *Book) settle(a *account) {
 	if b.accounts[a.res] != a {
 		return // forgotten in the same step
 	}
-	b.disarm(a, a.tainted.Diff(a.held()))
+	b.disarm(a, a.unheld(a.tainted))
 	b.yield(a)
 	b.serve(a)
-	b.disarm(a, a.tainted.Diff(a.held()))
+	b.disarm(a, a.unheld(a.tainted))
 	if len(a.holdings) == 0 && len(a.queue) == 0 && a.tainted.Empty() && (b.up == nil || a.borrowed.Empty()) {
 		delete(b.accounts, a.res)
 		a.recalls, a.tried, a.owed = nil, nil, 0
@@ -275,8 +281,9 @@ func (b *Book) cut(a *account, h *holding, k Credit) {
 	}
 }
 
-// remove forgets a holder that has nothing.
+// remove forgets a holder, which has nothing any more.
 func (a *account) remove(h *holding) {
+	h.credit = nil
 	a.holdings = slices.DeleteFunc(a.holdings, func(x *holding) bool { return x == h })
 	if h.debtor != nil {
 		delete(h.debtor.loans, a.res)

@@ -198,7 +198,9 @@ func (b *Book) Release(now time.Duration, request uint64, v Version) error {
 	}
 	a := b.accounts[q.res]
 	a.version = later(a.version, v)
-	a.holdings = slices.DeleteFunc(a.holdings, func(h *holding) bool { return h.req == q })
+	if i := slices.IndexFunc(a.holdings, func(h *holding) bool { return h.req == q }); i >= 0 {
+		a.remove(a.holdings[i])
+	}
 	b.settle(a)
 	return nil
 }

@@ -83,6 +83,10 @@ func (b *Book) clear(a *account, q *request) (over bool, code Code) {
 	t := a.res.Type
 	var late []*holding
 	obstacle := func(h *holding) bool { return t.Conflict(h.credit, q.want) && !b.exempt(h, q) }
+	if h := q.blocker; h != nil && obstacle(h) && (t.keep || !h.overdue(t.Against(h.credit, q.want), b.now)) {
+		return false, 0
+	}
+	q.blocker = nil
 	for _, h := range a.holdings {
 		switch {
 		case h.debtor != nil && q.flags&MayRevoke == 0 && obstacle(h):
@@ -101,7 +105,7 @@ func (b *Book) clear(a *account, q *request) (over bool, code Code) {
 		if !t.keep && h.overdue(k, b.now) {
 			late = append(late, h)
 		} else {
-			over = false
+			over, q.blocker = false, h
 		}
 	}
 	if !over {

@@ -664,7 +664,8 @@ func (w *world) balance(n *node, r Resource) {
 			}
 		}
 	}
-	own, lent := a.borrowed.Diff(a.held()), a.held()
+	own := a.unheld(a.borrowed)
+	lent := a.borrowed.Diff(own)
 	if !own.Meet(lent).Empty() || !own.Join(lent).Equal(a.borrowed) {
 		w.failf("owner %d: own %v and lent %v are not what it borrowed, %v", n.id, own, lent, a.borrowed)
 	}

@@ -83,7 +83,7 @@ func (b *Book) yield(a *account) {
 		return
 	}
 	if b.up != nil {
-		b.giveBack(a, leaving.Meet(a.borrowed).Diff(a.held()).Diff(a.tainted))
+		b.giveBack(a, a.unheld(leaving.Meet(a.borrowed)).Diff(a.tainted))
 	}
 }
 
