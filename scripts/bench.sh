@@ -7,7 +7,7 @@
 #
 # ROW is one of engine-read, client-read, client-read-qd1, client-seq,
 # mblock-durable, commit-rate, mlog-sync, mlog-client, reclaim, reclaim-storm,
-# churn, activate, memory, idle; all of them when none is named.
+# churn, activate, memory, idle, scope; all of them when none is named.
 # docs/performance.md says what they measure.
 #   --quick    short runs, one alternation: under two minutes, for a look only
 #   --turns    how often the sides alternate (5)
@@ -30,7 +30,7 @@
 
 set -euo pipefail
 
-readonly all_rows="engine-read client-read client-read-qd1 client-seq mblock-durable commit-rate mlog-sync mlog-client reclaim reclaim-storm churn activate memory idle"
+readonly all_rows="engine-read client-read client-read-qd1 client-seq mblock-durable commit-rate mlog-sync mlog-client reclaim reclaim-storm churn activate memory idle scope"
 
 usage() {
 	sed -n '2,29s/^# \{0,1\}//p' "$0" >&2
@@ -201,7 +201,7 @@ install fio fio || missing fio "it is not here, and apt cannot install it"
 go build -o "$work/bench" ./test/bench
 CGO_ENABLED=0 go build -o "$work/mpoold" ./cmd/mpoold
 args+=(-mpoold "$work/mpoold")
-if needs mlog-sync; then
+if needs mlog-sync scope; then
 	if (cd test/bench/anchors && go build -o "$work/anchors" .) 2>"$work/build.log"; then
 		args+=(-anchors "$work/anchors")
 	else

@@ -57,6 +57,7 @@ func rows() []row {
 		{"churn", (*bench).churn},
 		{"activate", (*bench).activate},
 		{"memory", (*bench).memory},
+		{"scope", (*bench).scope},
 	}
 }
 

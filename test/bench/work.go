@@ -47,6 +47,7 @@ func tasks() map[string]task {
 		"activate-place": activatePlace,
 		"activate":       activateWork,
 		"memory":         memoryWork,
+		"scope":          scopeWork,
 
 		"client-read":    clientReadWork,
 		"client-write":   clientWriteWork,

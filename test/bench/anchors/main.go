@@ -1,8 +1,10 @@
 // Command anchors appends durable records to the logs that ours is compared
-// with. It is a module of its own, so that they are no dependency of mpool;
-// scripts/bench.sh builds it, the program bench starts it.
+// with, and reserves memory with the resource manager that our scopes are
+// compared with. It is a module of its own, so that they are no dependency of
+// mpool; scripts/bench.sh builds it, the program bench starts it.
 //
 //	anchors etcd|pebble|pebble-log -dir FOLDER -time D -flight N -size BYTES
+//	anchors libp2p -time D -flight N -kind reserve|span
 package main
 
 import (
@@ -31,7 +33,10 @@ type appender interface {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: anchors etcd|pebble|pebble-log [flags]")
+		return errors.New("usage: anchors etcd|pebble|pebble-log|libp2p [flags]")
+	}
+	if args[0] == "libp2p" {
+		return libp2p(args[1:])
 	}
 	f := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	dir := f.String("dir", "", "where to make the log")
