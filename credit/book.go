@@ -18,7 +18,8 @@ type Config struct {
 	Lease time.Duration // how long a debtor of this owner has what it has without renewing; 0: until it ends
 	// Drift bounds how much faster or slower than true time a clock of any owner
 	// runs, in parts per million; Margin is what a debtor keeps of its lease for
-	// what it has begun: longer than its longest operation.
+	// what it has begun: longer than its longest operation. A lease of which they
+	// leave nothing begins no session.
 	Drift  int
 	Margin time.Duration
 

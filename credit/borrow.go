@@ -65,6 +65,17 @@ func (b *Book) CreditorDown(now time.Duration) {
 	b.end()
 }
 
+// leave ends the session at once: the creditor is about to be told that this
+// owner is gone, whatever its lease says.
+func (b *Book) leave(now time.Duration) {
+	b.begin(now)
+	if u := b.up; u != nil && u.state != down {
+		u.state = down
+		b.void()
+	}
+	b.end()
+}
+
 // Attach says who the creditor is from now on: another one than before, in
 // which case what the one before lent is dropped; or the same, which is there
 // again.
@@ -157,9 +168,15 @@ func (b *Book) expireUp() {
 	u.link.resend(b.now, b.cfg.Retry, b.post)
 }
 
-// extend notes a lease that the creditor gave when it was asked at sent. It is
-// shorter here by what two clocks may differ over it, so that it ends here
-// before it ends there, and by the margin.
+// leaseEnd returns when a lease is over here that the creditor gave when it was
+// asked at sent. It is shorter here by what two clocks may differ over it, so that
+// it ends here before it ends there, and by the margin.
+func (b *Book) leaseEnd(sent, within time.Duration) time.Duration {
+	drift := time.Duration(math.Ceil(float64(within) * 2 * float64(b.cfg.Drift) / 1e6))
+	return sent + within - drift - b.cfg.Margin
+}
+
+// extend notes a lease that the creditor gave when it was asked at sent.
 func (b *Book) extend(sent, within time.Duration) {
 	u := b.up
 	if within <= 0 {
@@ -168,8 +185,7 @@ func (b *Book) extend(sent, within time.Duration) {
 		}
 		return
 	}
-	drift := time.Duration(math.Ceil(float64(within) * 2 * float64(b.cfg.Drift) / 1e6))
-	ends := sent + within - drift - b.cfg.Margin
+	ends := b.leaseEnd(sent, within)
 	if sent > b.now || ends <= u.ends {
 		return // of another life, or an older answer
 	}
@@ -196,8 +212,8 @@ func (b *Book) fromCreditor(m Message) {
 		}
 		return
 	case m.Kind == Welcome && u.state == calling:
-		if m.Within > 0 && m.Sent+m.Within <= b.now {
-			return // it is over already
+		if m.Within > 0 && (m.Sent > b.now || b.leaseEnd(m.Sent, m.Within) <= b.now) {
+			return // it is over already, or of another life
 		}
 		u.state, u.key, u.again = attached, m.Key, 0
 		b.level = min(m.Level+1, Depth-1)

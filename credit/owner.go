@@ -217,22 +217,33 @@ func (o *Owner) Abandon() {
 	}
 }
 
-// Reconnect gives the owner another connection: to the creditor it had, of which
-// it keeps what its lease covers, or to another one, in which case it starts with
-// nothing.
+// Reconnect gives the owner another connection. If the one before has ended by
+// itself and this is to the same creditor, the owner keeps what its lease covers;
+// else it starts with nothing. It fails with ErrBusy if another call was faster.
 func (o *Owner) Reconnect(e Engine) error {
 	o.mu.Lock()
-	old, stopped := o.up, o.stopped
-	o.up = nil
-	o.mu.Unlock()
-	if stopped {
+	if o.stopped {
+		o.mu.Unlock()
 		return &Error{Code: ErrClosed, Op: "connect", Owner: o.opt.ID, Detail: "the owner has ended"}
 	}
+	old := o.up
+	o.up = nil
+	if old != nil {
+		o.book.leave(o.opt.Now())
+		o.absorb()
+	}
+	o.mu.Unlock()
 	if old != nil {
 		old.link.Close()
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.up != nil {
+		return &Error{
+			Code: ErrBusy, Op: "connect", Owner: o.opt.ID,
+			Detail: "the owner was connected by another call meanwhile: use that connection, or call again",
+		}
+	}
 	if err := o.connect(e); err != nil {
 		o.book.CreditorDown(o.opt.Now())
 		o.absorb()
