@@ -23,3 +23,32 @@ func TestLeaseTooShort(t *testing.T) {
 		}
 	}
 }
+
+// proves G40: a debtor that says it holds what it does not have has nobody
+// refused.
+func TestKeptByOthers(t *testing.T) {
+	b := NewBook(Config{ID: 1}, time.Second)
+	r := Resource{Access, 1}
+	say := func(from OwnerID, m Message) {
+		m.From, m.To, m.Session, m.Resource = from, 1, 1, r
+		if d := b.byID[from]; d != nil {
+			m.Key, m.Seq = d.key, d.link.taken+1
+		}
+		b.Receive(time.Second, m)
+	}
+	for from := OwnerID(2); from <= 4; from++ {
+		say(from, Message{Kind: Hello})
+	}
+	low, high := Make(Span{0, 10, Write}), Make(Span{10, 20, Write})
+	say(2, Message{Kind: Borrow, Request: 1, Credit: low})
+	say(3, Message{Kind: Borrow, Request: 1, Credit: high})
+	say(4, Message{Kind: Borrow, Request: 1, Credit: low, Flags: MayRevoke | Try})
+	say(3, Message{Kind: Kept, Credit: low})
+	if b.byID[4].requests[1] == nil {
+		t.Error("refused because of who has something else")
+	}
+	say(2, Message{Kind: Kept, Credit: low})
+	if b.byID[4].requests[1] != nil {
+		t.Error("not refused, although it is held")
+	}
+}

@@ -211,18 +211,21 @@ func (b *Book) takeBack(d *debtor, a *account, m Message) {
 }
 
 // kept enters that a debtor holds what it was to give back if it did not; of an
-// amount, that it has given back what it could.
+// amount, that it has given back what it could. It speaks of what it has only.
 func (b *Book) kept(d *debtor, a *account, m Message) {
-	if h := d.loans[a.res]; h != nil {
-		h.tried = h.tried.Diff(m.Credit)
-		h.trying = 0
+	h := d.loans[a.res]
+	if h == nil {
+		return
 	}
+	k := m.Credit.Meet(h.credit)
+	h.tried = h.tried.Diff(k)
+	h.trying = 0
 	for _, q := range slices.Clone(a.queue) {
-		if q.flags&Try != 0 && a.res.Type.Conflict(q.want, m.Credit) {
+		if q.flags&Try != 0 && a.res.Type.Conflict(q.want, k) && !b.exempt(h, q) {
 			b.fail(a, q, ErrBusy)
 		}
 	}
-	if tried := a.tried.Meet(m.Credit); !tried.Empty() {
+	if tried := a.tried.Meet(k); !tried.Empty() {
 		b.keep(a, tried)
 	}
 	b.settle(a)

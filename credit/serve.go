@@ -128,9 +128,10 @@ func (b *Book) due() time.Duration {
 
 // callBack asks a holder for k, if it was not asked before.
 func (b *Book) callBack(a *account, h *holding, k Credit, try bool, due time.Duration) {
-	k = k.Diff(h.recalled())
 	if try {
-		k = k.Diff(h.tried)
+		k = k.Diff(h.tried) // be it called back already: whether it is held is another question
+	} else {
+		k = k.Diff(h.recalled())
 	}
 	if k.Empty() {
 		return
@@ -140,7 +141,6 @@ func (b *Book) callBack(a *account, h *holding, k Credit, try bool, due time.Dur
 		h.tried = h.tried.Join(k)
 	} else {
 		h.recalls = append(h.recalls, recall{k, due})
-		h.tried = h.tried.Diff(k)
 	}
 	switch {
 	case h.debtor != nil:

@@ -16,7 +16,6 @@ func (b *Book) recalled(a *account, m Message) {
 		}
 		if !k.Empty() {
 			a.recalls = append(a.recalls, recall{k, due})
-			a.tried = a.tried.Diff(k)
 		}
 		a.owed = min(a.owed+m.Amount, a.borrowed.Size())
 		return
