@@ -225,7 +225,7 @@ func (b *Book) fromCreditor(m Message) {
 	case u.state != attached:
 		return
 	}
-	if u.link.take(&m) {
+	if u.link.take(&m, math.MaxInt) {
 		b.obey(m)
 	}
 	if u.link.owes && b.up.session == m.Session {

@@ -44,7 +44,7 @@ func NewLocal(creditor *Owner) *Local { return &Local{creditor} }
 func (l *Local) Creditor() OwnerID { return l.creditor.opt.ID }
 
 // Connect implements [Engine]. It fails with ErrClosed if the creditor has
-// stopped, and with ErrInvalid if it has a debtor of that id.
+// stopped, and with ErrInvalid if it has a debtor of that id, or a creditor.
 func (l *Local) Connect(debtor OwnerID, peer Peer) (Link, error) {
 	o := l.creditor
 	link := &localLink{o, debtor, peer}
@@ -54,11 +54,11 @@ func (l *Local) Connect(debtor OwnerID, peer Peer) (Link, error) {
 	switch {
 	case o.stopped:
 		code = ErrClosed
-	case o.debtors[debtor] != nil || debtor == 0 || debtor == o.opt.ID:
+	case o.debtors[debtor] != nil || debtor == 0 || debtor == o.opt.ID || o.book.up != nil && debtor == o.book.up.id:
 		code = ErrInvalid
 	}
 	if code != 0 {
-		return nil, &Error{Code: code, Op: "connect", Owner: debtor, Detail: "the creditor is closed, or knows a debtor of this id: choose another"}
+		return nil, &Error{Code: code, Op: "connect", Owner: debtor, Detail: "the creditor is closed, or knows a debtor of this id, or its creditor has it: choose another"}
 	}
 	o.debtors[debtor] = link
 	return link, nil

@@ -24,30 +24,71 @@ func TestLeaseTooShort(t *testing.T) {
 	}
 }
 
+// lender is a root, to which debtors say what they like.
+type lender struct{ *Book }
+
+func newLender(debtors int) lender {
+	b := lender{NewBook(Config{ID: 1, MaxRequests: 4}, time.Second)}
+	for i := range debtors {
+		b.say(OwnerID(2+i), Message{Kind: Hello})
+	}
+	return b
+}
+
+// say is the next message of a debtor.
+func (b lender) say(from OwnerID, m Message) {
+	m.From, m.To, m.Session, m.Resource = from, 1, 1, Resource{Access, 1}
+	if d := b.byID[from]; d != nil {
+		m.Key, m.Seq = d.key, d.link.taken+1
+	}
+	b.Receive(time.Second, m)
+	b.Take()
+}
+
+// proves G47: a debtor that acknowledges nothing is not listened to after a
+// while, and again when it does.
+func TestNoAcks(t *testing.T) {
+	b := newLender(1)
+	for range 1000 {
+		b.say(2, Message{Kind: Borrow}) // refused: it asks for nothing
+	}
+	link := &b.byID[2].link
+	if len(link.unacked) > 16*4 {
+		t.Errorf("%d messages are kept for who acknowledges none", len(link.unacked))
+	}
+	taken := link.taken
+	b.say(2, Message{Kind: Borrow, Ack: link.sent})
+	if link.taken != taken+1 || len(link.unacked) != 1 {
+		t.Errorf("after it did, %d taken of %d, %d kept", link.taken-taken, 1, len(link.unacked))
+	}
+}
+
+// proves G47: what is noted of grants is forgotten when the debtor has seen them.
+func TestGrantsSeen(t *testing.T) {
+	b := newLender(1)
+	for i := range uint64(1000) {
+		seen := b.byID[2].link.sent
+		b.say(2, Message{Kind: Borrow, Request: i + 1, Credit: Make(Span{i, i + 1, Read}), Ack: seen, Seen: seen})
+	}
+	h := b.byID[2].loans[Resource{Access, 1}]
+	if len(h.sent) != 1 || !h.credit.Equal(Make(Span{0, 1000, Read})) {
+		t.Errorf("%d grants are noted, it has %v", len(h.sent), h.credit)
+	}
+}
+
 // proves G40: a debtor that says it holds what it does not have has nobody
 // refused.
 func TestKeptByOthers(t *testing.T) {
-	b := NewBook(Config{ID: 1}, time.Second)
-	r := Resource{Access, 1}
-	say := func(from OwnerID, m Message) {
-		m.From, m.To, m.Session, m.Resource = from, 1, 1, r
-		if d := b.byID[from]; d != nil {
-			m.Key, m.Seq = d.key, d.link.taken+1
-		}
-		b.Receive(time.Second, m)
-	}
-	for from := OwnerID(2); from <= 4; from++ {
-		say(from, Message{Kind: Hello})
-	}
+	b := newLender(3)
 	low, high := Make(Span{0, 10, Write}), Make(Span{10, 20, Write})
-	say(2, Message{Kind: Borrow, Request: 1, Credit: low})
-	say(3, Message{Kind: Borrow, Request: 1, Credit: high})
-	say(4, Message{Kind: Borrow, Request: 1, Credit: low, Flags: MayRevoke | Try})
-	say(3, Message{Kind: Kept, Credit: low})
+	b.say(2, Message{Kind: Borrow, Request: 1, Credit: low})
+	b.say(3, Message{Kind: Borrow, Request: 1, Credit: high})
+	b.say(4, Message{Kind: Borrow, Request: 1, Credit: low, Flags: MayRevoke | Try})
+	b.say(3, Message{Kind: Kept, Credit: low})
 	if b.byID[4].requests[1] == nil {
 		t.Error("refused because of who has something else")
 	}
-	say(2, Message{Kind: Kept, Credit: low})
+	b.say(2, Message{Kind: Kept, Credit: low})
 	if b.byID[4].requests[1] != nil {
 		t.Error("not refused, although it is held")
 	}

@@ -13,6 +13,7 @@ type debtor struct {
 	group    uint64
 	expires  time.Duration // 0: when it ends
 	link     link
+	seen     uint64              // the greatest Seen that was taken: what was granted up to it, it had
 	requests map[uint64]*request // waiting, by its own numbers
 	loans    map[Resource]*holding
 }
@@ -56,7 +57,8 @@ func (b *Book) fromDebtor(m Message) {
 		return
 	}
 	b.dirty = true
-	if d.link.take(&m) {
+	if d.link.take(&m, unackedMost*b.cfg.MaxRequests) {
+		d.seen = max(d.seen, m.Seen)
 		b.handle(d, m)
 	}
 	if d.link.owes && b.byID[m.From] == d {

@@ -5,11 +5,17 @@ import "time"
 // resendMost bounds how many messages are sent again at once.
 const resendMost = 16
 
+// unackedMost is how many messages a debtor may leave unacknowledged, for each
+// request that may wait, before nothing more is taken from it. Who is honest
+// acknowledges what it has taken with each message.
+const unackedMost = 16
+
 // link makes of messages that may be lost, doubled and overtaken a sequence in
 // each direction. It belongs to one session.
 //
 // What waits for its acknowledgement is bounded by what the session holds and
-// asks for: a debtor's requests ([Config.MaxRequests]) and resources.
+// asks for: a debtor's requests ([Config.MaxRequests]) and resources. Of a debtor
+// that acknowledges nothing, nothing is taken after a while.
 type link struct {
 	sent    uint64    // the last number given
 	taken   uint64    // the last number that was taken
@@ -30,8 +36,9 @@ func (l *link) number(m *Message, now, retry time.Duration) {
 }
 
 // take looks at what m says of the sequences and returns whether m is to be
-// handled now: it is not numbered, or it is the next.
-func (l *link) take(m *Message) bool {
+// handled now: it is not numbered, or it is the next, and fewer than most
+// messages of this side wait for their acknowledgement.
+func (l *link) take(m *Message, most int) bool {
 	n := 0
 	for n < len(l.unacked) && l.unacked[n].Seq <= m.Ack {
 		n++
@@ -45,7 +52,7 @@ func (l *link) take(m *Message) bool {
 		return true
 	}
 	l.owes = true
-	if m.Seq != l.taken+1 {
+	if m.Seq != l.taken+1 || len(l.unacked) >= most {
 		return false
 	}
 	l.taken++

@@ -401,12 +401,16 @@ func (o *Owner) flush() bool {
 	for i, m := range out {
 		peers[i] = o.debtors[m.To]
 	}
+	creditor := OwnerID(0)
+	if o.book.up != nil {
+		creditor = o.book.up.id
+	}
 	o.mu.Unlock()
 	for i, m := range out {
-		switch {
+		switch { // what is for a debtor that is gone goes nowhere
 		case peers[i] != nil:
 			peers[i].peer.Deliver(m)
-		case up != nil:
+		case up != nil && m.To == creditor:
 			up.link.Send(m)
 		}
 	}

@@ -188,7 +188,7 @@ func (b *Book) grant(a *account, q *request) {
 	seq := b.sendDown(d, Message{
 		Kind: Grant, Resource: a.res, Request: q.theirs, Credit: q.want, Token: t, Version: b.newest(a),
 	})
-	h.sent = append(h.sent, sent{seq, q.want})
+	h.sent = append(slices.DeleteFunc(h.sent, func(s sent) bool { return s.seq <= d.seen }), sent{seq, q.want})
 }
 
 // attemptAmount is attempt for a divisible type. The creditor is asked for the

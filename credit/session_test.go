@@ -133,3 +133,19 @@ func TestKleppmannReplay(t *testing.T) {
 		w.close()
 	})
 }
+
+// proves G47: nobody becomes a debtor under the id of its creditor's creditor,
+// whose word it would be taken for.
+func TestIDOfTheCreditor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTree(t)
+		root := w.open(nil, credit.Options{})
+		mid := w.open(root, credit.Options{})
+		o, err := credit.Open(credit.Options{Config: credit.Config{ID: 1}}, credit.NewLocal(mid))
+		if !errors.Is(err, credit.ErrInvalid) {
+			t.Errorf("a debtor with the root's id: %v", err)
+			o.Abandon()
+		}
+		w.close()
+	})
+}
