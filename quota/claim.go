@@ -66,19 +66,32 @@ func (f Ref) find(r Reader) (*Claim, error) {
 // one that is held. Errors: ErrExceeded, ErrNotFound (class, parent; or the claim of
 // this request has ended), ErrExpired (the parent has), ErrExists (real id), ErrInvalid.
 func (l *Ledger) Claim(ctx context.Context, a Ask) (*Claim, error) {
-	x := &claiming{l: l, ask: a}
+	x := l.idleClaim.Swap(nil)
+	if x == nil {
+		x = &claiming{}
+		x.f = x.view
+	}
+	x.try = try{l: l, by: x, f: x.f}
+	x.ask = a
+	c, err := x.do(ctx)
+	*x = claiming{try: try{f: x.f}} // nothing of this call is kept
+	l.idleClaim.Store(x)
+	return c, err
+}
+
+func (x *claiming) do(ctx context.Context) (*Claim, error) {
 	if err := x.prepare(); err != nil {
 		return nil, err
 	}
-	if err := l.change(ctx, x.decide); err != nil {
+	if err := x.l.run(ctx, &x.try); err != nil {
 		return nil, err
 	}
 	return x.made, nil
 }
 
-// claiming is one call of Claim: one piece of memory.
+// claiming is one call of Claim: one piece of memory, which is used again.
 type claiming struct {
-	l    *Ledger
+	try
 	ask  Ask
 	req  Request
 	made *Claim

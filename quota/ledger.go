@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,7 +40,7 @@ type Over struct {
 // By returns by how much.
 func (o Over) By() int64 { return o.Used - int64(o.Limit) }
 
-// Ledger makes, changes and ends claims in a store. It has no state of its own: any
+// Ledger makes, changes and ends claims in a store. It knows nothing of its own: any
 // number of ledgers, in any number of processes, may work on one store. Safe for
 // concurrent use.
 //
@@ -49,6 +50,10 @@ func (o Over) By() int64 { return o.Used - int64(o.Limit) }
 type Ledger struct {
 	store Store
 	opt   Options
+
+	// The memory of a call that has ended, for the next one.
+	idleClaim   atomic.Pointer[claiming]
+	idleRelease atomic.Pointer[releasing]
 }
 
 // New returns a ledger on a store.
@@ -90,10 +95,21 @@ const (
 	lastPause  = 20 * time.Millisecond
 )
 
+// decider says what to do, with a fresh view each time.
+type decider interface {
+	decide(r Reader) ([]Change, error)
+}
+
+// deciding is a decider that is a function.
+type deciding func(Reader) ([]Change, error)
+
+func (f deciding) decide(r Reader) ([]Change, error) { return f(r) }
+
 // try is one attempt at a change.
 type try struct {
 	l       *Ledger
-	decide  func(Reader) ([]Change, error)
+	by      decider
+	f       func(Reader) // view, made once
 	g       Generation
 	changes []Change
 	refused error
@@ -103,22 +119,27 @@ type try struct {
 
 func (t *try) view(r Reader) {
 	t.g, t.sweep = r.Generation(), false
-	if t.changes, t.refused = t.decide(r); t.refused == nil {
+	if t.changes, t.refused = t.by.decide(r); t.refused == nil {
 		t.refused = t.full
 	}
 	if errors.Is(t.refused, ErrExceeded) || errors.Is(t.refused, ErrFull) {
-		t.changes = dropAll(expired(r, t.l.opt.Now()), Request{})
+		t.changes = dropAll(nil, expired(r, t.l.opt.Now()), Request{})
 		t.sweep = len(t.changes) > 0
 	}
 }
 
 // change has decide say what to do, with a fresh view each time, until it is done, or
 // decide refuses.
-func (l *Ledger) change(ctx context.Context, decide func(Reader) ([]Change, error)) error {
-	t := &try{l: l, decide: decide}
-	view := t.view
+func (l *Ledger) change(ctx context.Context, decide deciding) error {
+	t := &try{l: l, by: decide}
+	t.f = t.view
+	return l.run(ctx, t)
+}
+
+// run is change for a try that its caller has made, as a part of what decides.
+func (l *Ledger) run(ctx context.Context, t *try) error {
 	for conflicts := 0; ; {
-		if err := l.store.View(ctx, view); err != nil {
+		if err := l.store.View(ctx, t.f); err != nil {
 			return err
 		}
 		if t.refused != nil && !t.sweep {
@@ -222,15 +243,15 @@ func isExpired(r Reader, c *Claim, now time.Time) bool {
 	return true
 }
 
-// dropAll removes claims, the last of them by a request.
-func dropAll(list []*Claim, by Request) []Change {
-	changes := make([]Change, len(list))
+// dropAll adds changes that remove claims, the last of them by a request.
+func dropAll(changes []Change, list []*Claim, by Request) []Change {
+	changes = slices.Grow(changes, len(list))
 	for i, c := range list {
 		d := DropClaim{ID: c.ID}
 		if i == len(list)-1 {
 			d.Request = by
 		}
-		changes[i] = d
+		changes = append(changes, d)
 	}
 	return changes
 }

@@ -10,24 +10,39 @@ import (
 // this request id: then there is nothing to return; ErrInvalid (request id, or more
 // than MaxSubtree claims at once: release those below first).
 func (l *Ledger) Release(ctx context.Context, f Ref, request string) ([]*Claim, error) {
-	x := &releasing{ref: f}
+	x := l.idleRelease.Swap(nil)
+	if x == nil {
+		x = &releasing{}
+		x.f = x.view
+	}
+	x.try = try{l: l, by: x, f: x.f}
+	x.ref = f
+	list, err := x.do(ctx, request)
+	*x = releasing{try: try{f: x.f}} // nothing of this call is kept
+	l.idleRelease.Store(x)
+	return list, err
+}
+
+func (x *releasing) do(ctx context.Context, request string) ([]*Claim, error) {
 	if request != "" {
 		var err error
-		if x.req, err = newRequest(request, "release", f.String()); err != nil {
+		if x.req, err = newRequest(request, "release", x.ref.String()); err != nil {
 			return nil, err
 		}
 	}
-	if err := l.change(ctx, x.decide); err != nil {
+	if err := x.l.run(ctx, &x.try); err != nil {
 		return nil, err
 	}
 	return x.list, nil
 }
 
-// releasing is one call of Release.
+// releasing is one call of Release: one piece of memory, which is used again.
 type releasing struct {
+	try
 	ref  Ref
 	req  Request
 	list []*Claim
+	one  [1]Change
 }
 
 func (x *releasing) decide(r Reader) ([]Change, error) {
@@ -47,7 +62,7 @@ func (x *releasing) decide(r Reader) ([]Change, error) {
 	if x.list, err = subtree(r, c); err != nil {
 		return nil, err
 	}
-	return dropAll(x.list, x.req), nil
+	return dropAll(x.one[:0], x.list, x.req), nil
 }
 
 // Expire ends the reservations whose time is over and returns them, those below
@@ -61,7 +76,7 @@ func (l *Ledger) Expire(ctx context.Context) ([]*Claim, error) {
 			if list = expired(r, l.opt.Now()); len(list) == 0 {
 				return nil, errNothing
 			}
-			return dropAll(list, Request{}), nil
+			return dropAll(nil, list, Request{}), nil
 		})
 		switch {
 		case errors.Is(err, errNothing):

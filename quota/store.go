@@ -24,7 +24,8 @@ type Store interface {
 	// Apply makes all changes, in their order, or none, if the generation is the
 	// expected one; else it returns [ErrConflict]. After nil they are there for ever,
 	// and so is all that the view with that generation had. It may be called with no
-	// changes.
+	// changes. When it returns it keeps the claims, and not the list of changes; nor is
+	// a View's f called after that has returned.
 	Apply(ctx context.Context, expect Generation, changes []Change) error
 }
 

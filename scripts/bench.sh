@@ -7,7 +7,7 @@
 #
 # ROW is one of engine-read, client-read, client-read-qd1, client-seq,
 # mblock-durable, commit-rate, mlog-sync, mlog-client, reclaim, reclaim-storm,
-# churn, activate, memory, idle, scope; all of them when none is named.
+# churn, activate, memory, idle, scope, quota; all of them when none is named.
 # docs/performance.md says what they measure.
 #   --quick    short runs, one alternation: under two minutes, for a look only
 #   --turns    how often the sides alternate (5)
@@ -30,7 +30,7 @@
 
 set -euo pipefail
 
-readonly all_rows="engine-read client-read client-read-qd1 client-seq mblock-durable commit-rate mlog-sync mlog-client reclaim reclaim-storm churn activate memory idle scope"
+readonly all_rows="engine-read client-read client-read-qd1 client-seq mblock-durable commit-rate mlog-sync mlog-client reclaim reclaim-storm churn activate memory idle scope quota"
 
 usage() {
 	sed -n '2,29s/^# \{0,1\}//p' "$0" >&2
@@ -219,7 +219,7 @@ if needs churn; then
 	args+=(-fast2 "$fast2")
 fi
 # shellcheck disable=SC2086 # lists of rows
-if needs $reading $writing commit-rate mlog-sync mlog-client; then
+if needs $reading $writing commit-rate mlog-sync mlog-client quota; then
 	disk_device disk
 	args+=(-disk "$disk")
 fi

@@ -58,6 +58,7 @@ func rows() []row {
 		{"activate", (*bench).activate},
 		{"memory", (*bench).memory},
 		{"scope", (*bench).scope},
+		{"quota", (*bench).quota},
 	}
 }
 

@@ -48,6 +48,8 @@ func tasks() map[string]task {
 		"activate":       activateWork,
 		"memory":         memoryWork,
 		"scope":          scopeWork,
+		"quota":          quotaWork,
+		"quota-memory":   quotaMemoryWork,
 
 		"client-read":    clientReadWork,
 		"client-write":   clientWriteWork,
