@@ -126,3 +126,23 @@ func BenchmarkClaimRelease(b *testing.B) {
 		}
 	}
 }
+
+// What a call returns stays as it was, whatever the next one does in the same memory;
+// nothing of a refused call is in the next one.
+func TestResultsAreTheCallers(t *testing.T) {
+	r := newRig(t, class("x", 3, quota.Unlimited))
+	r.owner("a", "")
+	first := r.mustTake("a", "x", 1)
+	released, err := r.Release(t.Context(), quota.ByID(first.ID), "")
+	r.is(err, nil)
+	second := r.mustTake("a", "x", 2)
+	_, err = r.take("a", "x", 2)
+	r.is(err, quota.ErrExceeded)
+	third := r.mustTake("a", "x", 1)
+	_, err = r.Release(t.Context(), quota.ByID(second.ID), "")
+	r.is(err, nil)
+	if len(released) != 1 || released[0] != first || first.ID == third.ID || second.Amounts[0].N != 2 || third.Amounts[0].N != 1 {
+		t.Errorf("%v of %v; %v, %v", released, first, second, third)
+	}
+	r.used("a", "x", 0, 1)
+}

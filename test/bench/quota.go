@@ -38,7 +38,7 @@ func (b *bench) quota(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		name := fmt.Sprintf("disk, claim and release, %d on one owner", n)
+		name := fmt.Sprintf("disk, claim and release, %d claimants on one owner", n)
 		b.report(name, opsPerSecond, all[0], all[1], ratioAtLeast, 0.8, 0)
 	}
 	all, err := b.alternate(ctx, b.worker("quota", "quota-memory", "-time", b.time.String(), "-flight", "1"))
