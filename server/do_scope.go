@@ -52,6 +52,7 @@ func scopeList(r *request, m *ioctl.ScopesAsk) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.s.srv.followPools()
 	if m.Name != "" {
 		return r.scopeShow(s, m.Name)
 	}
