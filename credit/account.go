@@ -41,6 +41,7 @@ type request struct {
 	deadline time.Duration
 	asked    uint64 // the Borrow that is under way for it, or 0
 	tried    bool   // divisible: debtors were asked for what they do not use
+	called   bool   // others were called back for it
 	// blocker is the last of those who have what conflicts, all of whom were
 	// called back: while it has it, the others need not be looked at. Nobody gets
 	// what conflicts meanwhile, who would have to be called back, too.
@@ -68,7 +69,9 @@ type holding struct {
 	req     *request // of a user of this owner
 	credit  Credit
 	recalls []recall
+	idle    Credit // called back of a debtor, wanted no more, and that not yet said
 	tried   Credit // called back unless it is held
+	told    uint64 // number of the last message that called back
 	asked   uint64 // divisible: called back and not yet returned
 	trying  uint64 // divisible: called back unless it is used, and not yet answered
 	sent    []sent // grants that the debtor may not have had when it sent what comes next
@@ -103,7 +106,7 @@ func (h *holding) overdue(k Credit, now time.Duration) bool {
 // lose removes k from the holding.
 func (h *holding) lose(k Credit) {
 	h.credit = h.credit.Diff(k)
-	h.tried = h.tried.Diff(k)
+	h.tried, h.idle = h.tried.Diff(k), h.idle.Diff(k)
 	h.recalls = without(h.recalls, k)
 }
 
@@ -140,6 +143,7 @@ type account struct {
 	owed     uint64     // divisible: called back by the creditor
 	tainted  Credit     // taken from a holder, whose token is still good
 	raises   []raise    // what of it the root was asked to refuse
+	stale    bool       // somebody for whom others were called back does not want it any more
 	active   bool
 }
 
@@ -208,6 +212,7 @@ func (b *Book) fail(a *account, q *request, code Code) {
 	q.to(failed)
 	if a != nil {
 		b.dirty = true
+		a.stale = a.stale || q.called
 		a.queue = slices.DeleteFunc(a.queue, func(p *request) bool { return p == q })
 		if q.asked != 0 {
 			b.sendUp(Message{Kind: Withdraw, Resource: q.res, Request: q.asked})
@@ -231,6 +236,7 @@ func (b *Book) settle(a *account) {
 	b.disarm(a, a.unheld(a.tainted))
 	b.yield(a)
 	b.serve(a)
+	b.waive(a)
 	b.disarm(a, a.unheld(a.tainted))
 	if len(a.holdings) == 0 && len(a.queue) == 0 && a.tainted.Empty() && (b.up == nil || a.borrowed.Empty()) {
 		delete(b.accounts, a.res)

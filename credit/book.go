@@ -72,6 +72,7 @@ const (
 	Fence                           // root: refuse tokens older than Token for Credit, before any message goes out
 	Fenced                          // Credit was taken from the debtor Owner
 	Closed                          // the owner has given everything back
+	Waived                          // nobody wants what Request holds any more
 )
 
 // Event is what a step tells the owner's users.

@@ -277,6 +277,8 @@ func (b *Book) obey(m Message) {
 		b.forfeit(a, m.Credit)
 	case Raised:
 		b.raised(a, m)
+	case Waive:
+		b.waived(a, m)
 	case Hello, Welcome, Renew, Renewed, Gone, Ack, Borrow, Withdraw, Grant, Kept, Return, Raise, Bye:
 	}
 	b.settle(a)

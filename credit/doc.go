@@ -31,6 +31,8 @@
 //     nothing. What the creditor calls back goes before it. So nobody starves, and
 //     requests do not wait for each other in a circle; users who hold one thing
 //     while they wait for another still can.
+//   - What was called back for somebody who has given up is not wanted any more: its
+//     holder keeps it, and no deadline runs.
 //   - A debtor stops using what it has before its creditor considers the lease
 //     over: it counts from when it asked, by its own clock, less what two clocks may
 //     drift apart and the margin. Who has a lease gives none that ends later.
@@ -68,6 +70,7 @@
 //	  | Borrow (all that is wanted) --------> |   conflicts are called back, or
 //	  | <---------- Grant (token, version)    |   wait for their turn
 //	  | <---------- Recall (within)           |
+//	  | <---------- Waive                     |   if nobody wants it any more
 //	  | Return (version) -------------------> |   or, when it is too late,
 //	  | <---------- Taken                     |
 //	  | Renew (clock) ----------------------> |

@@ -25,7 +25,7 @@ func fuzzOne(t *testing.T, data []byte) {
 		data = data[8:]
 		now += time.Duration(d[7])
 		m := Message{
-			Kind: Kind(d[0] % 19), From: OwnerID(3 + d[1]%2), To: 1, Session: uint64(d[1] >> 6), Key: uint64(d[2] % 8),
+			Kind: Kind(d[0] % 20), From: OwnerID(3 + d[1]%2), To: 1, Session: uint64(d[1] >> 6), Key: uint64(d[2] % 8),
 			Seq: uint64(d[2] >> 4), Ack: uint64(d[3] % 8), Seen: uint64(d[3] >> 5),
 			Resource: Resource{types[int(d[4])%len(types)], uint64(d[4] >> 7)}, Request: uint64(d[5] % 8),
 			Amount: uint64(d[6]), Least: uint64(d[6] >> 1), Flags: Flags(d[5] >> 5), Within: time.Duration(d[6]) - 5,

@@ -42,7 +42,8 @@ func (h *Hold) Valid() bool {
 }
 
 // Wanted is closed when somebody waits for what is held. The call-back's deadline
-// runs.
+// runs. When all who waited have given up it returns another channel, which is
+// open.
 func (h *Hold) Wanted() <-chan struct{} {
 	h.o.mu.Lock()
 	defer h.o.mu.Unlock()

@@ -93,3 +93,30 @@ func TestKeptByOthers(t *testing.T) {
 		t.Error("not refused, although it is held")
 	}
 }
+
+// proves G42, G47: for a debtor that does not answer a bounded number of
+// call-backs is kept, however many others want what it has, a piece each, and
+// give up; it hears that they did once it answers.
+func TestCalledBackInSilence(t *testing.T) {
+	for _, flags := range []Flags{MayRevoke, MayRevoke | Try} {
+		b := newLender(2)
+		b.say(2, Message{Kind: Borrow, Request: 1, Credit: Make(Span{0, 1 << 20, Read})})
+		for i := range uint64(10000) {
+			ack := b.byID[3].link.sent
+			b.say(3, Message{Kind: Borrow, Request: i, Credit: Make(Span{i, i + 1, Write}), Flags: flags, Ack: ack})
+			b.say(3, Message{Kind: Withdraw, Request: i, Ack: ack + 1})
+		}
+		link := &b.byID[2].link
+		if n := len(link.unacked); n > silentMost+4 {
+			t.Errorf("%d messages are kept", n)
+		}
+		h := b.byID[2].loans[Resource{Access, 1}]
+		if len(h.recalls) > 0 {
+			t.Errorf("%d call-backs for nobody", len(h.recalls))
+		}
+		b.say(2, Message{Kind: Renew, Ack: link.sent})
+		if n := len(link.unacked); flags&Try == 0 && (n != 1 || link.unacked[0].Kind != Waive || !h.idle.Empty()) {
+			t.Errorf("once it has answered, it is told %v", link.unacked)
+		}
+	}
+}

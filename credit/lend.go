@@ -13,6 +13,7 @@ type debtor struct {
 	group    uint64
 	expires  time.Duration // 0: when it ends
 	link     link
+	waives   bool                // there are call-backs to be withdrawn once it has heard of them
 	seen     uint64              // the greatest Seen that was taken: what was granted up to it, it had
 	requests map[uint64]*request // waiting, by its own numbers
 	loans    map[Resource]*holding
@@ -57,7 +58,12 @@ func (b *Book) fromDebtor(m Message) {
 		return
 	}
 	b.dirty = true
-	if d.link.take(&m, unackedMost*b.cfg.MaxRequests) {
+	heard := d.link.acked()
+	mine := d.link.take(&m, unackedMost*b.cfg.MaxRequests)
+	if d.waives && d.link.acked() > heard {
+		b.withdraw(d)
+	}
+	if mine {
 		d.seen = max(d.seen, m.Seen)
 		b.handle(d, m)
 	}
@@ -107,7 +113,7 @@ func (b *Book) handle(d *debtor, m Message) {
 		b.takeBack(d, a, m)
 	case Kept:
 		b.kept(d, a, m)
-	case Hello, Welcome, Renew, Renewed, Gone, Ack, Borrow, Grant, Refuse, Recall, Taken, Raise, Raised, Bye:
+	case Hello, Welcome, Renew, Renewed, Gone, Ack, Borrow, Grant, Refuse, Recall, Taken, Raise, Raised, Bye, Waive:
 	}
 }
 
@@ -286,6 +292,7 @@ func (b *Book) drop(d *debtor) {
 		for _, q := range slices.Clone(a.queue) {
 			if q.debtor == d {
 				q.to(failed)
+				a.stale = a.stale || q.called
 				a.queue = slices.DeleteFunc(a.queue, func(p *request) bool { return p == q })
 				if q.asked != 0 {
 					b.sendUp(Message{Kind: Withdraw, Resource: q.res, Request: q.asked})

@@ -59,6 +59,14 @@ func (l *link) take(m *Message, most int) bool {
 	return true
 }
 
+// acked returns the last number of this side that was taken on the other.
+func (l *link) acked() uint64 {
+	if len(l.unacked) == 0 {
+		return l.sent
+	}
+	return l.unacked[0].Seq - 1
+}
+
 // resend calls send for what is to be sent again, if it is time.
 func (l *link) resend(now, retry time.Duration, send func(Message)) {
 	if len(l.unacked) == 0 || now < l.again {

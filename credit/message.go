@@ -30,12 +30,13 @@ const (
 	Raise                    // up*: refuse tokens older than Token for Credit; Request numbers it
 	Raised                   // down*: it is so; Version
 	Bye                      // up*: the session ends, everything was given back
+	Waive                    // down*: Credit of Recalls without Try, or Amount, is not wanted back any more
 )
 
 var kindNames = [...]string{
 	Hello: "hello", Welcome: "welcome", Renew: "renew", Renewed: "renewed", Gone: "gone", Ack: "ack",
 	Borrow: "borrow", Withdraw: "withdraw", Grant: "grant", Refuse: "refuse", Recall: "recall", Kept: "kept",
-	Return: "return", Taken: "taken", Raise: "raise", Raised: "raised", Bye: "bye",
+	Return: "return", Taken: "taken", Raise: "raise", Raised: "raised", Bye: "bye", Waive: "waive",
 }
 
 func (k Kind) String() string {

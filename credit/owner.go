@@ -332,6 +332,9 @@ func (o *Owner) happened(e Event) {
 			h.isWanted = true
 			tell(h.wanted)
 		}
+	case Waived:
+		h := o.holds[e.Request]
+		h.isWanted, h.wanted = false, nil
 	case Lost:
 		o.holds[e.Request].lose()
 	case Fence:

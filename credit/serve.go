@@ -105,7 +105,7 @@ func (b *Book) clear(a *account, q *request) (over bool, code Code) {
 		if !t.keep && h.overdue(k, b.now) {
 			late = append(late, h)
 		} else {
-			over, q.blocker = false, h
+			over, q.blocker, q.called = false, h, true
 		}
 	}
 	if !over {
@@ -141,8 +141,10 @@ func (b *Book) callBack(a *account, h *holding, k Credit, try bool, due time.Dur
 		h.tried = h.tried.Join(k)
 	} else {
 		h.recalls = append(h.recalls, recall{k, due})
+		k, h.idle = k.Diff(h.idle), h.idle.Diff(k)
 	}
 	switch {
+	case h.debtor != nil && k.Empty(): // it was told, and not yet otherwise
 	case h.debtor != nil:
 		m := Message{Kind: Recall, Resource: a.res, Credit: k}
 		if try {
@@ -150,17 +152,51 @@ func (b *Book) callBack(a *account, h *holding, k Credit, try bool, due time.Dur
 		} else if due > 0 {
 			m.Within = max(due-b.now, 1)
 		}
-		b.sendDown(h.debtor, m)
+		b.recall(h, m)
+		if len(h.debtor.link.unacked) > silentMost {
+			m.Credit, m.Within = b.rest(h, try), 0
+			b.recall(h, m)
+		}
 	case !h.called:
 		h.called = true
 		b.events = append(b.events, Event{Kind: CalledBack, Request: h.req.id, Resource: a.res, Credit: h.credit})
 	}
 }
 
+// silentMost is how many messages a debtor may leave unacknowledged before it is
+// called back all of a holding at once, whatever is wanted of it: so it has few
+// call-backs kept for it, however many others want each a piece, one after the
+// other.
+const silentMost = 64
+
+// recall sends a Recall.
+func (b *Book) recall(h *holding, m Message) {
+	if m.Credit.Empty() && m.Amount == 0 {
+		return
+	}
+	if seq := b.sendDown(h.debtor, m); m.Flags&Try == 0 {
+		h.told = seq
+	}
+}
+
+// rest enters that all of a holding is called back that was not, and returns it.
+// Nobody wants it: it has no deadline.
+func (b *Book) rest(h *holding, try bool) Credit {
+	if try {
+		k := h.credit.Diff(h.tried)
+		h.tried = h.tried.Join(k)
+		return k
+	}
+	k := h.credit.Diff(h.recalled()).Diff(h.idle)
+	h.idle, h.debtor.waives = h.idle.Join(k), true
+	return k
+}
+
 // grant gives q what it wants.
 func (b *Book) grant(a *account, q *request) {
 	q.to(granted)
 	b.dirty = true
+	a.stale = a.stale || q.called && a.res.Type.divisible // each was called back for all of it
 	a.queue = slices.DeleteFunc(a.queue, func(p *request) bool { return p == q })
 	if q.asked != 0 {
 		b.sendUp(Message{Kind: Withdraw, Resource: q.res, Request: q.asked})
@@ -226,7 +262,7 @@ func (b *Book) attemptAmount(a *account, q *request) {
 func (b *Book) callBackAmount(a *account, q *request, amount uint64) (pending bool, users uint64) {
 	try := q.flags&Try != 0
 	ask := q.flags&MayRevoke != 0 && (!try || !q.tried)
-	q.tried = true
+	q.tried, q.called = true, q.called || ask
 	for _, h := range a.holdings {
 		if h.debtor == nil {
 			users += h.credit.Size()
@@ -239,7 +275,10 @@ func (b *Book) callBackAmount(a *account, q *request, amount uint64) (pending bo
 			h.trying += n
 			b.sendDown(h.debtor, Message{Kind: Recall, Resource: a.res, Amount: n, Flags: Try})
 		case n > h.asked:
-			b.sendDown(h.debtor, Message{Kind: Recall, Resource: a.res, Amount: n - h.asked})
+			if len(h.debtor.link.unacked) > silentMost {
+				n = h.credit.Size()
+			}
+			b.recall(h, Message{Kind: Recall, Resource: a.res, Amount: n - h.asked})
 			h.asked = n
 		}
 		pending = pending || try && h.trying > 0 || !try && h.asked > 0

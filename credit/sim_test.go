@@ -296,6 +296,9 @@ func (w *world) run(steps int) error {
 		}
 		return true
 	})
+	w.settleDown("call-backs for nobody", func() bool {
+		return !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.alive && n.callsBack() })
+	})
 	for _, n := range slices.Backward(w.nodes) {
 		if n.alive {
 			n.closing = true
@@ -316,6 +319,23 @@ func (w *world) run(steps int) error {
 		}
 	}
 	return nil
+}
+
+// callsBack says whether n wants anything of anybody, or believes that its
+// creditor does. Of amounts, a debtor may: what it gave back on its own account
+// counted for what it was asked.
+func (n *node) callsBack() bool {
+	for _, a := range n.book.all() {
+		if len(a.recalls) > 0 || !a.tried.Empty() {
+			return true
+		}
+		for _, h := range a.holdings {
+			if len(h.recalls) > 0 || !h.idle.Empty() || h.asked > 0 || h.called {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // settleDown runs until done, which is to be soon.
@@ -463,7 +483,7 @@ func (n *node) happened(e Event) {
 	case Fence:
 		w.fences++
 		w.guard.Raise(e.Resource, e.Credit, e.Token)
-	case CalledBack, Fenced, Closed:
+	case CalledBack, Waived, Fenced, Closed:
 	}
 }
 

@@ -104,5 +104,8 @@ func (b *Book) giveBack(a *account, k Credit) {
 	}
 	b.sendUp(Message{Kind: Return, Resource: a.res, Credit: k, Version: a.version})
 	b.forget(a, k)
-	a.owed -= min(a.owed, k.Size())
+	if a.owed > 0 {
+		a.owed -= min(a.owed, k.Size())
+		a.stale = true // each debtor was called back for all of it
+	}
 }
