@@ -40,6 +40,26 @@
 // a multiple of [ArenaAlign]. The client must leave them alone from request to
 // reply; what happens to them meanwhile harms nobody but its own object.
 //
+// # Credits
+//
+// Package credit says who may do what to which object, and its owners talk with
+// each other over the socket ([OpCredit]): a client's owner is the debtor, the
+// daemon the creditor. Each handle of a pool is one debtor from the Hello that
+// comes with it. Hello (1), Renew (3), Ack (6), Borrow (7), Withdraw (8), Kept
+// (12), Return (13), Raise (15) and Bye (17) go to the daemon; Welcome (2),
+// Renewed (4), Gone (5), Grant (9), Refuse (10), Recall (11), Taken (14) and Raised
+// (16) come from it, when there is something to say. They are in order, none is
+// lost, and none waits for a request that is under way; the daemon gives no lease
+// and sends nothing twice. Types of resource are access (1), whose id is an object's,
+// space (2) and activation (3); modes of access are read (1), append (2), write (4)
+// and delete (8); flags are may borrow (1), may revoke (2) and try (4); codes are
+// those of package credit, from busy (1) on; states of a list are granted (1), held (2),
+// called back (3) and waiting (4).
+//
+// Who does not read what comes is fenced when the deadline of a call-back has
+// passed, and when too much waits for it, its session ends. A handle whose credit
+// was taken is refused with ESTALE.
+//
 // # Errors
 //
 // A reply with [FlagError] has an [Error] for a body, whatever the operation:
@@ -178,4 +198,16 @@
 //	88 mdc compact end     h
 //	89 mdc compact abort   h
 //	90 mdc usage           h  →  used, capacity i64
+//
+//	91 credit              message; never answered but with an error. With FlagReply and the tag
+//	                       0 it is the daemon's, which answers nothing. A message: h of the
+//	                       pool, kind, type, flags, code, level u8, zero 3, session, key, number,
+//	                       acknowledged, seen, resource, request, amount, least u64, token 4 × u64,
+//	                       version 2 × u64, within, sent ns i64, list of {first, end u64, modes u8,
+//	                       zero 7}
+//	92 credit list         id, holder, first u64 to go on after, pool
+//	                    →  flag (more), zero 7, list of {id, holder, first, end, session u64,
+//	                       expires ns i64 (0: never), pid i32, uid u32, token 4 × u64, modes, state
+//	                       u8, zero 6}
+//	93 credit revoke       h of the pool, id
 package ioctl

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/layout"
 )
 
@@ -63,6 +64,21 @@ func samples() map[Op][2]Message {
 			{ID: "0000000000000005", Parent: "0000000000000003", Owner: "john", State: "reserved", Expires: time.UnixMilli(1767225600123).UTC(), Amounts: []api.QuotaAmount{{Class: "storage", N: 1e12}}},
 			{ID: "0000000000000006", Owner: "john", State: "held", Real: "cinder-1-uuid"},
 		},
+	}
+	borrow := credit.Message{
+		Kind: credit.Borrow, Session: 1, Key: 2, Seq: 3, Ack: 4, Seen: 5,
+		Resource: credit.Resource{Type: credit.Access, ID: uint64(id)}, Request: 6,
+		Credit: credit.Make(
+			credit.Span{First: 0, End: 4096, Modes: credit.Read},
+			credit.Span{First: 4096, End: credit.End, Modes: credit.Read | credit.Append},
+		),
+		Amount: 7, Least: 8, Flags: credit.MayBorrow | credit.MayRevoke | credit.Try,
+	}
+	grant := credit.Message{
+		Kind: credit.Grant, Session: 1, Key: 2, Seq: 3, Ack: 4,
+		Resource: credit.Resource{Type: credit.Access, ID: uint64(id)}, Request: 6,
+		Credit: credit.Make(credit.Span{First: 0, End: 4096, Modes: credit.Delete}),
+		Code:   credit.ErrLimit, Token: credit.Token{9, 10, 11, 12}, Version: credit.Version{13, 14}, Within: 15, Sent: 16, Level: 2,
 	}
 	return map[Op][2]Message{
 		OpHello: {
@@ -211,6 +227,18 @@ func samples() map[Op][2]Message {
 		OpRevoke: {target, &Empty{}},
 		OpAccept: {&Accept{Pool: h, Token: api.Token{15: 0xff}}, opened},
 
+		OpCredit: {
+			&CreditMessage{Pool: h, Message: borrow}, &CreditMessage{Pool: h, Message: grant},
+		},
+		OpCreditList: {
+			&CreditList{After: CreditCursor{Object: id, Holder: 1, First: 4096}, Pool: "data"},
+			&CreditsReply{More: true, Credits: []CreditInfo{{
+				CreditCursor: CreditCursor{Object: id, Holder: 1, First: 4096}, End: credit.End, Modes: credit.Read | credit.Append,
+				State: CreditCalledBack, Session: 2, PID: 3, UID: 4, Token: credit.Token{5, 6, 7, 8}, Expires: time.Unix(9, 10).UTC(),
+			}}},
+		},
+		OpCreditRevoke: {&Find{Pool: h, ID: id}, &Empty{}},
+
 		OpMDCCreate:        {&Alloc{Pool: h, Options: opts}, &MDCCreated{ID: id}},
 		OpMDCOpen:          {&Find{Pool: h, ID: id}, opened},
 		OpMDCDelete:        {&Find{Pool: h, ID: id}, &Empty{}},
@@ -293,6 +321,9 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// sameType compares types of resource, which are what they are by their address.
+var sameType = cmp.Comparer(func(x, y *credit.Type) bool { return x == y })
+
 func TestRoundTrip(t *testing.T) {
 	eachSample(func(name string, h Header, m Message) {
 		// A buffer of garbage proves that every reserved byte is written.
@@ -313,7 +344,7 @@ func TestRoundTrip(t *testing.T) {
 		if err := Decode(back, b[HeaderSize:]); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if diff := cmp.Diff(m, back); diff != "" {
+		if diff := cmp.Diff(m, back, sameType); diff != "" {
 			t.Errorf("%s (-sent +received):\n%s", name, diff)
 		}
 		// No shorter and no longer body is the same message.
@@ -340,7 +371,7 @@ func TestEveryBitCounts(t *testing.T) {
 		for i := range len(body) * 8 {
 			body[i/8] ^= 1 << (i % 8)
 			back := empty(h)
-			if err := Decode(back, body); err == nil && cmp.Equal(m, back) {
+			if err := Decode(back, body); err == nil && cmp.Equal(m, back, sameType) {
 				t.Errorf("%s: bit %d of byte %d of the body means nothing", name, i%8, i/8)
 			}
 			body[i/8] ^= 1 << (i % 8)
@@ -388,6 +419,8 @@ func TestTooLong(t *testing.T) {
 		"devices":    &PoolCreate{Devices: make([]string, MaxDevices), Options: api.CreateOptions{Staging: []string{"x"}}},
 		"inline":     &MblockWrite{Data: InlinePayload(make([]byte, MaxInline+1))},
 		"mismatched": &MblockWrite{Data: Payload{Window: Window{Length: 2}, Inline: []byte("x")}},
+		"spans":      &CreditMessage{Message: credit.Message{Kind: credit.Return, Credit: make(credit.Credit, MaxSpans+1)}},
+		"kind":       &CreditMessage{Message: credit.Message{Kind: 99}},
 		"objects":    &CommitMany{Objects: make([]Handle, api.MaxCommitMany+1)},
 	} {
 		dst := []byte("before")
@@ -441,6 +474,8 @@ func TestLargest(t *testing.T) {
 		&StatReply{Ops: make([]OpCounters, StatOpsPerPage), Drives: counters},
 		&CommitMany{Objects: make([]Handle, api.MaxCommitMany), Roots: InlinePayload(make([]byte, MaxInline))},
 		&MblockReadReply{N: MaxInline, Data: make([]byte, MaxInline)},
+		&CreditsReply{Credits: make([]CreditInfo, CreditsPerPage)},
+		&CreditMessage{Message: credit.Message{Kind: credit.Return, Credit: make(credit.Credit, MaxSpans)}},
 	} {
 		if _, err := Append(nil, Header{Op: OpVersion}, m); err != nil {
 			t.Errorf("%T: %v", m, err)

@@ -82,6 +82,10 @@ const (
 	OpMDCCompactEnd    Op = 88
 	OpMDCCompactAbort  Op = 89
 	OpMDCUsage         Op = 90
+
+	OpCredit       Op = 91
+	OpCreditList   Op = 92
+	OpCreditRevoke Op = 93
 )
 
 // NumOps is above every operation's number.
@@ -185,6 +189,10 @@ var opTable = [NumOps]opInfo{
 	OpMDCCompactEnd:    {"mdc compact end", of[Target], of[Empty], mutates},
 	OpMDCCompactAbort:  {"mdc compact abort", of[Target], of[Empty], mutates},
 	OpMDCUsage:         {"mdc usage", of[Target], of[MDCUsage], asks},
+
+	OpCredit:       {"credit", of[CreditMessage], of[CreditMessage], asks}, // the latter answers nothing
+	OpCreditList:   {"credit list", of[CreditList], of[CreditsReply], asks},
+	OpCreditRevoke: {"credit revoke", of[Find], of[Empty], asks}, // twice is as once
 }
 
 // Valid says whether op is an operation of this version.

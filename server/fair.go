@@ -35,6 +35,7 @@ var opKinds = [ioctl.NumOps]kind{
 	ioctl.OpOwnerList: quick, ioctl.OpQuotaShow: quick, ioctl.OpMblockAlloc: quick, ioctl.OpMblockFind: quick, ioctl.OpMlogAlloc: quick,
 	ioctl.OpMlogFind: quick, ioctl.OpMDCUsage: quick, ioctl.OpGrant: quick, ioctl.OpRevoke: quick,
 	ioctl.OpAccept: quick, ioctl.OpScopeList: quick, ioctl.OpScopeSet: quick,
+	ioctl.OpCreditList: quick,
 
 	ioctl.OpMblockWrite: bulk, ioctl.OpMblockRead: bulk, ioctl.OpAppend: bulk, ioctl.OpReadNext: bulk,
 	ioctl.OpReadSeek: bulk, ioctl.OpMlogOpenRead: bulk, ioctl.OpMDCAppend: bulk, ioctl.OpMDCOpenRead: bulk,

@@ -19,7 +19,7 @@ func TestEveryOperationHasAKind(t *testing.T) {
 	waits := map[ioctl.Op]bool{
 		ioctl.OpHello: true, ioctl.OpCancel: true, ioctl.OpEventNext: true, ioctl.OpRingClose: true,
 		ioctl.OpPoolCreate: true, ioctl.OpPoolActivate: true, ioctl.OpPoolDeactivate: true, ioctl.OpPoolDestroy: true,
-		ioctl.OpPoolRename: true, ioctl.OpPoolSet: true,
+		ioctl.OpPoolRename: true, ioctl.OpPoolSet: true, ioctl.OpCredit: true, ioctl.OpCreditRevoke: true,
 	}
 	for op := range ioctl.Op(ioctl.NumOps) {
 		if !op.Valid() {

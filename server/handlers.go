@@ -30,8 +30,8 @@ func onToTheEnd[M ioctl.Message](f func(*request, M) (ioctl.Message, error)) han
 	return h
 }
 
-// handlers has one for every operation but hello and cancel, which the reader
-// does. It is never written.
+// handlers has one for every operation but hello, cancel and credit, which the
+// reader does. It is never written.
 var handlers = [ioctl.NumOps]handler{
 	ioctl.OpArena:       on(arenaAsk),
 	ioctl.OpArenaMapped: on(arenaMapped),
@@ -107,4 +107,7 @@ var handlers = [ioctl.NumOps]handler{
 	ioctl.OpMDCCompactEnd:    onToTheEnd(ofMDC(api.MDC.CompactEnd)),
 	ioctl.OpMDCCompactAbort:  onToTheEnd(ofMDC(api.MDC.CompactAbort)),
 	ioctl.OpMDCUsage:         on(mdcUsage),
+
+	ioctl.OpCreditList:   on(creditList),
+	ioctl.OpCreditRevoke: on(creditRevoke),
 }

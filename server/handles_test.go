@@ -53,6 +53,8 @@ func takers() map[ioctl.Op]struct {
 		ioctl.OpMblockPut:    {k(kindPool), func(h ioctl.Handle) ioctl.Message { return &ioctl.MblockPut{Pool: h} }},
 		ioctl.OpMblockRead:   {k(kindMblock), func(h ioctl.Handle) ioctl.Message { return &ioctl.MblockRead{Mblock: h} }},
 
+		ioctl.OpCreditRevoke: {k(kindPool), find},
+
 		ioctl.OpMlogAlloc:      {k(kindPool), alloc},
 		ioctl.OpMlogFind:       {k(kindPool), find},
 		ioctl.OpMlogOpenAppend: {k(kindMlog), target},
@@ -126,7 +128,7 @@ func TestBadHandles(t *testing.T) {
 				ioctl.OpPoolCreate, ioctl.OpPoolActivate, ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy,
 				ioctl.OpPoolRename, ioctl.OpPoolSet, ioctl.OpPoolList, ioctl.OpPoolOpen, ioctl.OpPoolScrub,
 				ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext, ioctl.OpRing, ioctl.OpRingClose,
-				ioctl.OpScopeList, ioctl.OpScopeSet,
+				ioctl.OpScopeList, ioctl.OpScopeSet, ioctl.OpCredit, ioctl.OpCreditList,
 			}, op) {
 				continue // they take none
 			}

@@ -181,6 +181,9 @@ func (s *session) take(buf *buffer, msg, oob []byte, flags int) (kept bool, err 
 	case *ioctl.Cancel:
 		s.cancelRequest(m.Tag)
 		return false, nil
+	case *ioctl.CreditMessage:
+		s.reply(h.Op, h.Tag, nil, api.Errorf(api.ENOTSUP, h.Op.Name(), "the daemon has no credits"), -1)
+		return false, nil
 	}
 	return s.start(h, m, buf)
 }

@@ -16,11 +16,11 @@ import (
 	"github.com/mpool-go/mpool/uhandle"
 )
 
-// Every operation but hello and cancel has a handler, and the numbers between
+// Every operation but those that the reader does has a handler, and the numbers between
 // them none.
 func TestHandlersAreComplete(t *testing.T) {
 	for op := range ioctl.Op(ioctl.NumOps) {
-		want := op.Valid() && op != ioctl.OpHello && op != ioctl.OpCancel
+		want := op.Valid() && op != ioctl.OpHello && op != ioctl.OpCancel && op != ioctl.OpCredit
 		if got := handlers[op].run != nil; got != want {
 			t.Errorf("%v has a handler: %v, want %v", op, got, want)
 		}

@@ -24,7 +24,7 @@ var rules = map[string]rule{
 	"bdev":       {[]string{"sched", "bdev/uring"}, "a device knows nothing of what lies on it"},
 	"bdev/sim":   {[]string{"sched", "bdev"}, "a device knows nothing of what lies on it"},
 
-	"ioctl":      {[]string{"layout", "api"}, "both ends of the socket use it, so it knows neither"},
+	"ioctl":      {[]string{"layout", "api", "credit"}, "both ends of the socket use it, so it knows neither"},
 	"ioctl/ring": {nil, "both ends use it; it knows memory, not what is asked"},
 	"uhandle":    {[]string{"layout", "sched"}, "handles and processes; it knows no storage"},
 
@@ -56,7 +56,7 @@ var rules = map[string]rule{
 		},
 		"the one place where pool, handles, scopes, quotas and credits meet; not the simulated device, not its own client",
 	},
-	"client":       {[]string{"ioctl", "ioctl/ring", "api", "layout"}, "a client process must not carry an engine"},
+	"client":       {[]string{"ioctl", "ioctl/ring", "api", "credit", "layout"}, "a client process must not carry an engine"},
 	"cmd/mpoold":   {[]string{"server", "uhandle/exitwatch"}, "flags and wiring only"},
 	"cmd/mpoolctl": {[]string{"client", "mpool/check", "api", "layout"}, "the client's interface and the offline checker"},
 }
@@ -64,11 +64,11 @@ var rules = map[string]rule{
 // closures says what may stand below a package, however far.
 var closures = map[string]rule{
 	"client": {
-		[]string{"client", "ioctl", "ioctl/ring", "api", "layout", "sched"},
+		[]string{"client", "ioctl", "ioctl/ring", "api", "credit", "layout", "sched"},
 		"a client process must not carry an engine, not even by way of others",
 	},
 	"ioctl": {
-		[]string{"ioctl", "api", "layout", "sched"},
+		[]string{"ioctl", "api", "credit", "layout", "sched"},
 		"client imports it",
 	},
 }
