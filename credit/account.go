@@ -38,6 +38,7 @@ type request struct {
 	least    uint64 // divisible: or at least that
 	flags    Flags
 	group    uint64
+	named    bool // a user of this owner has named the group
 	deadline time.Duration
 	asked    uint64 // the Borrow that is under way for it, or 0
 	tried    bool   // divisible: debtors were asked for what they do not use
@@ -68,6 +69,7 @@ type holding struct {
 	debtor  *debtor  // or
 	req     *request // of a user of this owner
 	credit  Credit
+	token   Token // of the last grant
 	recalls []recall
 	idle    Credit // called back of a debtor, wanted no more, and that not yet said
 	tried   Credit // called back unless it is held

@@ -58,6 +58,13 @@ type Request struct {
 	Amount   uint64        // of a divisible type: how many positions
 	Flags    Flags         //
 	Deadline time.Duration // when to give up, by the owner's clock; 0: never
+	// Group, if it is not 0, is whose request it is in place of the owner's: it never
+	// conflicts with debtors of that group, nor with other requests that name it.
+	Group uint64
+	// Lost is called when what was granted is taken, in place of being told by
+	// [Hold.Lost] and as [Options.Fence] is: before anybody gets what conflicts, with the
+	// owner's lock held. Nil: nobody wants to know. A Book does not look at it.
+	Lost func()
 }
 
 // EventKind says what an event is.
@@ -162,6 +169,9 @@ func (b *Book) Acquire(now time.Duration, r Request) uint64 {
 	q := &request{
 		id: b.serial, res: r.Resource, want: r.Credit, amount: r.Amount, least: r.Amount,
 		flags: r.Flags, deadline: r.Deadline, group: b.cfg.Group,
+	}
+	if r.Group != 0 {
+		q.group, q.named = r.Group, true
 	}
 	b.local[q.id] = q
 	switch {

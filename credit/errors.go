@@ -21,12 +21,13 @@ const (
 	ErrNoCreditor                 // the creditor is gone
 	ErrInvalid                    // a malformed request
 	ErrLimit                      // too many requests wait
+	ErrDenied                     // the asker may not have it
 )
 
 var codeTexts = [...]string{
 	ErrBusy: "busy", ErrRemote: "not here", ErrNotFound: "nobody has it", ErrTimeout: "deadline passed",
 	ErrCanceled: "canceled", ErrStale: "stale", ErrClosed: "closed", ErrNoCreditor: "no creditor",
-	ErrInvalid: "invalid", ErrLimit: "too many requests",
+	ErrInvalid: "invalid", ErrLimit: "too many requests", ErrDenied: "not permitted",
 }
 
 // Error returns the code in words.

@@ -11,6 +11,7 @@ type Hold struct {
 	token    Token
 	version  Version
 
+	taken    func()        // the request's Lost
 	wanted   chan struct{} // guarded by o.mu
 	lost     chan struct{} // the same
 	isWanted bool          // the same

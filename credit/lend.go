@@ -180,6 +180,8 @@ func (b *Book) lend(d *debtor, m Message) {
 	}
 	code := Code(0)
 	switch {
+	case m.Code != 0:
+		code = m.Code
 	case d.requests[m.Request] != nil || !b.valid(q):
 		code = ErrInvalid
 	case b.closing:

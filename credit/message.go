@@ -19,7 +19,7 @@ const (
 	Renewed                  // down: Sent as in Renew, Within is the lease
 	Gone                     // down: there is no such session
 	Ack                      // both: nothing but the acknowledgement that every message carries
-	Borrow                   // up*: Request asks for Credit, or Amount or at least Least of it; Flags
+	Borrow                   // up*: Request asks for Credit, or Amount or at least Least of it; Flags; Code, of who carries it: refuse it
 	Withdraw                 // up*: Request is not wanted any more
 	Grant                    // down*: Credit is lent to Request; Token, Version
 	Refuse                   // down*: Request is not granted: Code

@@ -50,6 +50,7 @@ type call struct {
 	done chan struct{}
 	hold *Hold
 	code Code
+	lost func() // the request's
 }
 
 // Open starts an owner: the root if the engine is nil, else one that borrows from
@@ -93,7 +94,7 @@ func (o *Owner) Acquire(ctx context.Context, r Request) (*Hold, error) {
 		return nil, o.refusal(r, ErrClosed)
 	}
 	id := o.book.Acquire(o.opt.Now(), r)
-	c := &call{}
+	c := &call{lost: r.Lost}
 	o.calls[id] = c
 	o.absorb()
 	if c.hold == nil && c.code == 0 {
@@ -131,6 +132,7 @@ func (o *Owner) refusal(r Request, code Code) error {
 		ErrNoCreditor: "the creditor is gone: connect to another",
 		ErrInvalid:    "the request is for nothing, or for what the type does not have",
 		ErrLimit:      "release some, or make fewer requests at once",
+		ErrDenied:     "whoever lends it does not lend it to this owner",
 	}
 	e := &Error{Code: code, Op: "acquire", Owner: o.opt.ID, Resource: r.Resource}
 	if int(code) < len(details) {
@@ -321,6 +323,7 @@ func (o *Owner) happened(e Event) {
 	switch e.Kind {
 	case Granted:
 		h := &Hold{o: o, id: e.Request, resource: e.Resource, credit: e.Credit, token: e.Token, version: e.Version}
+		h.taken = o.calls[e.Request].lost
 		o.holds[e.Request] = h
 		o.calls[e.Request].finish(h, 0)
 		delete(o.calls, e.Request)
@@ -336,7 +339,11 @@ func (o *Owner) happened(e Event) {
 		h := o.holds[e.Request]
 		h.isWanted, h.wanted = false, nil
 	case Lost:
-		o.holds[e.Request].lose()
+		h := o.holds[e.Request]
+		h.lose()
+		if h.taken != nil {
+			h.taken()
+		}
 	case Fence:
 		if o.opt.Fence != nil {
 			o.opt.Fence(e.Resource, e.Credit, e.Token)

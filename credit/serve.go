@@ -9,9 +9,15 @@ import (
 // it is the request's debtor, or one of its group.
 func (b *Book) exempt(h *holding, q *request) bool {
 	if h.debtor == nil {
-		return q.debtor != nil && q.group != 0 && q.group == b.cfg.Group
+		return h.req.kin(q)
 	}
 	return h.debtor == q.debtor || q.group != 0 && q.group == h.debtor.group
+}
+
+// kin says whether two requests are of one group: users of this owner who have not
+// named one are not.
+func (q *request) kin(p *request) bool {
+	return q.group != 0 && q.group == p.group && (q.debtor != nil || p.debtor != nil || q.named && p.named)
 }
 
 // behind says whether q waits for p, which came before it. All that wait for
@@ -20,7 +26,7 @@ func (q *request) behind(p *request) bool {
 	if q.res.Type.divisible {
 		return true
 	}
-	if p.debtor != nil && p.debtor == q.debtor || q.group != 0 && q.group == p.group && (p.debtor != nil || q.debtor != nil) {
+	if p.debtor != nil && p.debtor == q.debtor || q.kin(p) {
 		return false
 	}
 	return q.res.Type.Conflict(p.want, q.want)
@@ -204,7 +210,7 @@ func (b *Book) grant(a *account, q *request) {
 	}
 	t := b.token(a)
 	if q.debtor == nil {
-		a.holdings = append(a.holdings, &holding{req: q, credit: q.want})
+		a.holdings = append(a.holdings, &holding{req: q, credit: q.want, token: t})
 		b.events = append(b.events, Event{
 			Kind: Granted, Request: q.id, Resource: a.res, Credit: q.want, Token: t, Version: b.newest(a),
 		})
@@ -220,7 +226,7 @@ func (b *Book) grant(a *account, q *request) {
 	}
 	h.lose(q.want) // what was called back of it is not any more
 	h.asked = 0
-	h.credit = h.credit.Join(q.want)
+	h.credit, h.token = h.credit.Join(q.want), t
 	seq := b.sendDown(d, Message{
 		Kind: Grant, Resource: a.res, Request: q.theirs, Credit: q.want, Token: t, Version: b.newest(a),
 	})

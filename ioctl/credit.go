@@ -35,10 +35,12 @@ var (
 		1: credit.Hello, 2: credit.Welcome, 3: credit.Renew, 4: credit.Renewed, 5: credit.Gone, 6: credit.Ack,
 		7: credit.Borrow, 8: credit.Withdraw, 9: credit.Grant, 10: credit.Refuse, 11: credit.Recall,
 		12: credit.Kept, 13: credit.Return, 14: credit.Taken, 15: credit.Raise, 16: credit.Raised, 17: credit.Bye,
+		18: credit.Waive,
 	}
 	creditCodes = [...]credit.Code{
 		1: credit.ErrBusy, 2: credit.ErrRemote, 3: credit.ErrNotFound, 4: credit.ErrTimeout, 5: credit.ErrCanceled,
 		6: credit.ErrStale, 7: credit.ErrClosed, 8: credit.ErrNoCreditor, 9: credit.ErrInvalid, 10: credit.ErrLimit,
+		11: credit.ErrDenied,
 	}
 	creditTypes = [...]*credit.Type{1: credit.Access, 2: credit.Space, 3: credit.Activation}
 )

@@ -47,8 +47,8 @@
 // daemon the creditor. Each handle of a pool is one debtor from the Hello that
 // comes with it. Hello (1), Renew (3), Ack (6), Borrow (7), Withdraw (8), Kept
 // (12), Return (13), Raise (15) and Bye (17) go to the daemon; Welcome (2),
-// Renewed (4), Gone (5), Grant (9), Refuse (10), Recall (11), Taken (14) and Raised
-// (16) come from it, when there is something to say. They are in order, none is
+// Renewed (4), Gone (5), Grant (9), Refuse (10), Recall (11), Taken (14), Raised
+// (16) and Waive (18) come from it, when there is something to say. They are in order, none is
 // lost, and none waits for a request that is under way; the daemon gives no lease
 // and sends nothing twice. Types of resource are access (1), whose id is an object's,
 // space (2) and activation (3); modes of access are read (1), append (2), write (4)
