@@ -78,6 +78,7 @@ type holding struct {
 	trying  uint64 // divisible: called back unless it is used, and not yet answered
 	sent    []sent // grants that the debtor may not have had when it sent what comes next
 	called  bool   // the user was told
+	spans   int    // of credit and sent, as counted for the debtor
 }
 
 // sent is a grant and the number of its message.
@@ -110,6 +111,7 @@ func (h *holding) lose(k Credit) {
 	h.credit = h.credit.Diff(k)
 	h.tried, h.idle = h.tried.Diff(k), h.idle.Diff(k)
 	h.recalls = without(h.recalls, k)
+	h.count()
 }
 
 // without removes k from recalls.
@@ -221,7 +223,7 @@ func (b *Book) fail(a *account, q *request, code Code) {
 		}
 	}
 	if q.debtor != nil {
-		delete(q.debtor.requests, q.theirs)
+		q.debtor.forget(q)
 		b.sendDown(q.debtor, Message{Kind: Refuse, Resource: q.res, Request: q.theirs, Code: code})
 		return
 	}
@@ -263,13 +265,17 @@ func (b *Book) take(a *account, h *holding, k Credit) {
 		k = h.credit // a user's hold is one
 	}
 	h.lose(k)
-	a.taint(k)
+	a.taint(k, b.cfg.MaxSpans)
 	b.cut(a, h, k)
 }
 
 // taint notes that k was taken.
-func (a *account) taint(k Credit) {
+func (a *account) taint(k Credit, most int) {
 	a.tainted = a.tainted.Join(k)
+	if len(a.tainted) > most { // more than was taken does no harm
+		a.tainted = a.tainted.hull().Meet(a.borrowed)
+		k = a.tainted
+	}
 	for i := range a.raises {
 		a.raises[i].credit = a.raises[i].credit.Diff(k) // what was asked for was not about this time
 	}
@@ -277,6 +283,7 @@ func (a *account) taint(k Credit) {
 
 // cut tells a holder that it has lost k, and forgets it if that was all.
 func (b *Book) cut(a *account, h *holding, k Credit) {
+	b.loses(h.debtor, a.res)
 	if h.debtor != nil {
 		b.sendDown(h.debtor, Message{Kind: Taken, Resource: a.res, Credit: k})
 		b.events = append(b.events, Event{Kind: Fenced, Owner: h.debtor.id, Resource: a.res, Credit: k})
@@ -291,7 +298,8 @@ func (b *Book) cut(a *account, h *holding, k Credit) {
 
 // remove forgets a holder, which has nothing any more.
 func (a *account) remove(h *holding) {
-	h.credit = nil
+	h.credit, h.sent = nil, nil
+	h.count()
 	a.holdings = slices.DeleteFunc(a.holdings, func(x *holding) bool { return x == h })
 	if h.debtor != nil {
 		delete(h.debtor.loans, a.res)
@@ -301,7 +309,9 @@ func (a *account) remove(h *holding) {
 // disarm has the tokens refused of those from whom c, which is tainted, was
 // taken: at the root at once, elsewhere it asks for it. What others have, too,
 // is disarmed when they have not, or when somebody gets what conflicts with it:
-// before that, it would hit their tokens, which may be older.
+// before that, it would hit their tokens, which may be older. At the root what
+// nobody has goes with it, so that floors do not fall to pieces: nobody has a
+// token of it.
 func (b *Book) disarm(a *account, c Credit) {
 	for _, r := range a.raises {
 		c = c.Diff(r.credit)
@@ -313,7 +323,11 @@ func (b *Book) disarm(a *account, c Credit) {
 	t := b.token(a)
 	if b.up == nil {
 		a.tainted = a.tainted.Diff(c)
-		b.events = append(b.events, Event{Kind: Fence, Resource: a.res, Credit: c, Token: t})
+		wide := c.Join(a.unheld(a.borrowed))
+		b.events = append(b.events, Event{Kind: Fence, Resource: a.res, Credit: wide, Token: t})
+		if b.unfences() && b.lost[a.res] == 0 {
+			b.events = append(b.events, Event{Kind: Unfenced, Resource: a.res})
+		}
 		return
 	}
 	b.serial++

@@ -26,8 +26,15 @@ type Config struct {
 	CallBack time.Duration // how long who is called back may hold on; 0: for ever
 	Retry    time.Duration // after which a message is sent again; 0: 100 ms
 	// MaxRequests bounds the requests of one debtor that wait, and the spans of one
-	// request; 0: 1024.
-	MaxRequests int
+	// request; 0: 1024. MaxSpans bounds what is kept of one debtor: the spans that it
+	// has or waits for, of all resources together; 0: 16384. Who asks for more is
+	// refused with ErrLimit; whose credits fall to pieces is asked to give back what
+	// it does not hold, and its session ends if there are four times as many. So it
+	// does if it had that many tokens of its own refused ([Raise]).
+	MaxRequests, MaxSpans int
+	// Leaves says that debtors of this owner lend to nobody, so that nobody has a
+	// token of a debtor that is gone: see [Unfenced].
+	Leaves bool
 
 	// Of the root only. FirstToken is above all tokens of the root's predecessors;
 	// Grace is how long it grants nothing, because what they lent may still be used:
@@ -80,6 +87,7 @@ const (
 	Fenced                          // Credit was taken from the debtor Owner
 	Closed                          // the owner has given everything back
 	Waived                          // nobody wants what Request holds any more
+	Unfenced                        // root with Leaves: who had older tokens of Resource is gone
 )
 
 // Event is what a step tells the owner's users.
@@ -113,7 +121,9 @@ type Book struct {
 	local    map[uint64]*request
 	debtors  []*debtor
 	byID     map[OwnerID]*debtor
-	up       *upstream // nil at the root
+	losers   map[OwnerID]*losses // with Leaves: debtors whose end was not told yet
+	lost     map[Resource]int    // and how many of them there are
+	up       *upstream           // nil at the root
 	closing  bool
 	closed   bool
 	messages []Message
@@ -129,9 +139,13 @@ func NewBook(cfg Config, now time.Duration) *Book {
 	if cfg.MaxRequests <= 0 {
 		cfg.MaxRequests = 1024
 	}
+	if cfg.MaxSpans <= 0 {
+		cfg.MaxSpans = 16384
+	}
 	b := &Book{
 		cfg: cfg, now: now, issued: cfg.FirstToken,
 		accounts: map[Resource]*account{}, local: map[uint64]*request{}, byID: map[OwnerID]*debtor{},
+		losers: map[OwnerID]*losses{}, lost: map[Resource]int{},
 	}
 	if cfg.Creditor != 0 {
 		b.up = &upstream{id: cfg.Creditor}
@@ -203,6 +217,7 @@ func (b *Book) Release(now time.Duration, request uint64, v Version) error {
 	q.to(released)
 	delete(b.local, request)
 	if was == lost {
+		b.found(q.res)
 		return &Error{
 			Code: ErrStale, Op: "release", Owner: b.cfg.ID, Resource: q.res,
 			Detail: "the credit was taken while it was held: what was done under it may have been refused",
@@ -306,7 +321,7 @@ func (b *Book) expire() {
 	}
 	for _, d := range slices.Clone(b.debtors) {
 		if d.expires != 0 && b.now >= d.expires {
-			b.drop(d)
+			b.expel(d)
 			continue
 		}
 		d.link.resend(b.now, b.cfg.Retry, b.post)

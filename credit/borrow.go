@@ -348,7 +348,7 @@ func (b *Book) forfeit(a *account, k Credit) {
 		}
 		if h.debtor == nil {
 			gone = h.credit // a user's hold is one: the rest of it is taken here
-			a.taint(gone.Diff(k))
+			a.taint(gone.Diff(k), b.cfg.MaxSpans)
 		}
 		h.lose(gone)
 		b.cut(a, h, gone)

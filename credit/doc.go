@@ -39,6 +39,9 @@
 //   - A credit that was taken from its holder, and not given back, goes to nobody
 //     with whom it conflicts before the holder's token is refused where the work is
 //     done ([Fence], [Guard]). A middle asks the root for that ([Raise]).
+//   - What is kept of a debtor is bounded, however it behaves: what it has, what it
+//     waits for, what it was told and has not acknowledged, and the floors that its
+//     losses raised.
 //   - When a debtor is gone nothing of it is left in its creditor's book, and when
 //     all are gone the root's book is empty: a resource of which nobody has
 //     anything takes no memory.

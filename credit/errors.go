@@ -20,14 +20,14 @@ const (
 	ErrClosed                     // the owner is winding up or closed
 	ErrNoCreditor                 // the creditor is gone
 	ErrInvalid                    // a malformed request
-	ErrLimit                      // too many requests wait
+	ErrLimit                      // too many requests wait, or there is too much of one debtor
 	ErrDenied                     // the asker may not have it
 )
 
 var codeTexts = [...]string{
 	ErrBusy: "busy", ErrRemote: "not here", ErrNotFound: "nobody has it", ErrTimeout: "deadline passed",
 	ErrCanceled: "canceled", ErrStale: "stale", ErrClosed: "closed", ErrNoCreditor: "no creditor",
-	ErrInvalid: "invalid", ErrLimit: "too many requests", ErrDenied: "not permitted",
+	ErrInvalid: "invalid", ErrLimit: "too much at once", ErrDenied: "not permitted",
 }
 
 // Error returns the code in words.

@@ -17,12 +17,15 @@ type debtor struct {
 	seen     uint64              // the greatest Seen that was taken: what was granted up to it, it had
 	requests map[uint64]*request // waiting, by its own numbers
 	loans    map[Resource]*holding
+	spans    int // of what it has and waits for
+	raised   int // of floors that it asked for
 }
 
 // DebtorDown says that a debtor is gone: its process has ended, nothing of it
 // comes any more. What it had is free.
 func (b *Book) DebtorDown(now time.Duration, id OwnerID) {
 	b.begin(now)
+	b.bury(id)
 	if d := b.byID[id]; d != nil {
 		b.drop(d)
 	}
@@ -64,6 +67,7 @@ func (b *Book) fromDebtor(m Message) {
 		b.withdraw(d)
 	}
 	if mine {
+		m.Seen = min(m.Seen, d.link.acked()) // who has seen more says so
 		d.seen = max(d.seen, m.Seen)
 		b.handle(d, m)
 	}
@@ -126,7 +130,7 @@ func (b *Book) greet(d *debtor, m Message) {
 	}
 	b.dirty = true
 	if d != nil && m.Session > d.session {
-		b.drop(d)
+		b.expel(d)
 		d = nil
 	}
 	if d == nil {
@@ -186,7 +190,7 @@ func (b *Book) lend(d *debtor, m Message) {
 		code = ErrInvalid
 	case b.closing:
 		code = ErrClosed
-	case len(d.requests) >= b.cfg.MaxRequests:
+	case len(d.requests) >= b.cfg.MaxRequests, d.spans+q.spans() > b.cfg.MaxSpans, b.losers[d.id].full(b.cfg.MaxSpans):
 		code = ErrLimit
 	}
 	if code != 0 {
@@ -196,6 +200,7 @@ func (b *Book) lend(d *debtor, m Message) {
 	b.serial++
 	q.id = b.serial
 	d.requests[m.Request] = q
+	d.spans += q.spans()
 	b.enter(q)
 }
 
@@ -207,7 +212,7 @@ func (b *Book) takeBack(d *debtor, a *account, m Message) {
 		return
 	}
 	h.sent = slices.DeleteFunc(h.sent, func(s sent) bool { return s.seq <= m.Seen })
-	back := m.Credit.Meet(h.credit)
+	back, before := m.Credit.Meet(h.credit), len(h.credit)
 	for _, s := range h.sent {
 		back = back.Diff(s.credit)
 	}
@@ -217,7 +222,11 @@ func (b *Book) takeBack(d *debtor, a *account, m Message) {
 	if h.credit.Empty() {
 		a.remove(h)
 	}
+	pieces := len(h.credit)
 	b.settle(a)
+	if pieces > before {
+		b.press(d, a)
+	}
 }
 
 // kept enters that a debtor holds what it was to give back if it did not; of an
@@ -248,13 +257,19 @@ func (b *Book) raise(d *debtor, a *account, m Message) {
 	var c Credit
 	if a != nil && d.loans[a.res] != nil {
 		c = m.Credit.Meet(d.loans[a.res].credit)
+		if d.raised += len(c); d.raised > 4*b.cfg.MaxSpans {
+			b.expel(d) // that makes one floor of all
+			b.tellDown(d, Message{Kind: Gone})
+			return
+		}
+		b.loses(d, a.res)
 		others := Credit(nil)
 		for _, h := range a.holdings {
 			if h.debtor != d {
 				others = others.Join(h.credit)
 			}
 		}
-		a.taint(c.Meet(others))
+		a.taint(c.Meet(others), b.cfg.MaxSpans)
 		c = c.Diff(others)
 		defer b.settle(a)
 	}
@@ -302,7 +317,7 @@ func (b *Book) drop(d *debtor) {
 			}
 		}
 		if h := d.loans[a.res]; h != nil {
-			a.taint(h.credit)
+			a.taint(h.credit, b.cfg.MaxSpans)
 			a.remove(h)
 		}
 		b.settle(a)

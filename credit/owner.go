@@ -20,6 +20,11 @@ type Options struct {
 	// Fenced is told that a credit was taken from a debtor that did not give it back
 	// in time. It is called like Fence. Nil: nobody wants to know.
 	Fenced func(debtor OwnerID, r Resource, c Credit)
+	// Unfenced, of a root with Leaves and without leases, is told that all are gone
+	// who had tokens of r that are older than what Fence was told: if nothing is done
+	// for a debtor any more when its end is told, what Fence was told of r can be
+	// forgotten ([Guard.Forget]). It is called like Fence. Nil: nobody wants to know.
+	Unfenced func(r Resource)
 }
 
 // Owner is a [Book] that runs: calls block, messages travel by an [Engine],
@@ -131,7 +136,7 @@ func (o *Owner) refusal(r Request, code Code) error {
 		ErrClosed:     "this owner or its creditor is winding up",
 		ErrNoCreditor: "the creditor is gone: connect to another",
 		ErrInvalid:    "the request is for nothing, or for what the type does not have",
-		ErrLimit:      "release some, or make fewer requests at once",
+		ErrLimit:      "give back what is cached, release some, or make fewer requests at once",
 		ErrDenied:     "whoever lends it does not lend it to this owner",
 	}
 	e := &Error{Code: code, Op: "acquire", Owner: o.opt.ID, Resource: r.Resource}
@@ -351,6 +356,10 @@ func (o *Owner) happened(e Event) {
 	case Fenced:
 		if o.opt.Fenced != nil {
 			o.opt.Fenced(e.Owner, e.Resource, e.Credit)
+		}
+	case Unfenced:
+		if o.opt.Unfenced != nil {
+			o.opt.Unfenced(e.Resource)
 		}
 	case Closed:
 		close(o.empty)

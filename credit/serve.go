@@ -217,7 +217,7 @@ func (b *Book) grant(a *account, q *request) {
 		return
 	}
 	d := q.debtor
-	delete(d.requests, q.theirs)
+	d.forget(q)
 	h := d.loans[a.res]
 	if h == nil {
 		h = &holding{debtor: d}
@@ -231,6 +231,7 @@ func (b *Book) grant(a *account, q *request) {
 		Kind: Grant, Resource: a.res, Request: q.theirs, Credit: q.want, Token: t, Version: b.newest(a),
 	})
 	h.sent = append(slices.DeleteFunc(h.sent, func(s sent) bool { return s.seq <= d.seen }), sent{seq, q.want})
+	h.count()
 }
 
 // attemptAmount is attempt for a divisible type. The creditor is asked for the

@@ -124,6 +124,18 @@ func (c Credit) head(n uint64) Credit {
 	return c
 }
 
+// hull returns all modes of c at all positions from its first to its last.
+func (c Credit) hull() Credit {
+	if len(c) == 0 {
+		return nil
+	}
+	s := Span{c[0].First, c[len(c)-1].End, 0}
+	for _, x := range c {
+		s.Modes |= x.Modes
+	}
+	return Credit{s}
+}
+
 // normal says whether c is in normal form; what comes from elsewhere may not be.
 func (c Credit) normal() bool {
 	for i, s := range c {

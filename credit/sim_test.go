@@ -83,6 +83,7 @@ type node struct {
 	alive   bool
 	stopped bool
 	closing bool
+	over    uint64        // the last session that the creditor knows to be over
 	parted  uint64        // the session that the creditor was told the end of
 	conn    int           // number of the connection with its creditor; odd: broken
 	base    time.Duration // its clock at since
@@ -99,6 +100,7 @@ type node struct {
 type pin struct {
 	n       *node
 	id      uint64
+	session uint64 // in which it was granted
 	res     Resource
 	credit  Credit
 	token   Token
@@ -155,6 +157,8 @@ type world struct {
 	pins      map[Resource][]*pin
 	gone      map[OwnerID]bool // the engine has told of their end
 	leases    bool
+	leaves    bool // nobody but the root lends
+	most      int  // spans of a debtor; 0: as many as it likes
 	loss      float64
 	double    float64
 	callBack  time.Duration
@@ -188,8 +192,10 @@ func newWorld(seed uint64) *world {
 	for _, r := range w.resources {
 		w.things[r] = &thing{}
 	}
-	root := w.add(nil, 0)
 	shape := w.rng.IntN(3)
+	w.leaves = shape == 0 && !w.leases
+	w.most = []int{0, 0, 4, 20}[w.rng.IntN(4)]
+	root := w.add(nil, 0)
 	size := 2 + w.rng.IntN(8)
 	if w.rng.IntN(6) == 0 {
 		size = 12 + w.rng.IntN(24)
@@ -231,7 +237,7 @@ func (w *world) add(parent *node, group uint64) *node {
 	}
 	cfg := Config{
 		ID: n.id, Group: group, Drift: simDrift, CallBack: w.callBack, Retry: 50 * time.Millisecond,
-		Margin: 10 * time.Millisecond,
+		Margin: 10 * time.Millisecond, MaxSpans: w.most, Leaves: w.leaves,
 	}
 	if w.leases {
 		cfg.Lease = simLease
@@ -312,6 +318,12 @@ func (w *world) run(steps int) error {
 	if w.err != nil {
 		return w.err
 	}
+	if w.leaves {
+		w.calmFloors()
+	}
+	if w.err != nil {
+		return w.err
+	}
 	for _, n := range w.nodes {
 		if n.alive && (len(n.book.accounts)+len(n.book.local)+len(n.book.debtors) > 0) {
 			return fmt.Errorf("owner %d is closed and has %d accounts, %d requests, %d debtors",
@@ -319,6 +331,19 @@ func (w *world) run(steps int) error {
 		}
 	}
 	return nil
+}
+
+// calmFloors tells the root that all are gone: then no token is refused any more,
+// because nobody has one.
+func (w *world) calmFloors() {
+	root := w.nodes[0]
+	for _, n := range w.nodes[1:] {
+		root.book.DebtorDown(root.clock(), n.id)
+		root.drain()
+	}
+	if len(w.guard.floors)+len(root.book.losers)+len(root.book.lost) > 0 {
+		w.failf("all are gone, and floors are %v, losers %v", w.guard.floors, root.book.losers)
+	}
 }
 
 // callsBack says whether n wants anything of anybody, or believes that its
@@ -471,6 +496,9 @@ func (n *node) happened(e Event) {
 		w.grants++
 		delete(n.asked, e.Request)
 		p := &pin{n: n, id: e.Request, res: e.Resource, credit: e.Credit, token: e.Token}
+		if n.parent != nil {
+			p.session = n.book.up.session
+		}
 		n.pins[p.id] = p
 		w.pins[p.res] = append(w.pins[p.res], p)
 		n.compare(p, e.Version)
@@ -483,6 +511,8 @@ func (n *node) happened(e Event) {
 	case Fence:
 		w.fences++
 		w.guard.Raise(e.Resource, e.Credit, e.Token)
+	case Unfenced:
+		w.guard.Forget(e.Resource)
 	case CalledBack, Waived, Fenced, Closed:
 	}
 }
@@ -544,6 +574,9 @@ func (n *node) release(p *pin) {
 // work is an operation that arrives where the work is done.
 func (w *world) work(p *pin) {
 	w.on(p.n, func() { p.flight-- })
+	if w.ended(p) {
+		return
+	}
 	if err := w.guard.Check(p.res, p.credit, p.token); err != nil {
 		w.refused++
 		return
@@ -594,7 +627,13 @@ func (n *node) compare(p *pin, v Version) {
 
 // good says whether p's owner may use p by all that it can know.
 func (w *world) good(p *pin) bool {
-	return p.n.alive && !p.lost && p.n.book.Usable(p.n.clock())
+	return p.n.alive && !p.lost && p.n.book.Usable(p.n.clock()) && !w.ended(p)
+}
+
+// ended says whether nothing is done under p any more: the root was told the end
+// of its session.
+func (w *world) ended(p *pin) bool {
+	return w.leaves && p.n.parent != nil && p.session <= p.n.over
 }
 
 // barred says whether p's token is refused for all of it that conflicts with q;
@@ -668,6 +707,9 @@ func (w *world) balance(n *node, r Resource) {
 	if a == nil {
 		return
 	}
+	for _, d := range n.book.debtors {
+		w.bounded(n, d)
+	}
 	for i, h := range a.holdings {
 		if h.credit.Empty() || !h.credit.normal() || !a.borrowed.Has(h.credit) {
 			w.failf("owner %d has %v and a holder has %v of it", n.id, a.borrowed, h.credit)
@@ -693,6 +735,23 @@ func (w *world) balance(n *node, r Resource) {
 		if d := h.debtor; d != nil {
 			w.reconcile(n, a, d, h)
 		}
+	}
+}
+
+// bounded checks what is kept of a debtor.
+func (w *world) bounded(n *node, d *debtor) {
+	spans := 0
+	for _, h := range d.loans { // order does not matter: a sum
+		for _, s := range h.sent {
+			spans += len(s.credit)
+		}
+		spans += len(h.credit)
+	}
+	for _, q := range d.requests { // order does not matter: a sum
+		spans += q.spans()
+	}
+	if spans != d.spans || spans > 5*n.book.cfg.MaxSpans {
+		w.failf("owner %d keeps %d spans of owner %d, counts %d, and may keep %d", n.id, spans, d.id, d.spans, n.book.cfg.MaxSpans)
 	}
 }
 

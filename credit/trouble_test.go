@@ -167,7 +167,7 @@ func (w *world) bereave(n *node) {
 	if tell := !w.leases || w.rng.IntN(2) == 0; tell {
 		w.at(w.delay(), "death", func() {
 			w.gone[n.id] = true
-			w.on(n.parent, func() { n.parent.book.DebtorDown(n.parent.clock(), n.id) })
+			w.tell(n.parent, n, n.book.up.session)
 		})
 	}
 	for _, c := range w.nodes {
@@ -228,8 +228,16 @@ func (w *world) part(n *node) {
 	w.tracef("%d and %d are parted", n.id, p.id)
 	n.conn |= 1
 	n.parted = n.book.up.session
-	w.on(p, func() { p.book.DebtorDown(p.clock(), n.id) })
+	w.tell(p, n, n.parted)
 	w.orphan(n, true)
+}
+
+// tell tells p that a session of n has ended.
+func (w *world) tell(p, n *node, session uint64) {
+	w.on(p, func() {
+		n.over = max(n.over, session)
+		p.book.DebtorDown(p.clock(), n.id)
+	})
 }
 
 // dump prints all books, if there is a trace.
