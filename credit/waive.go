@@ -41,11 +41,8 @@ func (b *Book) waive(a *account) {
 // back. All of them want wants; but what a holder has is no obstacle to itself.
 func (b *Book) wantedOf(a *account, h *holding, wants Credit) Credit {
 	t := a.res.Type
-	group := b.cfg.Group
-	if h.debtor != nil {
-		group = h.debtor.group
-	}
-	if group == 0 && (h.debtor == nil || len(h.debtor.requests) == 0) {
+	alone := h.debtor == nil && h.req.group == 0
+	if alone || h.debtor != nil && h.debtor.group == 0 && len(h.debtor.requests) == 0 {
 		return t.Against(h.credit, wants)
 	}
 	wants = nil
