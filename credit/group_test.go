@@ -52,7 +52,7 @@ func TestNamedGroups(t *testing.T) {
 			t.Errorf("release of what was taken: %v", err)
 		}
 		_ = second.Release(credit.Version{})
-		_ = mine.Release(credit.Version{})  
+		_ = mine.Release(credit.Version{})
 		w.close()
 	})
 }
