@@ -14,18 +14,20 @@ const (
 	gatherRest = 64                     // groups, at most, that are not waited for after waits that did not pay
 )
 
-// gather is when a group begins that is made durable for appends begun without a
-// task that waits ([Log.BeginAppend]).
+// gather is when a group begins.
 //
 // Those who are told of one group's end come with their next appends a moment
-// later, but not at once: in other processes, through rings and threads that have
-// to wake. If the first of them began a group, the others would wait for it and
-// then for their own, and there would be two flushes for what one can do. So the
-// writer waits a moment for as many as it told last time: no longer than half of
-// what a group takes, and not while nobody comes. Where that does not pay, as
-// with appenders who think between two appends, it is tried rarely.
+// later, but not at once: tasks, half of which another processor takes over when it
+// has woken; and those who began an append without waiting ([Log.BeginAppend]), in
+// other processes, through rings and threads that have to wake. If the first of
+// them began a group, the others would wait for it and then for their own, and
+// there would be two flushes for what one can do. So the writer waits a moment for
+// as many as it told last time: no longer than half of what a group takes, and not
+// while nobody comes. Where that does not pay, as with appenders who think between
+// two appends, it is tried rarely.
 type gather struct {
-	expect int           // how many were told by a call at the end of the last group
+	expect int           // how many were told at the end of the last group
+	woken  bool          // tasks among them, which may need the writer's processor
 	took   time.Duration // what that group took
 	rest   int           // groups that are not waited for
 	missed int           // waits in a row that did not pay
@@ -48,6 +50,9 @@ func (g *gather) wait(s *sched.Sched, waiting func() int) {
 	start := s.Now()
 	last := start
 	for n < g.expect {
+		if g.woken {
+			s.Yield()
+		}
 		s.Pause()
 		was, now := n, s.Now()
 		if n = waiting(); n > was {

@@ -151,9 +151,7 @@ func (l *Log) syncLocked(records uint64) (n uint64, durable bool, err error) {
 // +checklocks:l.mu
 func (l *Log) callLocked(records uint64, done func(error)) {
 	l.waiters.add(l.c.Sched, records).call = done
-	if l.c.Writers != nil {
-		l.c.Writers.here.Add(1)
-	}
+	l.expect(1)
 	l.wantLocked(records)
 }
 
@@ -168,9 +166,17 @@ func (l *Log) joinLocked(ctx context.Context, records uint64) *waiter {
 	if w.writes {
 		l.want, l.writing = max(l.want, records), true
 	} else {
+		l.expect(1)
 		l.wantLocked(records)
 	}
 	return w
+}
+
+// expect counts those who wait for somebody else to write, for the drive's writers.
+func (l *Log) expect(n int) {
+	if l.c.Writers != nil {
+		l.c.Writers.here.Add(int64(n))
+	}
 }
 
 // await waits for what w waits for.
@@ -183,6 +189,7 @@ func (l *Log) await(ctx context.Context, w *waiter) error {
 		if !w.told {
 			l.waiters.remove(w)
 			l.waiters.put(w)
+			l.expect(-1)
 			l.mu.Unlock()
 			e := api.ContextError("mlog sync", err)
 			e.Object = l.c.ID

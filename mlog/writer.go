@@ -82,14 +82,16 @@ func (l *Log) writeTo(n uint64) {
 	if l.w.slot == nil {
 		l.w.slot = bdev.AllocBuffer(PairPages * PageSize)
 	}
-	for {
-		l.w.gather.wait(l.c.Sched, l.waiting)
+	for served := false; ; {
+		if !served { // who waits himself does not wait for others'
+			l.w.gather.wait(l.c.Sched, l.waiting)
+		}
 		l.mu.Lock()
 		clean, need := l.needLocked()
 		if !need {
 			break
 		}
-		if l.durable.records >= n {
+		if served {
 			l.leaveLocked()
 			l.mu.Unlock()
 			return
@@ -102,9 +104,10 @@ func (l *Log) writeTo(n uint64) {
 		} else {
 			l.w.prev = crc
 			l.w.gather.took = l.c.Sched.Now().Sub(begun)
-			if l.endGroup(&g) {
+			if l.w.gather.woken = l.endGroup(&g); l.w.gather.woken {
 				l.letIn()
 			}
+			served = g.to.records >= n
 		}
 	}
 	l.restWriterLocked()
@@ -293,23 +296,24 @@ func (l *Log) tell() (woken bool) {
 	if len(l.w.told) == 0 {
 		return false
 	}
+	others := len(l.w.told)
+	for _, t := range l.w.told {
+		if t.writes { // that is who runs here
+			others--
+		}
+	}
+	l.expect(-others)
+	l.w.gather.expect = others
 	called := l.w.told[:0]
 	for _, t := range l.w.told {
-		switch {
-		case t.call != nil:
-			if l.c.Writers != nil {
-				l.c.Writers.here.Add(-1)
-			}
+		if t.call != nil {
 			called = append(called, t) // before the next is overwritten
-		case !t.writes: // that is who runs here
-			woken = true
 		}
 		t.tell()
 	}
-	l.w.gather.expect = len(called)
 	l.again(called)
 	clear(l.w.told)
-	return woken
+	return others > len(called)
 }
 
 // letIn lets the tasks run that were woken: what they append next goes into the next

@@ -29,7 +29,7 @@ type Writers struct {
 	sched *sched.Sched
 	drive *bdev.Drive
 	run   func()       // the task's body
-	here  atomic.Int64 // who wait to be told by a call, in all logs
+	here  atomic.Int64 // who wait to be told, in all logs, without writing themselves
 
 	mu sched.Mutex
 	// +checklocks:mu
@@ -104,7 +104,7 @@ func (w *Writers) write() {
 	}
 }
 
-// waiting returns how many wait to be told by a call.
+// waiting returns how many wait to be told.
 func (w *Writers) waiting() int { return int(w.here.Load()) }
 
 // writeRound writes a group of each log and flushes. It returns false if there was
@@ -165,7 +165,7 @@ func (w *Writers) endRound() {
 			woken = l.endGroup(&r.group) || woken
 		}
 	}
-	if woken {
+	if w.gather.woken = woken; woken {
 		w.sched.Yield() // once for all, who else would wait for each other's
 	}
 	for i := range w.parts {
