@@ -230,6 +230,9 @@ func inWorld(disk *sim.Disk, c Config, seed uint64, o sim.OpenOptions, f func(c 
 		if err = f(c, s); err == nil {
 			err = c.Drive.Close()
 		}
+		if err == nil && c.Writers != nil && c.Writers.waiting() != 0 {
+			err = fmt.Errorf("%d wait for the writers, whom all have left", c.Writers.waiting())
+		}
 	})
 	return errors.Join(run, err)
 }

@@ -62,6 +62,44 @@ func TestBegunAppendsAreGathered(t *testing.T) {
 	}
 }
 
+// Tasks that come one after another once a group has woken them share the next one.
+func TestTasksAreGathered(t *testing.T) {
+	const rounds, n = 40, 16
+	for seed := range seeds(20) {
+		r := simRig(t, seed, 3000)
+		var groups uint64
+		err := inWorld(r.disk, r.c, seed, sim.OpenOptions{}, func(c Config, s *sched.Sched) error {
+			l, err := Open(bg, c)
+			if err != nil {
+				return err
+			}
+			x := newCalls(s, n)
+			for i := range n {
+				s.Go("appender", func() {
+					var err error
+					for range rounds {
+						_, failed := l.AppendSync(bg, make([]byte, 100))
+						err = errors.Join(err, failed, s.Sleep(bg, time.Duration(i)*5*time.Microsecond))
+					}
+					x.done(err)
+				})
+			}
+			if err := x.end.Wait(bg); err != nil {
+				return err
+			}
+			groups = l.Stats().Groups
+			return errors.Join(errors.Join(x.errs...), l.Close(bg))
+		})
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		t.Logf("seed %d: %d groups", seed, groups)
+		if groups > rounds*9/5 { // without, two a round
+			t.Errorf("seed %d: %d groups for %d rounds of %d appends", seed, groups, rounds, n)
+		}
+	}
+}
+
 // Many who are told at once and do not come back are soon waited for no more.
 func TestWaitsThatDoNotPayAreGivenUp(t *testing.T) {
 	given, n := uint64(0), uint64(10)
