@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"runtime"
-	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
@@ -141,32 +140,9 @@ func (r *sharedRing) lead(ctx context.Context, w *caller, s *slot) bool {
 		}
 		r.end.Sleep(-1)
 		yielded = false
-		r.breathe()
+		r.breath.take()
 	}
 }
-
-// breathe lets Go's scheduler in if it is time: it takes the processor of a
-// goroutine that has not yielded for 10 ms from it, again and again while that
-// sleeps, and wakes threads to run there for nothing. A yield wakes one too, so it
-// is seldom done. The leader calls it.
-func (r *sharedRing) breathe() {
-	if r.sleeps++; r.sleeps < breathSleeps {
-		return
-	}
-	now := time.Now() //nolint:forbidigo // how long Go's scheduler was kept out is a matter of real time
-	if now.Sub(r.breath) < breathTime {
-		return
-	}
-	r.sleeps, r.breath = 0, now
-	runtime.Gosched()
-}
-
-// How long, and for how many of its sleeps, a leader keeps Go's scheduler out at
-// least: it is let in when both are over.
-const (
-	breathTime   = 4 * time.Millisecond
-	breathSleeps = 4
-)
 
 // wakeLeader ends the leader's sleep if it is this one. The memory is mapped as
 // long as there is a leader.

@@ -64,6 +64,7 @@ type Queue struct {
 	watched <-chan struct{} // of the context that wakes it, or nil
 	unwatch func() bool
 	spins   spinning
+	breath  breath
 
 	woken atomic.Bool // what mu guards was added to
 

@@ -145,6 +145,7 @@ func (q *Queue) sleep(ctx context.Context, least int) {
 		return
 	}
 	q.end.Sleep(-1)
+	q.breath.take()
 }
 
 // watch lets the end of a context wake the queue. The last one's stays watched:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
@@ -21,9 +20,8 @@ type sharedRing struct {
 	ringEnd // end: Put under mu; to take and to sleep are the leader's
 	mem     *region
 	slots   []slot
-	spins   spinning  // the leader's
-	sleeps  int       // of leaders, since one let Go's scheduler in
-	breath  time.Time // when that was
+	spins   spinning // the leader's
+	breath  breath   // the same
 
 	over atomic.Bool // dead is set
 
