@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/ioctl"
 )
 
@@ -19,6 +20,11 @@ type Conn struct {
 	reconnect time.Duration // see Options; negative: never
 	pid       int           // of the process that dialed
 	wg        sync.WaitGroup
+
+	credits *CreditOptions // nil: the daemon alone minds them
+	cache   *cache         // of objects; nil: none
+	// engine makes what a pool's credits travel by on a connection.
+	engine func(l *link, p *pool, h ioctl.Handle) (credit.Engine, credit.OwnerID, error)
 
 	// current is the connection in use; never nil. When it is over the next
 	// call makes another.

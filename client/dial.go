@@ -40,6 +40,9 @@ type Options struct {
 	// there was is gone, all in all. Its context counts first. 0: 30 s;
 	// negative: it does not wait, and the connection is never made again.
 	Reconnect time.Duration
+	// Credits, if not nil, has the connection take credits itself, and keep what
+	// nobody else wants: see the package's comment.
+	Credits *CreditOptions
 }
 
 // What Options have when they are 0.
@@ -56,6 +59,9 @@ const (
 // hung up without an answer, again and again).
 func Dial(ctx context.Context, o Options) (*Conn, error) {
 	c := &Conn{socket: o.Socket, reconnect: o.Reconnect, pid: os.Getpid()}
+	if o.Credits != nil {
+		c.useCredits(*o.Credits)
+	}
 	if c.socket == "" {
 		var err error
 		if c.socket, err = ioctl.DefaultSocket(os.Geteuid(), os.Getenv); err != nil {

@@ -37,9 +37,47 @@
 // their completions reaped later. Its data, and that of [BufferIO], lies in a
 // [Buffer], memory that was borrowed, and is copied nowhere.
 //
+// # Credits
+//
+// With Options.Credits a connection takes credits on objects itself (package
+// credit); without, the daemon alone minds what handles do to each other. A pool
+// then implements [Credits]: the program holds a credit on an object, or on a range
+// of it, as long as it needs others to keep away.
+//
+//	c, err := client.Dial(ctx, client.Options{Credits: &client.CreditOptions{Bytes: 64 << 20}})
+//	p, err := c.OpenPool(ctx, "data")
+//	h, err := p.(client.Credits).AcquireCredit(ctx, id, client.CreditRequest{Modes: client.CreditWrite, Length: 4096})
+//	select {
+//	case <-h.Wanted(): // others wait
+//	case <-h.Lost(): // taken: begin anew
+//	case <-done:
+//	}
+//	err = h.Release()
+//
+// What is released stays cached: it serves the next request without a message
+// until another process wants it, or too much is cached.
+//
+//	open of a committed mblock    a read credit, if it is to be had at once, held to
+//	                              the handle's end; else as without credits
+//	the same again                no message: the daemon gives a handle when
+//	                              something is asked that only it can do
+//	read                          from this process's memory, if the bytes are here
+//	                              of the version that the credit was granted for
+//	another's delete              EBUSY while the handle or a [View] is there; then it
+//	                              calls the credit back, and the bytes go at once
+//	the call-back's deadline      the credit is lost; a handle that the daemon knows of
+//	                              reads on, others are ESTALE
+//
+// Credits end with their connection. Holds are then lost, and the mblocks that are
+// open are EBADF as ever. Bytes are kept, and used again where the next connection's
+// credit is for the same version. A process that was stopped past a deadline may read,
+// until it has read what the daemon sent meanwhile, what the mblock's bytes were; never
+// those of another one.
+//
 // # Locks
 //
 //	link.mu → sharedRing.mu or Queue.mu → arenas.mu
+//	linkCredits.mu → link.mu, the lock of an owner of credits
 //
 // The memory of a ring is mapped as long as somebody may touch it: until the
 // connection is gone and no caller is within.

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/ioctl/ring"
 	"github.com/mpool-go/mpool/layout"
@@ -58,6 +59,8 @@ type fake struct {
 
 	// refuse fails a request of an operation; nil: none.
 	refuse func(op ioctl.Op) error
+	// lender has the daemon's credits; nil: it has none.
+	lender *credit.Owner
 	// fault says where the connection breaks at a request of an operation.
 	fault func(op ioctl.Op) (at boundary, restart bool)
 }
@@ -79,6 +82,7 @@ type fakeSession struct {
 	last    ioctl.Handle
 	arenas  [][]byte
 	rings   []*fakeRing
+	debtors map[ioctl.Handle]*fakeDebtor
 	ended   bool
 }
 
@@ -116,7 +120,7 @@ func (f *fake) start() {
 			f.mu.Lock()
 			f.accepted++
 			f.sessions++
-			s := &fakeSession{f: f, conn: c, id: f.sessions, handles: make(map[ioctl.Handle]*fakeObject)}
+			s := &fakeSession{f: f, conn: c, id: f.sessions, handles: make(map[ioctl.Handle]*fakeObject), debtors: make(map[ioctl.Handle]*fakeDebtor)}
 			f.conns[s] = struct{}{}
 			f.mu.Unlock()
 			f.wg.Go(s.serve)
@@ -168,6 +172,7 @@ func (s *fakeSession) serve() {
 		f.end(s)
 		rings := s.rings
 		f.mu.Unlock()
+		s.leaveCredits()
 		for _, r := range rings {
 			r.stop()
 		}
@@ -192,6 +197,10 @@ func (s *fakeSession) serve() {
 		if err := ioctl.Decode(m, buf[ioctl.HeaderSize:n]); err != nil {
 			f.t.Error(err)
 			return
+		}
+		if c, ok := m.(*ioctl.CreditMessage); ok {
+			s.credit(h, c)
+			continue
 		}
 		if h.Op != ioctl.OpCancel && !s.answer(h, m) {
 			return

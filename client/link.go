@@ -42,6 +42,7 @@ type link struct {
 	shared  atomic.Pointer[sharedRing] // nil until there is one
 	sharing atomic.Bool                // it was asked for
 	windows atomic.Int32               // that are read ahead
+	credits linkCredits
 
 	mu sync.Mutex
 	// +checklocks:mu

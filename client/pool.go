@@ -137,6 +137,10 @@ func (p *pool) Close() error {
 	if l.over.Load() {
 		return nil // it went with its connection
 	}
+	if c := l.credits.of(p); c != nil && c.held() {
+		p.closed.Store(false)
+		return api.Errorf(api.EBUSY, op.Name(), "credits are held through it, by the program or by mblocks that are open: release them")
+	}
 	ctx, cancel := polite()
 	defer cancel()
 	err := l.do(ctx, op, &ioctl.Target{Handle: h}, &ioctl.Empty{})
@@ -145,6 +149,8 @@ func (p *pool) Close() error {
 		return nil
 	case api.CodeOf(err) == api.EBUSY:
 		p.closed.Store(false)
+	default:
+		l.credits.leave(p)
 	}
 	return err
 }
@@ -229,6 +235,9 @@ func (p *pool) ReallocMblock(ctx context.Context, id layout.ObjectID, o api.Allo
 
 // Mblock implements [api.Pool].
 func (p *pool) Mblock(ctx context.Context, id layout.ObjectID) (api.Mblock, error) {
+	if p.c.credits != nil {
+		return p.openMblock(ctx, id)
+	}
 	return mblockOf(p.find(ctx, ioctl.OpMblockFind, id))
 }
 

@@ -199,9 +199,9 @@ func (q *Queue) Read(m api.Mblock, b *Buffer, off int64, user uint64) error {
 	if err := q.ready(op); err != nil {
 		return err
 	}
-	x, ok := m.(*mblock)
-	if !ok || x.l != q.l {
-		return alien(op)
+	x, err := q.own(op, m)
+	if err != nil {
+		return err
 	}
 	if err := x.live(op); err != nil {
 		return err
@@ -220,9 +220,9 @@ func (q *Queue) Write(m api.Mblock, b *Buffer, user uint64) error {
 	if err := q.ready(op); err != nil {
 		return err
 	}
-	x, ok := m.(*mblock)
-	if !ok || x.l != q.l {
-		return alien(op)
+	x, err := q.own(op, m)
+	if err != nil {
+		return err
 	}
 	if err := x.sound(op); err != nil {
 		return err

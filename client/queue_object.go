@@ -105,6 +105,10 @@ func (q *Queue) Release(m api.Mblock, user uint64) error {
 		return api.Errorf(api.EBADF, op.Name(), "the handle was given up before")
 	}
 	x.ahead.end(x)
+	if on, ok := m.(*cachedMblock); ok {
+		on.ended.Store(true)
+		on.unpin()
+	}
 	q.put(&ring.Descriptor{Op: uint16(op), Handle: uint64(x.h)}, nil, queueSlot{user: user, op: op})
 	return nil
 }
@@ -114,8 +118,24 @@ func (q *Queue) mblock(op ioctl.Op, m api.Mblock) (*mblock, error) {
 	if err := q.ready(op); err != nil {
 		return nil, err
 	}
-	x, ok := m.(*mblock)
-	if !ok || x.l != q.l {
+	return q.own(op, m)
+}
+
+// own returns the daemon's handle on an mblock of the queue's connection.
+func (q *Queue) own(op ioctl.Op, m api.Mblock) (*mblock, error) {
+	var x *mblock
+	switch m := m.(type) {
+	case *mblock:
+		x = m
+	case *cachedMblock:
+		ctx, cancel := polite()
+		defer cancel()
+		var err error
+		if x, err = m.open(ctx, op); err != nil {
+			return nil, err
+		}
+	}
+	if x == nil || x.l != q.l {
 		return nil, alien(op)
 	}
 	return x, nil

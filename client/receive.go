@@ -14,6 +14,7 @@ import (
 
 // receive hands answers to their calls until the connection ends.
 func (l *link) receive() {
+	defer l.credits.end()
 	oob := make([]byte, unix.CmsgSpace(4))
 	reset := false
 	for {
@@ -40,6 +41,12 @@ func (l *link) receive() {
 			putBuffer(buf)
 			l.die(&api.Error{Code: api.EPROTO, Detail: "the daemon broke the protocol", Err: err})
 			return
+		}
+		if h.Op == ioctl.OpCredit {
+			closeFD(fd)
+			l.credited(h, buf[ioctl.HeaderSize:n])
+			putBuffer(buf)
+			continue
 		}
 		l.answer(h, buf, n, fd)
 	}

@@ -13,7 +13,8 @@ import (
 
 // sender sends messages in order. A message is sent at once if the socket takes
 // it; else it waits in a queue, which has no more entries than there may be
-// requests in flight, and the caller waits for nothing but its context.
+// requests in flight, and maxCredits beside, and the caller waits for nothing but
+// its context.
 type sender struct {
 	l   *link
 	raw syscall.RawConn
@@ -40,6 +41,32 @@ func (s *sender) send(h ioctl.Header, m ioctl.Message) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.put(q)
+}
+
+// maxCredits is how long the queue is when messages of credits are lost.
+const maxCredits = 256
+
+// sendCredit is send for a message that is sent again if it is lost: EAGAIN says that
+// it was, because the daemon has not read for long.
+func (s *sender) sendCredit(h ioctl.Header, m ioctl.Message) error {
+	q, err := encode(h, m)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) >= maxCredits {
+		putBuffer(q.buf)
+		return unix.EAGAIN
+	}
+	return s.put(q)
+}
+
+// put sends a message or queues it.
+//
+// +checklocks:s.mu
+func (s *sender) put(q queued) error {
 	if len(s.queue) == 0 {
 		err := s.now(q)
 		if !errors.Is(err, unix.EAGAIN) {

@@ -1,0 +1,101 @@
+package client
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/credit"
+	"github.com/mpool-go/mpool/ioctl"
+)
+
+// socketEngine carries messages between a pool's owner of credits and the daemon,
+// on the session's socket. It is the engine and the link in one: there is one
+// connection on it.
+type socketEngine struct {
+	l    *link
+	pool ioctl.Handle
+	tag  uint64
+	peer atomic.Pointer[credit.Peer]
+	why  atomic.Pointer[error] // the daemon takes no messages; nil: it does
+}
+
+// overSocket is the engine of connections to a daemon.
+func overSocket(l *link, _ *pool, h ioctl.Handle) (credit.Engine, credit.OwnerID, error) {
+	return &socketEngine{l: l, pool: h, tag: l.newTag()}, credit.OwnerID(h), nil
+}
+
+// newTag returns a tag that no request has.
+func (l *link) newTag() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lastCount++
+	return tagOf(l.lastCount, 0, 0)
+}
+
+// Creditor implements [credit.Engine].
+func (*socketEngine) Creditor() credit.OwnerID { return ioctl.Creditor }
+
+// Connect implements [credit.Engine].
+func (e *socketEngine) Connect(_ credit.OwnerID, peer credit.Peer) (credit.Link, error) {
+	e.peer.Store(&peer)
+	return e, nil
+}
+
+// Send implements [credit.Link].
+func (e *socketEngine) Send(m credit.Message) {
+	err := e.l.out.sendCredit(ioctl.Header{Op: ioctl.OpCredit, Tag: e.tag}, &ioctl.CreditMessage{Pool: e.pool, Message: m})
+	switch {
+	case err == nil, errors.Is(err, unix.EAGAIN):
+	case errors.Is(err, ioctl.ErrTooLong):
+		e.refuse(&api.Error{Code: api.EINVAL, Op: ioctl.OpCredit.Name(), Err: err, Detail: "a credit of too many pieces: ask for fewer ranges of one object"})
+	default:
+		e.l.fail()
+	}
+}
+
+// Close implements [credit.Link]. The end of the handle tells the daemon.
+func (*socketEngine) Close() {}
+
+// refuse ends the connection: the daemon takes no messages.
+func (e *socketEngine) refuse(err error) {
+	if e.why.CompareAndSwap(nil, &err) {
+		if p := e.peer.Load(); p != nil {
+			(*p).Down()
+		}
+	}
+}
+
+// refused returns why the daemon takes no messages, or nil.
+func (e *socketEngine) refused() error {
+	if err := e.why.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// credited takes a message of credits, or the daemon's word that it takes none. It
+// is the receiver's.
+func (l *link) credited(h ioctl.Header, body []byte) {
+	if h.Flags&ioctl.FlagError != 0 {
+		if e := l.credits.engine(func(e *socketEngine) bool { return e.tag == h.Tag }); e != nil {
+			e.refuse(decode(h, body, nil))
+		}
+		return
+	}
+	var m ioctl.CreditMessage
+	if err := ioctl.Decode(&m, body); err != nil {
+		l.die(&api.Error{Code: api.EPROTO, Detail: "the daemon broke the protocol", Err: err})
+		return
+	}
+	e := l.credits.engine(func(e *socketEngine) bool { return e.pool == m.Pool })
+	if e == nil || e.refused() != nil {
+		return // the pool's handle was given up meanwhile
+	}
+	m.Message.From, m.Message.To = ioctl.Creditor, credit.OwnerID(e.pool)
+	if p := e.peer.Load(); p != nil {
+		(*p).Deliver(m.Message)
+	}
+}

@@ -1,0 +1,297 @@
+package client
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mpool-go/mpool/credit"
+	"github.com/mpool-go/mpool/layout"
+)
+
+// creditRetry is after which time a message is sent again that has no
+// acknowledgement. The socket loses none.
+const creditRetry = time.Second
+
+const (
+	opAcquire = "credit acquire"
+	opRelease = "credit release"
+)
+
+// CreditStats counts what a connection did with credits. See [Conn.CreditStats].
+type CreditStats struct {
+	Messages   uint64 // that were sent to the daemon
+	CalledBack uint64 // call-backs that came
+	GivenBack  uint64 // objects whose credits were given back because there were too many
+	Idle       int    // objects whose credits are cached and not held
+	Hits       uint64 // reads served from the cache of objects
+	Misses     uint64 // reads that were not, and might have been
+	Bytes      int64  // in the cache of objects
+}
+
+// credits are a pool's credits on one connection: an owner that borrows from the
+// daemon, and which objects its credits are of.
+//
+// The lock is not held while the owner is called, but for what takes no lock but
+// the owner's own.
+type credits struct {
+	owner   *credit.Owner
+	most    int    // objects of which nobody holds anything
+	cache   *cache // nil: none
+	of      *pool
+	over    func() bool
+	session uint64 // of the connection
+	// socket is what they travel by; nil: something else, which never refuses.
+	socket *socketEngine
+
+	messages, calledBack, givenBack atomic.Uint64
+
+	mu sync.Mutex
+	// +checklocks:mu
+	known map[layout.ObjectID]*known
+	// +checklocks:mu
+	idle list.List // of *known, which nobody holds; the last used one first
+}
+
+// known is an object of which there are credits, or may be.
+type known struct {
+	id     layout.ObjectID
+	holds  int           // that there are, or are asked for
+	idle   *list.Element // nil while there are
+	wanted bool          // called back while there were holds
+	had    bool          // a credit was granted
+	opened birth
+}
+
+// birth is what an open has learned of a committed mblock: what stays as it is as
+// long as the version is the same. The zero birth: nothing.
+type birth struct {
+	version credit.Version
+	created time.Time
+	length  int64
+}
+
+// openCredits starts an owner that borrows through an engine. over says whether
+// the connection is gone.
+func openCredits(id credit.OwnerID, e credit.Engine, o CreditOptions, keep *cache, of *pool, over func() bool) (*credits, error) {
+	c := &credits{most: o.Cached, cache: keep, of: of, over: over, known: make(map[layout.ObjectID]*known)}
+	if s, ok := e.(*socketEngine); ok {
+		c.socket, c.session = s, s.l.limits.Session
+	}
+	switch {
+	case o.Cached == 0:
+		c.most = defaultCached
+	case o.Cached < 0:
+		c.most = 0
+	}
+	owner, err := credit.Open(credit.Options{Config: credit.Config{ID: id, Retry: creditRetry}}, &countedEngine{e, c})
+	if err != nil {
+		return nil, creditError(opAcquire, 0, err)
+	}
+	c.owner = owner
+	return c, nil
+}
+
+// close ends the owner at once: what is held is lost.
+func (c *credits) close() { c.owner.Abandon() }
+
+// gone says whether the connection is gone, and all credits with it.
+func (c *credits) gone() bool { return c.over() }
+
+func (c *credits) resource(id layout.ObjectID) credit.Resource {
+	return credit.Resource{Type: credit.Access, ID: uint64(id)}
+}
+
+// acquire waits until a credit on an object is granted or refused.
+func (c *credits) acquire(ctx context.Context, id layout.ObjectID, r CreditRequest) (*Hold, error) {
+	want, err := r.credit(id)
+	if err != nil {
+		return nil, err
+	}
+	q := credit.Request{Resource: c.resource(id), Credit: want}
+	if !r.Local {
+		q.Flags = credit.MayBorrow | credit.MayRevoke
+	}
+	if r.Try {
+		q.Flags |= credit.Try
+	}
+	c.enter(id)
+	h, err := c.owner.Acquire(ctx, q)
+	if err != nil {
+		c.leave(id)
+		if c.socket != nil && c.socket.refused() != nil {
+			return nil, c.socket.refused()
+		}
+		if ctx.Err() != nil && (errors.Is(err, credit.ErrTimeout) || errors.Is(err, credit.ErrCanceled)) {
+			return nil, expired(ctx, opAcquire)
+		}
+		return nil, creditError(opAcquire, id, err)
+	}
+	c.mark(id)
+	return &Hold{h: h, c: c, id: id}, nil
+}
+
+// enter notes that somebody asks for a credit on an object.
+func (c *credits) enter(id layout.ObjectID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.known[id]
+	if k == nil {
+		k = &known{id: id}
+		c.known[id] = k
+	}
+	if k.idle != nil {
+		c.idle.Remove(k.idle)
+		k.idle = nil
+	}
+	k.holds++
+}
+
+// mark notes that a credit was granted.
+func (c *credits) mark(id layout.ObjectID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known[id].had = true
+}
+
+// leave notes that somebody holds none any more, or has got none. If too many are
+// idle then, credits go back to the daemon.
+func (c *credits) leave(id layout.ObjectID) {
+	wanted, old := c.left(id)
+	if wanted {
+		c.forget(id) // it went back when it was released
+	}
+	for _, id := range old {
+		c.giveBack(id)
+		c.givenBack.Add(1)
+	}
+}
+
+// left returns whether the object's credit was wanted while it was held, and whose
+// credits are to be given back.
+func (c *credits) left(id layout.ObjectID) (wanted bool, old []layout.ObjectID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.known[id]
+	if k.holds--; k.holds > 0 {
+		return false, nil
+	}
+	wanted, k.wanted = k.wanted, false
+	if !k.had {
+		delete(c.known, id)
+		return wanted, nil
+	}
+	k.idle = c.idle.PushFront(k)
+	for c.idle.Len() > c.most {
+		k := c.idle.Remove(c.idle.Back()).(*known)
+		delete(c.known, k.id)
+		old = append(old, k.id)
+	}
+	return wanted, old
+}
+
+// callBack notes that an object's credit is called back, or was taken.
+func (c *credits) callBack(id layout.ObjectID) {
+	c.calledBack.Add(1)
+	c.mu.Lock()
+	if k := c.known[id]; k != nil && k.holds > 0 {
+		k.wanted = true
+	}
+	c.mu.Unlock()
+	c.forget(id)
+}
+
+// held says whether anybody holds a credit, or asks for one.
+func (c *credits) held() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.known) > c.idle.Len()
+}
+
+// giveBack gives back what is cached of an object: its credits and its bytes.
+func (c *credits) giveBack(id layout.ObjectID) {
+	c.forget(id)
+	c.owner.GiveBack(c.resource(id), credit.Access.All())
+}
+
+// learned returns what an earlier open has learned of an object, if it has these
+// contents now.
+func (c *credits) learned(id layout.ObjectID, v credit.Version) (birth, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.known[id]
+	if k == nil || k.opened.created.IsZero() || k.opened.version != v {
+		return birth{}, false
+	}
+	return k.opened, true
+}
+
+// learn notes what an open has learned.
+func (c *credits) learn(id layout.ObjectID, b birth) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k := c.known[id]; k != nil {
+		k.opened = b
+	}
+}
+
+// forget drops the bytes of an object.
+func (c *credits) forget(id layout.ObjectID) {
+	if c.cache != nil {
+		c.cache.drop(cacheKey{c.of.uuid, id})
+	}
+}
+
+// stats adds its counters to s.
+func (c *credits) stats(s *CreditStats) {
+	s.Messages += c.messages.Load()
+	s.CalledBack += c.calledBack.Load()
+	s.GivenBack += c.givenBack.Load()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Idle += c.idle.Len()
+}
+
+// countedEngine counts what goes over an engine, and drops the bytes of objects
+// whose credits are called back.
+type countedEngine struct {
+	credit.Engine
+	c *credits
+}
+
+// Connect implements [credit.Engine].
+func (e *countedEngine) Connect(debtor credit.OwnerID, peer credit.Peer) (credit.Link, error) {
+	l, err := e.Engine.Connect(debtor, &countedPeer{peer, e.c})
+	if err != nil {
+		return nil, err
+	}
+	return &countedLink{l, e.c}, nil
+}
+
+type countedLink struct {
+	credit.Link
+	c *credits
+}
+
+// Send implements [credit.Link].
+func (l *countedLink) Send(m credit.Message) {
+	l.c.messages.Add(1)
+	l.Link.Send(m)
+}
+
+type countedPeer struct {
+	credit.Peer
+	c *credits
+}
+
+// Deliver implements [credit.Peer]. Bytes go before anybody can hear that the
+// credit has.
+func (p *countedPeer) Deliver(m credit.Message) {
+	if m.Kind == credit.Recall || m.Kind == credit.Taken {
+		p.c.callBack(layout.ObjectID(m.Resource.ID))
+	}
+	p.Peer.Deliver(m)
+}
