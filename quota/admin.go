@@ -64,10 +64,11 @@ func (l *Ledger) Define(ctx context.Context, c Class) error {
 	return l.tell(err, overs)
 }
 
-// lowered adds who is over a limit that was lowered.
+// lowered adds who is over a limit that was lowered, or set as it was: the call may be
+// repeated because its outcome was unknown.
 func lowered(list []Over, r Reader, class, owner string, from, to Limit) []Over {
 	used := r.Used(owner, class).Total()
-	if to == Unlimited || from != Unlimited && to >= from || used <= int64(to) {
+	if to == Unlimited || from != Unlimited && to > from || used <= int64(to) {
 		return list
 	}
 	return append(list, Over{Class: class, Owner: owner, Used: used, Limit: to})
@@ -131,8 +132,8 @@ func (l *Ledger) AddOwner(ctx context.Context, o Owner) error {
 		if depth > MaxDepth-1 {
 			return nil, invalid("owner %q: it would be the %d-th below one another: at most %d", o.Name, depth, MaxDepth-1)
 		}
-		if !ValidOwner(o.Name) {
-			return nil, invalid("owner name %q: want 1 to %d bytes of printable UTF-8 without spaces, '=' and ','", o.Name, MaxName)
+		if err := validOwner(o.Name); err != nil {
+			return nil, err
 		}
 		return []Change{PutOwner{o}}, nil
 	})
@@ -171,19 +172,26 @@ func (l *Ledger) SetLimit(ctx context.Context, x OwnerLimit) error {
 // (the class, or no limit is set).
 func (l *Ledger) UnsetLimit(ctx context.Context, owner, class string) error {
 	var overs []Over
+	var unset error // it was done before: who is over is told all the same
 	err := l.change(ctx, func(r Reader) ([]Change, error) {
+		overs, unset = overs[:0], nil
 		c, ok := r.Class(class)
 		if !ok {
 			return nil, noClass(class)
 		}
 		was, ok := r.Limit(owner, class)
 		if !ok {
-			return nil, faultf(ErrNotFound, "no limit of %s is set for owner %q", class, owner)
+			overs = lowered(overs, r, class, owner, c.Default, c.Default)
+			unset = faultf(ErrNotFound, "no limit of %s is set for owner %q", class, owner)
+			return nil, nil
 		}
-		overs = lowered(overs[:0], r, class, owner, was, c.Default)
+		overs = lowered(overs, r, class, owner, was, c.Default)
 		return []Change{DropLimit{Owner: owner, Class: class}}, nil
 	})
-	return l.tell(err, overs)
+	if err = l.tell(err, overs); err != nil {
+		return err
+	}
+	return unset
 }
 
 // Limits returns the limits that are set, sorted by owner and class.

@@ -1,20 +1,18 @@
 package quota
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
 
-// Apply makes changes, in their order, and raises the generation. Who calls it has
-// checked them, as [Ledger] does; it refuses what would not be records: a claim of a
-// class or an owner that is not there, an owner without its parent. An error says
-// that the changes before it were made: the books are of no use then.
+// Apply makes changes, in their order, and raises the generation, or makes none, if
+// they are not what [Books.Check] takes.
 func (b *Books) Apply(changes []Change) error {
-	for i, c := range changes {
-		if err := b.apply(c); err != nil {
-			return fmt.Errorf("change %d of %d, %T: %w", i+1, len(changes), c, err)
-		}
+	if err := b.Check(changes); err != nil {
+		return err
+	}
+	for _, c := range changes {
+		b.apply(c)
 	}
 	b.generation++
 	return nil
@@ -23,16 +21,22 @@ func (b *Books) Apply(changes []Change) error {
 // SkipIDs has no id below next given any more.
 func (b *Books) SkipIDs(next ID) { b.next = max(b.next, next) }
 
-func (b *Books) apply(c Change) error {
+// apply makes one change, which was checked.
+func (b *Books) apply(c Change) {
 	switch c := c.(type) {
 	case PutClass:
-		return b.putClass(c.Class)
+		b.putClass(c.Class)
 	case DropClass:
-		return b.dropClass(c.Name)
+		if e := b.classes[c.Name]; e != nil {
+			delete(b.classes, c.Name)
+			b.names[e.index] = ""
+		}
 	case PutOwner:
-		return b.putOwner(c.Owner)
+		if b.owners[c.Owner.Name] == nil {
+			b.owners[c.Owner.Name] = &ownerEntry{name: c.Owner.Name, parent: b.owners[c.Owner.Parent]}
+		}
 	case PutLimit:
-		return b.putLimit(c.Limit)
+		b.putLimit(c.Limit)
 	case DropLimit:
 		if o := b.owners[c.Owner]; o != nil {
 			if _, ok := o.limits[c.Class]; ok {
@@ -40,22 +44,17 @@ func (b *Books) apply(c Change) error {
 				b.limits--
 			}
 		}
-		return nil
 	case PutClaim:
-		return b.putClaim(c.Claim)
+		b.putClaim(c.Claim)
 	case DropClaim:
-		return b.dropClaim(c.ID, c.Request)
+		b.dropClaim(c.ID, c.Request)
 	}
-	return invalid("no such change")
 }
 
-func (b *Books) putClass(c Class) error {
-	if err := c.validate(); err != nil {
-		return err
-	}
+func (b *Books) putClass(c Class) {
 	if e := b.classes[c.Name]; e != nil {
 		e.Class = c
-		return nil
+		return
 	}
 	index := slices.Index(b.names, "")
 	if index < 0 {
@@ -64,59 +63,10 @@ func (b *Books) putClass(c Class) error {
 	}
 	b.names[index] = c.Name
 	b.classes[c.Name] = &classEntry{Class: c, index: index}
-	return nil
 }
 
-func (b *Books) dropClass(name string) error {
-	c := b.classes[name]
-	if c == nil {
-		return nil
-	}
-	for _, o := range b.owners { // order does not matter: it is the root that refuses
-		if _, ok := o.limits[name]; ok || c.index < len(o.sums) && o.sums[c.index] != (Sum{}) {
-			return faultf(ErrInUse, "class %s: there are claims or limits of it", name)
-		}
-	}
-	delete(b.classes, name)
-	b.names[c.index] = ""
-	return nil
-}
-
-func (b *Books) putOwner(o Owner) error {
-	parent := b.owners[o.Parent]
-	switch {
-	case !ValidOwner(o.Name):
-		return invalid("owner name %q: want 1 to %d bytes of printable UTF-8 without spaces, '=' and ','", o.Name, MaxName)
-	case parent == nil:
-		return faultf(ErrNotFound, "owner %s: its parent %s is not there", o.Name, o.Parent)
-	}
-	if e := b.owners[o.Name]; e != nil {
-		if e.parent != parent {
-			return faultf(ErrExists, "owner %s: it is there under %q", o.Name, e.parent.name)
-		}
-		return nil
-	}
-	depth := 1
-	for p := parent; p != nil; p = p.parent {
-		depth++
-	}
-	if depth > MaxDepth {
-		return invalid("owner %s: %d owners above one another: at most %d", o.Name, depth, MaxDepth)
-	}
-	b.owners[o.Name] = &ownerEntry{name: o.Name, parent: parent}
-	return nil
-}
-
-func (b *Books) putLimit(l OwnerLimit) error {
+func (b *Books) putLimit(l OwnerLimit) {
 	o := b.owners[l.Owner]
-	switch {
-	case o == nil || o.parent == nil:
-		return faultf(ErrNotFound, "no owner %q", l.Owner)
-	case b.classes[l.Class] == nil:
-		return faultf(ErrNotFound, "no class %s", l.Class)
-	case l.Limit < Unlimited:
-		return invalid("limit %d: want 0 or more, or unlimited", l.Limit)
-	}
 	if o.limits == nil {
 		o.limits = make(map[string]Limit)
 	}
@@ -124,47 +74,25 @@ func (b *Books) putLimit(l OwnerLimit) error {
 		b.limits++
 	}
 	o.limits[l.Class] = l.Limit
-	return nil
 }
 
-func (b *Books) putClaim(c *Claim) error {
-	owner := b.owners[c.Owner]
-	if owner == nil || owner.parent == nil {
-		return faultf(ErrNotFound, "claim %v: no owner %q", c.ID, c.Owner)
-	}
-	for _, a := range c.Amounts {
-		if e := b.classes[a.Class]; e == nil || a.N < 1 {
-			return invalid("claim %v: %d of class %s", c.ID, a.N, a.Class)
-		}
-	}
-	parent := b.claims[c.Parent]
-	switch old := b.real[c.Real]; {
-	case c.ID == 0, c.Parent != 0 && (parent == nil || c.Parent >= c.ID):
-		return invalid("claim %v under %v", c.ID, c.Parent)
-	case c.State != Reserved && c.State != Held, (c.State == Held) != (c.Real != ""):
-		return invalid("claim %v: state %d, real id %q", c.ID, c.State, c.Real)
-	case c.Real != "" && old != nil && old.claim.ID != c.ID:
-		return faultf(ErrExists, "claim %v: real id %q is that of claim %v", c.ID, c.Real, old.claim.ID)
-	}
+func (b *Books) putClaim(c *Claim) {
 	e := b.claims[c.ID]
 	if e == nil {
 		e = &claimEntry{}
 		b.claims[c.ID] = e
 		b.next = max(b.next, c.ID+1)
-		if parent != nil {
+		if parent := b.claims[c.Parent]; parent != nil {
 			if parent.children == nil {
 				parent.children = make(map[ID]struct{})
 			}
 			parent.children[c.ID] = struct{}{}
 		}
-	} else if e.claim.Parent != c.Parent {
-		return invalid("claim %v moves from under %v to %v", c.ID, e.claim.Parent, c.Parent)
 	} else {
 		b.unindex(e)
 	}
-	e.claim, e.owner = c, owner
+	e.claim, e.owner = c, b.owners[c.Owner]
 	b.index(e)
-	return nil
 }
 
 // index adds a claim to the sums and to what finds it.
@@ -214,13 +142,10 @@ func (b *Books) count(e *claimEntry, sign int64) {
 	}
 }
 
-func (b *Books) dropClaim(id ID, by Request) error {
+func (b *Books) dropClaim(id ID, by Request) {
 	e := b.claims[id]
 	if e == nil {
-		return nil
-	}
-	if len(e.children) > 0 {
-		return faultf(ErrInUse, "claim %v has %d claims below it", id, len(e.children))
+		return
 	}
 	b.unindex(e)
 	delete(b.claims, id)
@@ -233,7 +158,6 @@ func (b *Books) dropClaim(id ID, by Request) error {
 	if by.ID != "" {
 		b.Remember(id, by)
 	}
-	return nil
 }
 
 // Remember keeps a request of a claim that has ended; the oldest are forgotten.
@@ -261,7 +185,7 @@ func (b *Books) Verify() error {
 		for _, o := range todo {
 			if again.owners[o.Parent] == nil {
 				later = append(later, o)
-			} else if err := again.putOwner(o); err != nil {
+			} else if err := again.Apply([]Change{PutOwner{o}}); err != nil {
 				return err
 			}
 		}

@@ -91,13 +91,21 @@ func (m *measured) Apply(ctx context.Context, g quota.Generation, changes []quot
 	return m.Store.Apply(ctx, g, changes)
 }
 
-// crowd fills a store with more reservations than one change ends.
-func crowd(t *testing.T, r *rig) {
+// crowd fills a store with more reservations than one change ends; those after the
+// first lie below it, or not.
+func crowd(t *testing.T, r *rig, below bool) {
 	t.Helper()
 	changes := []quota.Change{quota.PutOwner{Owner: quota.Owner{Name: "a"}}}
 	for i := range quota.MaxSubtree + 10 {
+		parent, ends := quota.ID(0), r.clock.Now()
+		if below {
+			ends = ends.Add(time.Hour)
+		}
+		if below && i > 0 {
+			parent = quota.ID(1 + (i-1)/2)
+		}
 		changes = append(changes, quota.PutClaim{Claim: &quota.Claim{
-			ID: quota.ID(i + 1), Owner: "a", State: quota.Reserved, Expires: r.clock.Now(), Amounts: []quota.Amount{{Class: "x", N: 1}},
+			ID: quota.ID(i + 1), Parent: parent, Owner: "a", State: quota.Reserved, Expires: ends, Amounts: []quota.Amount{{Class: "x", N: 1}},
 		}})
 	}
 	var g quota.Generation
@@ -108,12 +116,58 @@ func crowd(t *testing.T, r *rig) {
 // However many reservations end at once, no change is larger than a store has to take.
 func TestManyExpireAtOnce(t *testing.T) {
 	r := newRig(t, class("x", quota.Unlimited, quota.Unlimited))
-	crowd(t, r)
+	crowd(t, r, false)
 	m := &measured{Store: r.store}
 	l := quota.New(m, quota.Options{Now: r.clock.Now})
 	if list, err := l.Expire(t.Context()); err != nil || len(list) != quota.MaxSubtree+10 {
 		t.Errorf("%d expired, %v", len(list), err)
 	}
+	if m.most > quota.MaxSubtree {
+		t.Errorf("%d changes at once", m.most)
+	}
+}
+
+// stopping takes so many writes and no more.
+type stopping struct {
+	quota.Store
+	left int
+}
+
+func (s *stopping) Apply(ctx context.Context, g quota.Generation, changes []quota.Change) error {
+	if s.left--; s.left < 0 {
+		return errors.New("no disk")
+	}
+	return s.Store.Apply(ctx, g, changes)
+}
+
+// proves G24: a release takes the whole subtree, however large, in steps that a store
+// takes, those below first; one that was cut off goes on when it is repeated.
+func TestReleaseOfManyClaims(t *testing.T) {
+	r := newRig(t, class("x", quota.Unlimited, quota.Unlimited))
+	crowd(t, r, true)
+	m := &measured{Store: r.store}
+	s := &stopping{Store: m, left: 1}
+	l := quota.New(s, quota.Options{Now: r.clock.Now})
+	if _, err := l.Transfer(t.Context(), quota.ByID(1), "b", ""); !errors.Is(err, quota.ErrInvalid) {
+		t.Errorf("transfer: %v", err)
+	}
+	first, err := l.Release(t.Context(), quota.ByID(1), "end")
+	if err == nil || len(first) != quota.MaxSubtree || first[0].ID != quota.MaxSubtree+10 {
+		t.Fatalf("%d released, %v", len(first), err)
+	}
+	s.left = 1
+	rest, err := l.Release(t.Context(), quota.ByID(1), "end")
+	if err != nil || len(rest) != 10 || rest[9].ID != 1 {
+		t.Fatalf("%d released, %v", len(rest), err)
+	}
+	if again, err := l.Release(t.Context(), quota.ByID(1), "end"); err == nil || again != nil {
+		t.Errorf("without a disk: %v, %v", again, err)
+	}
+	s.left = 1
+	if again, err := l.Release(t.Context(), quota.ByID(1), "end"); err != nil || again != nil {
+		t.Errorf("again: %v, %v", again, err)
+	}
+	r.used("", "x", 0, 0)
 	if m.most > quota.MaxSubtree {
 		t.Errorf("%d changes at once", m.most)
 	}
@@ -177,7 +231,8 @@ func TestFullOfWhatHasExpired(t *testing.T) {
 	r.used("a", "x", 0, 1)
 }
 
-// proves G21: owners are as deep as MaxDepth says, and one deeper is refused.
+// proves G21: owners are as deep as MaxDepth says, and one deeper is refused; their
+// names are any printable text.
 func TestDepthOfOwners(t *testing.T) {
 	r := newRig(t, class("x", 100, 100))
 	above := ""
@@ -187,7 +242,12 @@ func TestDepthOfOwners(t *testing.T) {
 		above = name
 	}
 	r.is(r.AddOwner(t.Context(), quota.Owner{Name: "deeper", Parent: above}), quota.ErrInvalid)
-	for _, bad := range []string{"", "a b", "a=b", "a,b", "a\n", "\xff", strings.Repeat("n", quota.MaxName+1)} {
+	for _, good := range []string{"a b", "a=b", "a,b", "a/b", strings.Repeat("n", quota.MaxName)} {
+		r.owner(good, "")
+		r.limit(good, "x", 1)
+		r.mustTake(good, "x", 1)
+	}
+	for _, bad := range []string{"", "a\n", "a\x00", "\xff", strings.Repeat("n", quota.MaxName+1)} {
 		r.is(r.AddOwner(t.Context(), quota.Owner{Name: bad}), quota.ErrInvalid)
 		_, err := r.take(bad, "x", 1)
 		r.is(err, quota.ErrInvalid)
@@ -199,7 +259,7 @@ func TestDepthOfOwners(t *testing.T) {
 }
 
 // proves G25: a default that is lowered tells of each owner that has no limit of its
-// own and is over it, at each level; one that is raised, or stays, of none.
+// own and is over it, at each level; one that is raised of none.
 func TestLoweredDefault(t *testing.T) {
 	ctx := t.Context()
 	r := newRig(t, class("x", 100, quota.Unlimited))
@@ -218,10 +278,62 @@ func TestLoweredDefault(t *testing.T) {
 		t.Errorf("%v, want %v", r.overs, want)
 	}
 	r.overs = nil
-	r.is(r.Define(ctx, class("x", 15, 4)), nil)
 	r.is(r.Define(ctx, class("x", quota.Unlimited, 6)), nil)
 	if len(r.overs) != 0 {
 		t.Errorf("raised: %v", r.overs)
+	}
+}
+
+// losing loses the answer to a write.
+type losing struct {
+	quota.Store
+	lost bool
+}
+
+func (s *losing) Apply(ctx context.Context, g quota.Generation, changes []quota.Change) error {
+	err := s.Store.Apply(ctx, g, changes)
+	if s.lost || err != nil {
+		return err
+	}
+	s.lost = true
+	return quota.ErrUnknown
+}
+
+// proves G25: a limit that was lowered with an unknown outcome tells of who is over it
+// when the call is repeated: that it was done already does not hide it.
+func TestOverAfterUnknownOutcome(t *testing.T) {
+	ctx := t.Context()
+	for name, call := range map[string]func(l *quota.Ledger) error{
+		"set": func(l *quota.Ledger) error {
+			return l.SetLimit(ctx, quota.OwnerLimit{Owner: "a", Class: "x", Limit: 4})
+		},
+		"unset":  func(l *quota.Ledger) error { return l.UnsetLimit(ctx, "own", "x") },
+		"define": func(l *quota.Ledger) error { return l.Define(ctx, class("x", 100, 4)) },
+	} {
+		r := newRig(t, class("x", 100, 4))
+		r.limit("own", "x", 50)
+		r.limit("a", "x", 50)
+		r.mustTake("own", "x", 5)
+		r.mustTake("a", "x", 5)
+		owner := "own"
+		switch name {
+		case "set":
+			owner = "a"
+		case "define":
+			r.is(r.UnsetLimit(ctx, "own", "x"), nil)
+			r.is(r.Define(ctx, class("x", 100, 50)), nil)
+		}
+		var overs []quota.Over
+		l := quota.New(&losing{Store: r.store}, quota.Options{OnOver: func(o quota.Over) { overs = append(overs, o) }})
+		if err := call(l); !errors.Is(err, quota.ErrUnknown) || len(overs) != 0 {
+			t.Errorf("%s: %v, told of %v", name, err, overs)
+		}
+		if err := call(l); err != nil && !errors.Is(err, quota.ErrNotFound) {
+			t.Errorf("%s again: %v", name, err)
+		}
+		if len(overs) != 1 || overs[0] != (quota.Over{Class: "x", Owner: owner, Used: 5, Limit: 4}) {
+			t.Errorf("%s: told of %v", name, overs)
+		}
 	}
 }
 

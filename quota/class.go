@@ -216,8 +216,16 @@ func validName(s string) bool {
 	return true
 }
 
-// ValidOwner says whether an owner may have the name.
-func ValidOwner(name string) bool { return validName(name) }
+// ValidOwner says whether an owner may have the name: 1 to MaxName bytes of printable
+// UTF-8, spaces included.
+func ValidOwner(name string) bool { return validID(name) }
+
+func validOwner(name string) error {
+	if !ValidOwner(name) {
+		return invalid("owner name %q: want 1 to %d bytes of printable UTF-8", name, MaxName)
+	}
+	return nil
+}
 
 // validID is validName with what a caller's own ids may also have.
 func validID(s string) bool {

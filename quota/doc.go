@@ -26,7 +26,8 @@
 //     its limit; and none is refused for want of room if at every moment of the call
 //     there was room.
 //   - A call is done whole or not at all, whatever it is about: several classes,
-//     a whole subtree.
+//     a whole subtree. Only a release of more than [MaxSubtree] claims is done in
+//     several steps, those below first.
 //   - Shrinking and releasing are never refused by a limit. What is held stays when a
 //     limit is lowered below it; an [Over] says by how much.
 //   - A reservation ends once: it is provisioned, released or expired.

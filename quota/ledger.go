@@ -21,8 +21,9 @@ type Options struct {
 	// TTL is how long a reservation lasts that does not say, at most MaxTTL; 0 or less:
 	// an hour.
 	TTL time.Duration
-	// OnOver is told of who holds more than a limit that was lowered; nil: nobody is.
-	// It is called once for each, by the call that lowered it, after it is done.
+	// OnOver is told of who holds more than a limit that was lowered, or was set again as
+	// it is; nil: nobody is. It is called once for each, by the call that set it, after it
+	// is done. Who does not know the outcome of a call repeats it, and this is called.
 	OnOver func(Over)
 }
 
@@ -257,7 +258,7 @@ func dropAll(changes []Change, list []*Claim, by Request) []Change {
 }
 
 // subtree returns a claim and all below it, those below before those above.
-func subtree(r Reader, c *Claim) ([]*Claim, error) {
+func subtree(r Reader, c *Claim) []*Claim {
 	list := []*Claim{c}
 	for i := 0; i < len(list); i++ {
 		for _, id := range r.Children(list[i].ID) {
@@ -265,18 +266,15 @@ func subtree(r Reader, c *Claim) ([]*Claim, error) {
 				list = append(list, child)
 			}
 		}
-		if len(list) > MaxSubtree {
-			return nil, invalid("claim %v has more than %d claims below it: end those below first", c.ID, MaxSubtree)
-		}
 	}
 	slices.Reverse(list)
-	return list, nil
+	return list
 }
 
 // withOwner adds the owner if it was never named before.
 func withOwner(r Reader, name string, changes []Change) ([]Change, error) {
-	if !ValidOwner(name) {
-		return nil, invalid("owner name %q: want 1 to %d bytes of printable UTF-8 without spaces, '=' and ','", name, MaxName)
+	if err := validOwner(name); err != nil {
+		return nil, err
 	}
 	if _, ok := r.Owner(name); !ok {
 		changes = append(changes, PutOwner{Owner{Name: name}})

@@ -228,7 +228,7 @@ func (x *mirroring) again(*rapid.T) {
 }
 
 // limits sets a limit or defines a class anew; who is told of are exactly those who
-// hold more than a limit that has become lower.
+// hold more than a limit that has become lower, or was set as it is.
 func (x *mirroring) limits(*rapid.T) {
 	class, l := rapid.SampledFrom([]string{"x", "y"}).Draw(x.T, "class"), someLimits.Draw(x.T, "limit")
 	was := make(map[string]quota.Limit)
@@ -238,9 +238,11 @@ func (x *mirroring) limits(*rapid.T) {
 	was[""] = x.m.limit("", class)
 	x.r.overs = nil
 	var err error
+	one := "" // whose limit is set; "": everybody's who has none, and the total
 	if rapid.Bool().Draw(x.T, "of an owner") {
 		o := quota.OwnerLimit{Owner: x.owner(), Class: class, Limit: l}
 		x.m.limits[[2]string{o.Owner, class}] = l
+		one = o.Owner
 		err = x.r.SetLimit(x.r.t.Context(), o)
 	} else {
 		c := x.m.class[class]
@@ -257,7 +259,9 @@ func (x *mirroring) limits(*rapid.T) {
 	}
 	for o, before := range was {
 		now := x.m.limit(o, class)
-		lower := now != quota.Unlimited && (before == quota.Unlimited || now < before)
+		_, own := x.m.limits[[2]string{o, class}]
+		set := one == o || one == "" && !own
+		lower := set && now != quota.Unlimited && (before == quota.Unlimited || now <= before)
 		e, ok := told[o]
 		if ok != (lower && x.m.over(o, class)) {
 			x.Fatalf("%q, from %v to %v, holds %v: told %v", o, before, now, x.m.used(o, class), ok)

@@ -6,9 +6,10 @@ import (
 )
 
 // Release ends a claim and all below it, and returns them, those below before those
-// above. No limit refuses it. Errors: ErrNotFound, unless it was done before under
-// this request id: then there is nothing to return; ErrInvalid (request id, or more
-// than MaxSubtree claims at once: release those below first).
+// above. No limit refuses it. What is more than MaxSubtree claims ends in several steps,
+// those below first, the claim itself last: with an error come those that were ended
+// before it, and the same call goes on. Errors: ErrNotFound, unless it was done before
+// under this request id: then there is nothing to return; ErrInvalid (request id).
 func (l *Ledger) Release(ctx context.Context, f Ref, request string) ([]*Claim, error) {
 	x := l.idleRelease.Swap(nil)
 	if x == nil {
@@ -30,8 +31,17 @@ func (x *releasing) do(ctx context.Context, request string) ([]*Claim, error) {
 			return nil, err
 		}
 	}
-	if err := x.l.run(ctx, &x.try); err != nil {
-		return nil, err
+	for {
+		if err := x.l.run(ctx, &x.try); err != nil {
+			return x.before, err
+		}
+		if !x.more {
+			break
+		}
+		x.before = append(x.before, x.list...)
+	}
+	if x.before != nil {
+		return append(x.before, x.list...), nil
 	}
 	return x.list, nil
 }
@@ -39,14 +49,16 @@ func (x *releasing) do(ctx context.Context, request string) ([]*Claim, error) {
 // releasing is one call of Release: one piece of memory, which is used again.
 type releasing struct {
 	try
-	ref  Ref
-	req  Request
-	list []*Claim
-	one  [1]Change
+	ref    Ref
+	req    Request
+	list   []*Claim // that this step ends
+	more   bool     // and there are others to be ended after it
+	before []*Claim // that steps before it have ended
+	one    [1]Change
 }
 
 func (x *releasing) decide(r Reader) ([]Change, error) {
-	x.list = nil
+	x.list, x.more = nil, false
 	if x.req.ID != "" {
 		switch before, id, ok := r.Request(x.req.ID); {
 		case ok && before == x.req:
@@ -59,8 +71,9 @@ func (x *releasing) decide(r Reader) ([]Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	if x.list, err = subtree(r, c); err != nil {
-		return nil, err
+	if x.list = subtree(r, c); len(x.list) > MaxSubtree {
+		x.list, x.more = x.list[:MaxSubtree:MaxSubtree], true
+		return dropAll(nil, x.list, Request{}), nil
 	}
 	return dropAll(x.one[:0], x.list, x.req), nil
 }
@@ -93,7 +106,8 @@ func (l *Ledger) Expire(ctx context.Context) ([]*Claim, error) {
 
 // Transfer gives a claim to another owner, and all below it that has the same owner
 // now. The new owner and those above it that were not above the old one are checked.
-// Errors: ErrExceeded, ErrNotFound, ErrExpired, ErrInvalid.
+// Errors: ErrExceeded, ErrNotFound, ErrExpired, ErrInvalid (also of
+// MaxSubtree claims and more).
 func (l *Ledger) Transfer(ctx context.Context, f Ref, owner, request string) (*Claim, error) {
 	req, err := newRequest(request, "transfer", f.String(), owner)
 	if err != nil {
@@ -115,10 +129,7 @@ func (l *Ledger) Transfer(ctx context.Context, f Ref, owner, request string) (*C
 		if err != nil {
 			return nil, err
 		}
-		list, err := subtree(r, c)
-		if err != nil {
-			return nil, err
-		}
+		list := subtree(r, c)
 		var moved []Amount
 		for _, x := range list {
 			if x.Owner != c.Owner {
@@ -132,6 +143,10 @@ func (l *Ledger) Transfer(ctx context.Context, f Ref, owner, request string) (*C
 			}
 			moved = append(moved, x.Amounts...)
 			changes = append(changes, PutClaim{&y})
+		}
+		if len(changes) > MaxSubtree {
+			return nil, invalid("claim %v and those below it are %d of owner %q: at most %d change their owner at once; transfer some below it first",
+				c.ID, len(changes), c.Owner, MaxSubtree)
 		}
 		if moved, err = addUp(moved); err != nil {
 			return nil, err

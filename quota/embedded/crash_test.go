@@ -48,9 +48,14 @@ func (r *recorder) Apply(ctx context.Context, g quota.Generation, changes []quot
 
 // life opens the store, judges what it has by its history, and lets claimants work.
 func life(s *sched.Sched, disk *sim.Disk, o sim.OpenOptions, h *history, ops int) error {
+	return lifeOn(s, disk, o, h, ops, func(mdc api.MDC) api.MDC { return mdc })
+}
+
+// lifeOn is life with something between the store and its container.
+func lifeOn(s *sched.Sched, disk *sim.Disk, o sim.OpenOptions, h *history, ops int, between func(api.MDC) api.MDC) error {
 	at := len(h.states)
 	opt := embedded.Options{Changed: func(r quota.Reader, _ []quota.Change) { h.states = append(h.states, dump(r)) }}
-	p, st, err := open(s, disk, o, 48<<10, opt)
+	p, st, err := openOn(s, disk, o, 48<<10, opt, between)
 	if err != nil {
 		return err
 	}

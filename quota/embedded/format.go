@@ -66,8 +66,9 @@ func (e *encoder) text(s string) {
 	e.b = append(append(e.b, byte(len(s))), s...)
 }
 
-// add adds a change. All texts are bounded by quota.MaxName.
-func (e *encoder) add(change any) {
+// add adds a change, one that [quota.Books.Check] has taken: all texts and lists are
+// within their bounds. It says whether it knows the type.
+func (e *encoder) add(change any) bool {
 	at := len(e.b)
 	e.u8(0, 0, 0, 0, 0, 0)
 	var t byte
@@ -104,11 +105,13 @@ func (e *encoder) add(change any) {
 		t = typeEnded
 		e.request(c.id, c.request)
 	default:
-		panic(fmt.Sprintf("embedded: a change of type %T", change))
+		e.b = e.b[:at]
+		return false
 	}
 	e.b[at] = t
 	binary.LittleEndian.PutUint32(e.b[at+2:], uint32(len(e.b)-at-changeHeader))
 	e.n++
+	return true
 }
 
 func (e *encoder) class(c *quota.Class) {

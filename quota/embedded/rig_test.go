@@ -51,6 +51,11 @@ func options(s *sched.Sched, disk *sim.Disk, o sim.OpenOptions) mpool.Options {
 
 // open opens the store of the pool on a disk.
 func open(s *sched.Sched, disk *sim.Disk, o sim.OpenOptions, capacity int64, opt embedded.Options) (*mpool.Pool, *embedded.Store, error) {
+	return openOn(s, disk, o, capacity, opt, func(mdc api.MDC) api.MDC { return mdc })
+}
+
+// openOn is open with something between the store and its container.
+func openOn(s *sched.Sched, disk *sim.Disk, o sim.OpenOptions, capacity int64, opt embedded.Options, between func(api.MDC) api.MDC) (*mpool.Pool, *embedded.Store, error) {
 	p, err := mpool.Activate(bg, "p", []string{"sim"}, api.ActivateOptions{}, options(s, disk, o))
 	if err != nil {
 		return nil, nil, fmt.Errorf("activate: %w", err)
@@ -60,7 +65,7 @@ func open(s *sched.Sched, disk *sim.Disk, o sim.OpenOptions, capacity int64, opt
 		return nil, nil, fmt.Errorf("container: %w", err)
 	}
 	opt.Sched = s
-	st, err := embedded.Open(bg, mdc, opt)
+	st, err := embedded.Open(bg, between(mdc), opt)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the store: %w", err)
 	}

@@ -110,8 +110,9 @@ func (s *Store) claimSizeLocked(seen map[quota.ID]int64, id quota.ID) (size, n i
 	return 0, 0
 }
 
-// admit says whether changes can be made now, and encodes them: ErrConflict; ErrFull;
-// errRoom, after so many compactions. live is the growth of a compacted log.
+// admit says whether changes can be made now, and encodes them: ErrConflict; what
+// Books.Check says of changes that no ledger sends; ErrFull; errRoom, after so many
+// compactions. live is the growth of a compacted log.
 func (s *Store) admit(expect quota.Generation, changes []quota.Change) (live int64, compactions uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,11 +121,19 @@ func (s *Store) admit(expect quota.Generation, changes []quota.Change) (live int
 		return 0, 0, quota.ErrConflict
 	case len(changes) == 0:
 		return 0, 0, nil
+	case len(changes) > maxChanges:
+		return 0, 0, fmt.Errorf("%w: %d changes at once: at most %d", quota.ErrInvalid, len(changes), maxChanges)
+	}
+	if err := s.books.Check(changes); err != nil {
+		return 0, 0, err
 	}
 	s.enc.reset()
 	for _, c := range changes {
-		if _, ok := c.(quota.PutOwner); !ok || s.opt.Owners == nil {
-			s.enc.add(c)
+		if _, ok := c.(quota.PutOwner); ok && s.opt.Owners != nil {
+			continue
+		}
+		if !s.enc.add(c) {
+			return 0, 0, fmt.Errorf("%w: no record has a change of type %T", quota.ErrInvalid, c)
 		}
 	}
 	live, more := s.growthLocked(changes)
@@ -138,7 +147,7 @@ func (s *Store) admit(expect quota.Generation, changes []quota.Change) (live int
 		need += ends
 	}
 	switch {
-	case s.live+capacity/100*mayRemember+need > capacity:
+	case s.live+capacity/100*mayRemember+need > capacity, len(s.enc.b) > api.MaxRecord:
 		return 0, 0, quota.ErrFull // also after a compaction
 	case used+need > capacity:
 		s.compactLocked()
@@ -167,23 +176,25 @@ func (s *Store) compacted(ctx context.Context, before uint64) error {
 	return nil
 }
 
-// compactLocked starts a compaction unless one is under way. The task ends with it;
-// Close waits for that.
+// compactLocked starts a compaction unless one is under way. Its task is the store's,
+// and ends with it: Close gives it up and waits for that.
 //
 // +checklocks:s.mu
 func (s *Store) compactLocked() {
 	if s.compacting || s.closing || s.failed != nil {
 		return
 	}
-	s.compacting = true
+	ctx, giveUp := s.opt.Sched.WithCancel(context.Background())
+	s.compacting, s.giveUp = true, giveUp
 	s.opt.Sched.Go("quota compaction", func() {
-		err := s.compact(context.Background())
-		if err != nil && !errors.Is(err, api.EFBIG) && !errors.Is(err, api.ENOSPC) {
+		defer giveUp()
+		err := s.compact(ctx)
+		if err != nil && ctx.Err() == nil && !errors.Is(err, api.EFBIG) && !errors.Is(err, api.ENOSPC) {
 			s.fail(err)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.compacting, s.compactErr = false, err
+		s.compacting, s.compactErr, s.giveUp = false, err, nil
 		s.compactions++
 		s.cond.Broadcast()
 	})

@@ -49,6 +49,8 @@ type Store struct {
 	// +checklocks:mu
 	compacting bool
 	// +checklocks:mu
+	giveUp context.CancelFunc // ends the compaction that is under way
+	// +checklocks:mu
 	compactions uint64
 	// +checklocks:mu
 	compactErr error // of the last one
@@ -273,16 +275,20 @@ func (s *Store) applyInTurn(ctx context.Context, expect quota.Generation, change
 			return 0, err
 		}
 	}
-	s.made(changes, live)
+	if err := s.made(changes, live); err != nil {
+		// They were checked: memory is not what the log says any more.
+		s.fail(err)
+		return 0, fmt.Errorf("%w: %w", quota.ErrUnknown, err)
+	}
 	return 0, nil
 }
 
 // made makes changes in memory that the log has taken.
-func (s *Store) made(changes []quota.Change, live int64) {
+func (s *Store) made(changes []quota.Change, live int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.books.Apply(changes); err != nil {
-		panic("embedded: changes that were checked do not apply: " + err.Error())
+		return err
 	}
 	s.live += live
 	if s.opt.Changed != nil {
@@ -292,12 +298,17 @@ func (s *Store) made(changes []quota.Change, live int64) {
 	if used > capacity/100*compactUsed && used-s.live > capacity/100*compactGarbage {
 		s.compactLocked()
 	}
+	return nil
 }
 
-// Close waits for what is under way and closes the container.
+// Close gives up a compaction, waits for what else is under way, and closes the
+// container.
 func (s *Store) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing = true
+	if s.giveUp != nil {
+		s.giveUp()
+	}
 	s.cond.Broadcast()
 	for s.compacting || s.taken {
 		if err := s.cond.Wait(ctx); err != nil {
