@@ -64,6 +64,15 @@ type Holder struct {
 	References uint32 // of these, the caller must leave one, its own, to delete
 }
 
+// Refusal says which limit refuses what.
+type Refusal struct {
+	Class string // EDQUOT: the resource class; EAGAIN: the kind of resource of a scope
+	Owner string // EDQUOT: whose limit, a path, "" for all owners together; EAGAIN: the scope
+	Used  int64  // of it, when it was refused
+	Asked int64
+	Limit int64 // or QuotaUnlimited, where more cannot be counted
+}
+
 // Error is an error with what is known about it. It is what every operation
 // returns; errors.Is finds its Code and what it wraps.
 type Error struct {
@@ -72,10 +81,11 @@ type Error struct {
 	Object  layout.ObjectID // on what, or 0
 	Device  string          // the drive's path, or ""
 	Offset  int64           // on the drive, in bytes; 0 also if no place is meant
-	Want    int64           // EOVERFLOW: the size needed; ENOSPC: bytes asked
-	Have    int64           // ENOSPC: bytes free
+	Want    int64           // EOVERFLOW: the size needed; ENOSPC: bytes asked; EDQUOT: as Refusal.Asked
+	Have    int64           // ENOSPC: bytes free; EDQUOT: what would fit
 	Longest int64           // ENOSPC: the longest free run, in bytes
 	Holders []Holder        // EBUSY
+	Refusal *Refusal        // EDQUOT; EAGAIN of a scope; nil: not told
 	Records uint64          // EUNKNOWN of an append whose answer was lost: records with lower numbers were acknowledged
 	Detail  string          // why not and what to do, one sentence
 	Err     error           // the cause, or nil

@@ -18,7 +18,9 @@ const (
 	MaxRootName       = 64       // bytes of a root's name
 	MaxPoolName       = 63       // bytes of a pool's name
 	MaxLabel          = 63       // bytes of a pool's label
-	MaxOwnerName      = 63       // bytes of an owner's name
+	MaxOwnerName      = 63       // bytes of an owner's name, which has no '/'
+	MaxOwnerPath      = 255      // bytes of an owner's path, parent/child
+	MaxOwnerDepth     = 62       // owners above one another
 )
 
 // Class is a media class.
@@ -225,7 +227,9 @@ type Pool interface {
 	// visited; objects that come or go meanwhile may be missed or not.
 	Objects(ctx context.Context, f Filter) iter.Seq2[ObjectInfo, error]
 
-	// AddOwner makes an owner. EEXIST if a sibling has the name.
+	// AddOwner makes an owner below another one, or, with 0, at the top. A name is
+	// 1..MaxOwnerName bytes of printable UTF-8 without '/', a path MaxOwnerPath bytes
+	// and MaxOwnerDepth names at most. EEXIST if a sibling has the name.
 	AddOwner(ctx context.Context, name string, parent uint32) (uint32, error)
 	// Owners returns the owner table, sorted by index.
 	Owners(ctx context.Context) ([]Owner, error)

@@ -156,7 +156,7 @@ func greet(ctx context.Context, u *net.UnixConn) (*ioctl.HelloReply, error) {
 		}
 		return nil, gone("dial", err)
 	}
-	b, err := ioctl.Append(nil, ioctl.Header{Op: op}, &ioctl.Hello{MinVersion: ioctl.Version, MaxVersion: ioctl.Version})
+	b, err := ioctl.Append(nil, ioctl.Header{Op: op}, &ioctl.Hello{MinVersion: ioctl.Version, MaxVersion: ioctl.Version, Features: ioctl.Features})
 	if err != nil {
 		return nil, err
 	}

@@ -64,8 +64,13 @@
 //
 // A reply with [FlagError] has an [Error] for a body, whatever the operation:
 //
-//	code u16, zero 6, object u64, offset i64, want i64, have i64, longest i64,
-//	op, device, detail, cause: strings; list of {pid i32, references u32}
+//	code u16, flag (refusal), zero 5, object u64, offset i64, want i64, have i64,
+//	longest i64, op, device, detail, cause: strings; list of {pid i32, references u32};
+//	with the flag: used, asked, limit i64, class, owner: strings
+//
+// The flag comes only to who said [FeatureRefusal] in hello: which limit refuses, of
+// EDQUOT the resource class and its owner (none: all together), of EAGAIN the kind of
+// resource and the scope. limit -1 is none: more cannot be counted.
 //
 // # Operations
 //

@@ -23,6 +23,7 @@ type Error struct {
 	Have    int64
 	Longest int64
 	Holders []api.Holder
+	Refusal *api.Refusal // only to who knows FeatureRefusal
 	Detail  string
 	Cause   string
 }
@@ -30,11 +31,14 @@ type Error struct {
 const (
 	errorSize  = 48
 	holderSize = 8
+
+	refusalSize = 24
 )
 
 func (m *Error) encode(w *writer) {
 	b := w.block(errorSize)
 	le.PutUint16(b[0:], uint16(m.Code))
+	b[2] = bit(m.Refusal != nil, 1)
 	le.PutUint64(b[8:], uint64(m.Object))
 	le.PutUint64(b[16:], uint64(m.Offset))
 	le.PutUint64(b[24:], uint64(m.Want))
@@ -51,12 +55,22 @@ func (m *Error) encode(w *writer) {
 		le.PutUint32(b[0:], uint32(h.PID))
 		le.PutUint32(b[4:], h.References)
 	}
+	if m.Refusal != nil {
+		b := w.block(refusalSize)
+		le.PutUint64(b[0:], uint64(m.Refusal.Used))
+		le.PutUint64(b[8:], uint64(m.Refusal.Asked))
+		le.PutUint64(b[16:], uint64(m.Refusal.Limit))
+		w.cut(m.Refusal.Class, MaxQuotaText)
+		w.cut(m.Refusal.Owner, MaxQuotaText)
+	}
 }
 
 func (m *Error) decode(r *reader) {
 	b := r.block(errorSize)
 	m.Code = api.Code(le.Uint16(b[0:]))
-	r.reserved(b[2:8])
+	r.bits(b[2], 1)
+	refusal := b[2]&1 != 0
+	r.reserved(b[3:8])
 	m.Object = layout.ObjectID(le.Uint64(b[8:]))
 	m.Offset = int64(le.Uint64(b[16:]))
 	m.Want = int64(le.Uint64(b[24:]))
@@ -74,6 +88,13 @@ func (m *Error) decode(r *reader) {
 			References: le.Uint32(b[4:]),
 		})
 	}
+	if refusal {
+		b := r.block(refusalSize)
+		m.Refusal = &api.Refusal{
+			Used: int64(le.Uint64(b[0:])), Asked: int64(le.Uint64(b[8:])), Limit: int64(le.Uint64(b[16:])),
+			Class: r.str(MaxQuotaText), Owner: r.str(MaxQuotaText),
+		}
+	}
 	if m.Code == 0 {
 		r.fail("an error without a code")
 	}
@@ -87,7 +108,7 @@ func NewError(err error) *Error {
 	}
 	m := &Error{
 		Code: e.Code, Op: e.Op, Object: e.Object, Device: e.Device, Offset: e.Offset,
-		Want: e.Want, Have: e.Have, Longest: e.Longest, Holders: e.Holders, Detail: e.Detail,
+		Want: e.Want, Have: e.Have, Longest: e.Longest, Holders: e.Holders, Refusal: e.Refusal, Detail: e.Detail,
 	}
 	if m.Code == 0 {
 		m.Code = api.CodeOf(e.Err)
@@ -106,7 +127,7 @@ func NewError(err error) *Error {
 func (m *Error) API() *api.Error {
 	e := &api.Error{
 		Code: m.Code, Op: m.Op, Object: m.Object, Device: m.Device, Offset: m.Offset,
-		Want: m.Want, Have: m.Have, Longest: m.Longest, Holders: m.Holders, Detail: m.Detail,
+		Want: m.Want, Have: m.Have, Longest: m.Longest, Holders: m.Holders, Refusal: m.Refusal, Detail: m.Detail,
 	}
 	switch {
 	case m.Code == api.ETIMEDOUT:

@@ -276,6 +276,9 @@ func eachSample(fn func(name string, h Header, m Message)) {
 		}
 	}
 	fn("error", Header{Op: OpObjectDelete, Flags: FlagReply | FlagError, Tag: 78}, sampleError())
+	e := &Error{Code: api.EDQUOT, Op: "mblock alloc", Want: 2, Detail: "it does not fit"}
+	e.Refusal = &api.Refusal{Class: "mpool.mblocks", Owner: "team/ann", Used: 9, Asked: 2, Limit: 10}
+	fn("error-refusal", Header{Op: OpMblockAlloc, Flags: FlagReply | FlagError, Tag: 79}, e)
 }
 
 func empty(h Header) Message {
@@ -431,6 +434,7 @@ func TestTooLong(t *testing.T) {
 	}
 	// An error's texts are cut instead: it must reach its reader.
 	e := &Error{Code: api.EIO, Op: long + long, Device: long + long + long, Detail: strings.Repeat(long, 9), Holders: make([]api.Holder, 999)}
+	e.Refusal = &api.Refusal{Class: long + long, Owner: long + long}
 	b, err := Append(nil, Header{Op: OpVersion, Flags: FlagReply | FlagError}, e)
 	if err != nil {
 		t.Fatal(err)
@@ -439,7 +443,8 @@ func TestTooLong(t *testing.T) {
 	if err := Decode(&back, b[HeaderSize:]); err != nil {
 		t.Fatal(err)
 	}
-	if len(back.Op) != MaxName || len(back.Device) != MaxPath || len(back.Detail) != MaxText || len(back.Holders) != MaxHolders {
+	if len(back.Op) != MaxName || len(back.Device) != MaxPath || len(back.Detail) != MaxText || len(back.Holders) != MaxHolders ||
+		len(back.Refusal.Class) != MaxQuotaText || len(back.Refusal.Owner) != MaxQuotaText {
 		t.Errorf("cut to %d %d %d %d", len(back.Op), len(back.Device), len(back.Detail), len(back.Holders))
 	}
 }
@@ -513,10 +518,15 @@ func TestErrorThereAndBack(t *testing.T) {
 	in := &api.Error{
 		Code: api.ENOSPC, Op: "mblock alloc", Object: 7, Device: "/dev/x", Offset: 1, Want: 2, Have: 3, Longest: 4,
 		Holders: []api.Holder{{PID: 1, References: 2}}, Detail: "no run is long enough", Err: errors.New("below"),
+		Refusal: &api.Refusal{Class: "c", Owner: "o", Used: 1, Asked: 2, Limit: api.QuotaUnlimited},
 	}
 	out := NewError(fmt.Errorf("around: %w", in)).API()
 	if !errors.Is(out, api.ENOSPC) || out.Error() != in.Error() {
 		t.Errorf("%v\nwant %v", out, in)
+	}
+	out.Err, in.Err = nil, nil // of a cause the text travels
+	if diff := cmp.Diff(in, out); diff != "" {
+		t.Errorf("(-in +out):\n%s", diff)
 	}
 	for _, c := range []struct {
 		in   error

@@ -17,10 +17,18 @@ type Empty struct{}
 func (*Empty) encode(*writer) {}
 func (*Empty) decode(*reader) {}
 
+// Features are bits of what a peer knows beyond the version; those that both know
+// count.
+const (
+	FeatureRefusal uint64 = 1 << 0 // errors tell of the limit that refuses
+
+	Features = FeatureRefusal // all that there are
+)
+
 // Hello is a session's first message.
 type Hello struct {
 	MinVersion, MaxVersion uint16 // what the client speaks
-	Features               uint64 // bits the client knows; none are defined
+	Features               uint64 // those that the client knows
 }
 
 const helloSize = 16

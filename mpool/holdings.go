@@ -228,12 +228,14 @@ func (p *Pool) refused(op string, r *refusal) error {
 	if r == nil {
 		return nil
 	}
-	whose := "all owners together"
+	whose, owner := "all owners together", ""
 	if r.owner != 0 {
-		whose = "owner " + p.names.path(r.owner)
+		owner = p.names.path(r.owner)
+		whose = "owner " + owner
 	}
 	e := api.Errorf(api.EDQUOT, op, "class %v: %s may hold %d and holds %d; %d more do not fit", r.kind, whose, r.limit, r.used, r.asked)
 	e.Want, e.Have = r.asked, max(0, r.limit-r.used)
+	e.Refusal = &api.Refusal{Class: r.kind.String(), Owner: owner, Used: r.used, Asked: r.asked, Limit: r.limit}
 	return e
 }
 

@@ -2,6 +2,7 @@ package mpool
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/mpool-go/mpool/api"
@@ -144,6 +145,33 @@ func TestHoldings(t *testing.T) {
 		}
 		r.ok(p.DeleteMDC(bg, id))
 		r.sumsHold(p)
+		r.ok(p.Close())
+	})
+}
+
+// proves G21: an owner has a path by which limits can be set for it: names have no '/',
+// and there are as many names and bytes in a path as quotas have room for.
+func TestPathsOfOwners(t *testing.T) {
+	r := newRig(t, 3, 16<<20)
+	r.run(func() {
+		r.create(api.CreateOptions{})
+		p := r.activate()
+		for _, bad := range []string{"a/b", "/", "a\n", ""} {
+			_, err := p.AddOwner(bg, bad, 0)
+			r.want(api.EINVAL, err)
+		}
+		for _, c := range []struct {
+			bytes, names int
+		}{{api.MaxOwnerName, (api.MaxOwnerPath + 1) / (api.MaxOwnerName + 1)}, {1, api.MaxOwnerDepth}} {
+			above := uint32(0)
+			for range c.names {
+				i, err := p.AddOwner(bg, strings.Repeat("n", c.bytes), above)
+				r.ok(err)
+				above = i
+			}
+			_, err := p.AddOwner(bg, "n", above)
+			r.want(api.EINVAL, err)
+		}
 		r.ok(p.Close())
 	})
 }

@@ -209,8 +209,9 @@ func (p *Pool) AddOwner(ctx context.Context, name string, parent uint32) (uint32
 	if err := p.alive(op); err != nil {
 		return 0, err
 	}
-	if name == "" || len(name) > api.MaxOwnerName || !printable(name) {
-		return 0, api.Errorf(api.EINVAL, op, "owner name %q: want 1 to %d bytes of printable UTF-8", name, api.MaxOwnerName)
+	if name == "" || len(name) > api.MaxOwnerName || !printable(name) || strings.Contains(name, "/") {
+		return 0, api.Errorf(api.EINVAL, op, "owner name %q: want 1 to %d bytes of printable UTF-8 without '/', which separates the names of a path",
+			name, api.MaxOwnerName)
 	}
 	if err := p.admin.enter(ctx, op); err != nil {
 		return 0, err
@@ -242,6 +243,15 @@ func (p *Pool) newOwner(op, name string, parent uint32) (api.Owner, error) {
 		if o.Parent == parent && o.Name == name {
 			return none, api.Errorf(api.EEXIST, op, "owner %q is there already, index %d", name, o.Index)
 		}
+	}
+	bytes, depth := len(name), 1
+	for i := parent; i != 0; i = list[i-1].Parent {
+		bytes += len(list[i-1].Name) + 1
+		depth++
+	}
+	if bytes > api.MaxOwnerPath || depth > api.MaxOwnerDepth {
+		return none, api.Errorf(api.EINVAL, op, "owner %q: its path has %d bytes and %d names: at most %d and %d",
+			name, bytes, depth, api.MaxOwnerPath, api.MaxOwnerDepth)
 	}
 	if len(list)+1 >= maxOwners {
 		return none, api.Errorf(api.ENOSPC, op, "a pool has at most %d owners", maxOwners)

@@ -31,13 +31,17 @@ func Example() {
 	check(l.SetLimit(ctx, quota.OwnerLimit{Owner: "amrith", Class: "database.instance", Limit: 2}))
 	check(l.SetLimit(ctx, quota.OwnerLimit{Owner: "amrith", Class: "database.cluster", Limit: 1}))
 
-	reserve := func(class string, n int64, under quota.ID) quota.ID {
-		c, err := l.Reserve(ctx, quota.Ask{Owner: "john", Amounts: []quota.Amount{{Class: class, N: n}}, Parent: under})
+	reserve := func(owner, class string, n int64, under quota.ID) quota.ID {
+		c, err := l.Reserve(ctx, quota.Ask{Owner: owner, Amounts: []quota.Amount{{Class: class, N: n}}, Parent: under})
 		check(err)
 		return c.ID
 	}
-	used := func(class string) int64 {
-		list, err := l.Usage(ctx, "john")
+	provision := func(id quota.ID, name string) {
+		_, err := l.Provision(ctx, id, name, "")
+		check(err)
+	}
+	used := func(owner, class string) int64 {
+		list, err := l.Usage(ctx, owner)
 		check(err)
 		for _, u := range list {
 			if u.Class == class {
@@ -48,23 +52,28 @@ func Example() {
 	}
 
 	// Everything is reserved before anything is made.
-	cluster := reserve("database.cluster", 1, 0)
-	var volumes []quota.ID
+	cluster := reserve("john", "database.cluster", 1, 0)
+	var instances, volumes []quota.ID
 	for range 4 {
-		instance := reserve("database.instance", 1, cluster)
-		volumes = append(volumes, reserve("storage", 1*tb, instance))
-		reserve("memory", 1*gb, instance)
+		instance := reserve("john", "database.instance", 1, cluster)
+		instances = append(instances, instance)
+		volumes = append(volumes, reserve("john", "storage", 1*tb, instance))
+		reserve("john", "memory", 1*gb, instance)
 	}
-	fmt.Println("storage reserved:", used("storage")/tb, "TB")
+	fmt.Println("storage reserved:", used("john", "storage")/tb, "TB")
 
-	// The volumes are made, which may take minutes, and confirmed under their own ids.
-	for i, v := range volumes {
-		_, err := l.Provision(ctx, v, fmt.Sprintf("cinder-%d-uuid", i+1), "")
-		check(err)
+	// The volumes are made, which may take minutes, and confirmed under their own ids;
+	// then the instances, and at last the cluster.
+	for i := range volumes {
+		provision(volumes[i], fmt.Sprintf("cinder-%d-uuid", i+1))
 	}
+	for i := range instances {
+		provision(instances[i], fmt.Sprintf("nova-%d-uuid", i+1))
+	}
+	provision(cluster, "cluster-uuid")
 	_, err := l.Resize(ctx, quota.ByReal("cinder-3-uuid"), []quota.Amount{{Class: "storage", N: 2 * tb}}, "")
 	check(err)
-	fmt.Println("with volume 3 at 2 TB:", used("storage")/tb, "TB")
+	fmt.Println("with volume 3 at 2 TB:", used("john", "storage")/tb, "TB")
 
 	// By its own id or by that of its reservation is the same.
 	_, err = l.Release(ctx, quota.ByReal("cinder-4-uuid"), "")
@@ -72,16 +81,25 @@ func Example() {
 	_, err = l.Release(ctx, quota.ByID(volumes[3]), "")
 	fmt.Println("volume 4 again:", errors.Is(err, quota.ErrNotFound))
 
-	_, err = l.Release(ctx, quota.ByID(cluster), "")
+	// Releasing the cluster releases all that lies below it.
+	_, err = l.Release(ctx, quota.ByReal("cluster-uuid"), "")
 	check(err)
-	fmt.Println("left:", used("database.cluster"), used("database.instance"), used("storage"), used("memory"))
+	fmt.Println("left:", used("john", "database.cluster"), used("john", "database.instance"), used("john", "storage"), used("john", "memory"))
 
-	_, err = l.Reserve(ctx, quota.Ask{Owner: "amrith", Amounts: []quota.Amount{{Class: "database.instance", N: 3}}})
+	// amrith may have less; what fails half-way takes one release, of the root.
+	root := reserve("amrith", "database.cluster", 1, 0)
+	reserve("amrith", "database.instance", 1, root)
+	reserve("amrith", "database.instance", 1, root)
+	_, err = l.Reserve(ctx, quota.Ask{Owner: "amrith", Amounts: []quota.Amount{{Class: "database.instance", N: 1}}, Parent: root})
 	fmt.Println(err)
+	_, err = l.Release(ctx, quota.ByID(root), "")
+	check(err)
+	fmt.Println("left:", used("amrith", "database.cluster"), used("amrith", "database.instance"))
 	// Output:
 	// storage reserved: 4 TB
 	// with volume 3 at 2 TB: 5 TB
 	// volume 4 again: true
 	// left: 0 0 0 0
-	// class database.instance: owner amrith may hold 2 and holds 0; 3 more do not fit
+	// class database.instance: owner amrith may hold 2 and holds 2; 1 more do not fit
+	// left: 0 0
 }

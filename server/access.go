@@ -269,8 +269,14 @@ func noObject(id layout.ObjectID) error {
 // that is not there.
 func (r *request) mustReach(a *activePool, ids ...layout.ObjectID) error {
 	x, err := r.access(a)
-	if err != nil || x.everything {
+	if err != nil || x.names {
 		return err
+	}
+	if slices.ContainsFunc(ids, a.system) {
+		return noObject(ids[slices.IndexFunc(ids, a.system)])
+	}
+	if x.everything {
+		return nil
 	}
 	for _, id := range ids {
 		info, err := a.pool.Describe(r.ctx, id)
@@ -307,7 +313,7 @@ func (r *request) mayReach(a *activePool, x *access, info *api.ObjectInfo) error
 		}
 		*x = again
 	}
-	if !x.may(info.Owner) {
+	if !x.may(info.Owner) || !x.names && a.system(info.ID) {
 		return noObject(info.ID)
 	}
 	return nil

@@ -37,6 +37,7 @@ func quotaError(err error) error {
 	}
 	if over, ok := errors.AsType[*quota.Exceeded](err); ok {
 		e.Want = over.Asked
+		e.Refusal = &api.Refusal{Class: over.Class, Owner: over.Owner, Used: over.Used, Asked: over.Asked, Limit: limitOf(over.Limit)}
 		if over.Limit != quota.Unlimited {
 			e.Have = max(0, int64(over.Limit)-over.Used)
 		}

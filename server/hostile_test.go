@@ -144,8 +144,25 @@ func TestVersions(t *testing.T) {
 	want(t, api.ENOTSUP, err)
 	// It may say hello again in a language that is spoken.
 	reply, ok := w.ok(ioctl.OpHello, &ioctl.Hello{MinVersion: 1, MaxVersion: 9, Features: ^uint64(0)}).(*ioctl.HelloReply)
-	if !ok || reply.Version != 1 || reply.Features != 0 || reply.MaxRequests == 0 {
+	if !ok || reply.Version != 1 || reply.Features != ioctl.Features || reply.MaxRequests == 0 {
 		t.Errorf("%+v", reply)
+	}
+}
+
+// Who does not know what an error may have beyond the first version gets errors as
+// they were then.
+func TestErrorsOfOldClients(t *testing.T) {
+	in := &api.Error{Code: api.EDQUOT, Refusal: &api.Refusal{Class: "c", Owner: "o", Used: 1, Asked: 2, Limit: 2}}
+	for _, features := range []uint64{0, ioctl.FeatureRefusal} {
+		s := &session{}
+		s.features.Store(features)
+		var out ioctl.Error
+		if err := ioctl.Decode(&out, s.encode(nil, ioctl.OpMblockAlloc, 1, nil, in)[ioctl.HeaderSize:]); err != nil {
+			t.Fatal(err)
+		}
+		if told := out.Refusal != nil; told != (features != 0) || told && *out.Refusal != *in.Refusal {
+			t.Errorf("features %x: %+v", features, out.Refusal)
+		}
 	}
 }
 

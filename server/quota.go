@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mpool"
 	"github.com/mpool-go/mpool/quota"
 	"github.com/mpool-go/mpool/quota/embedded"
@@ -45,7 +48,8 @@ type quotas struct {
 	pool quotaPool
 	home *activePool
 
-	opening chan struct{} // a token while the store is being opened
+	logs    atomic.Pointer[[2]layout.ObjectID] // of the store's container; nil: none
+	opening chan struct{}                      // a token while the store is being opened
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -76,6 +80,10 @@ func newQuotas(ctx context.Context, s *Server, a *activePool) (*quotas, error) {
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if err := q.readOwners(ctx); err != nil {
+		return nil, err
+	}
+	err := q.findLogs(ctx)
+	if err != nil {
 		return nil, err
 	}
 	mdc, err := qp.SystemContainer(ctx, quotaRoot, 0)
@@ -216,7 +224,37 @@ func (q *quotas) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := q.findLogs(ctx); err != nil {
+		return errors.Join(err, mdc.Close(ctx))
+	}
 	return q.open(ctx, mdc)
+}
+
+// findLogs looks which objects are the store's, if there is one.
+func (q *quotas) findLogs(ctx context.Context) error {
+	roots, err := q.pool.Roots(ctx)
+	for _, r := range roots {
+		if r.Name != quotaRoot {
+			continue
+		}
+		info, err := q.pool.Describe(ctx, r.ID)
+		if err != nil && !errors.Is(err, api.ENOENT) {
+			return err
+		}
+		q.logs.Store(&[2]layout.ObjectID{r.ID, info.Partner})
+	}
+	return err
+}
+
+// system says whether an object is the pool's own, and no tenant's: a log of its
+// quotas' store. Only who administers the pool finds it.
+func (a *activePool) system(id layout.ObjectID) bool {
+	q := a.quotas.Load()
+	if q == nil {
+		return false
+	}
+	logs := q.logs.Load()
+	return logs != nil && slices.Contains(logs[:], id)
 }
 
 // close closes the store. The pool can be closed then.

@@ -178,7 +178,11 @@ func (s *session) encode(b []byte, op ioctl.Op, tag uint64, m ioctl.Message, err
 	h := ioctl.Header{Op: op, Flags: ioctl.FlagReply, Tag: tag}
 	if err != nil {
 		h.Flags |= ioctl.FlagError
-		m = ioctl.NewError(err)
+		e := ioctl.NewError(err)
+		if s.features.Load()&ioctl.FeatureRefusal == 0 {
+			e.Refusal = nil
+		}
+		m = e
 	}
 	out, err := ioctl.Append(b, h, m)
 	if err == nil {

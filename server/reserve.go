@@ -2,12 +2,14 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/mpool"
+	"github.com/mpool-go/mpool/scope"
 )
 
 // Resource is something of the daemon's that is reserved before it is used.
@@ -104,7 +106,11 @@ func (s *session) reserve(what Resource, n int64) error {
 
 // refused is the error of a client that may not have what it asked for.
 func refused(detail string, err error) error {
-	return &api.Error{Code: api.EAGAIN, Detail: detail, Err: err}
+	e := &api.Error{Code: api.EAGAIN, Detail: detail, Err: err}
+	if l, ok := errors.AsType[*scope.LimitError](err); ok {
+		e.Refusal = &api.Refusal{Class: l.Kind.String(), Owner: l.Scope, Used: l.Used, Asked: l.Asked, Limit: l.Limit}
+	}
+	return e
 }
 
 // unreserve gives back what reserve took.

@@ -50,6 +50,7 @@ type session struct {
 
 	connected time.Time
 	greeted   atomic.Bool   // hello was said; peer is set before
+	features  atomic.Uint64 // of the protocol, known to both
 	taken     atomic.Uint64 // requests
 	aborted   atomic.Uint64 // uncommitted objects, when it had ended
 	lists     atomic.Int32  // that it reads
@@ -251,11 +252,12 @@ func (s *session) greet(h ioctl.Header, m *ioctl.Hello) {
 		return
 	}
 	l := &s.srv.limits
+	s.features.Store(m.Features & ioctl.Features)
 	s.greeted.Store(true)
 	s.silence(time.Time{})
 	s.srv.log.Debug("session opened", s.who())
 	s.reply(h.Op, h.Tag, &ioctl.HelloReply{
-		Version: ioctl.Version, MaxRequests: uint32(l.Requests), MaxHandles: uint32(l.Handles),
+		Version: ioctl.Version, Features: s.features.Load(), MaxRequests: uint32(l.Requests), MaxHandles: uint32(l.Handles),
 		MaxArenas: uint32(l.Arenas), ArenaDefault: uint64(l.ArenaDefault), ArenaTotal: uint64(l.ArenaSession),
 		Instance: s.srv.instance, Session: s.id,
 	}, nil, -1)

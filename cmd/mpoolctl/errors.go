@@ -43,16 +43,27 @@ func usagef(format string, args ...any) error {
 
 // failureView is an error as --json shows it.
 type failureView struct {
-	Code    string       `json:"code"`
-	Message string       `json:"message"`
-	Op      string       `json:"op,omitempty"`
-	Object  string       `json:"object,omitempty"`
-	Device  string       `json:"device,omitempty"`
-	Offset  *int64       `json:"offset,omitempty"`
-	Want    int64        `json:"want,omitempty"`
-	Have    *int64       `json:"have,omitempty"`
-	Longest *int64       `json:"longest,omitempty"`
-	Records *uint64      `json:"records,omitempty"` // EUNKNOWN of an append: those below are durable
+	Code    string  `json:"code"`
+	Message string  `json:"message"`
+	Op      string  `json:"op,omitempty"`
+	Object  string  `json:"object,omitempty"`
+	Device  string  `json:"device,omitempty"`
+	Offset  *int64  `json:"offset,omitempty"`
+	Want    int64   `json:"want,omitempty"`
+	Have    *int64  `json:"have,omitempty"`
+	Longest *int64  `json:"longest,omitempty"`
+	Records *uint64 `json:"records,omitempty"` // EUNKNOWN of an append: those below are durable
+
+	// What a limit refuses. EDQUOT: whose ("" is all owners together) and of which class;
+	// EAGAIN of a scope: of which kind.
+	Class string     `json:"class,omitempty"`
+	Owner *string    `json:"owner,omitempty"`
+	Scope string     `json:"scope,omitempty"`
+	Kind  string     `json:"kind,omitempty"`
+	Used  *int64     `json:"used,omitempty"`
+	Asked *int64     `json:"asked,omitempty"`
+	Limit *limitJSON `json:"limit,omitempty"`
+
 	Holders []holderView `json:"holders,omitempty"`
 }
 
@@ -113,6 +124,15 @@ func failureOf(verb string, err error) failureView {
 	}
 	if e.Code == api.EUNKNOWN && e.Records != 0 {
 		v.Records = &e.Records
+	}
+	if r := e.Refusal; r != nil {
+		limit := limitJSON(r.Limit)
+		v.Used, v.Asked, v.Limit = &r.Used, &r.Asked, &limit
+		if code == api.EAGAIN {
+			v.Scope, v.Kind = r.Owner, r.Class
+		} else {
+			v.Class, v.Owner = r.Class, &r.Owner
+		}
 	}
 	for _, h := range e.Holders {
 		v.Holders = append(v.Holders, holderView(h))

@@ -29,7 +29,7 @@ shows which there are.`,
 		RunE: a.verb(func(ctx context.Context, args []string) error { return o.run(ctx, a, args[0]) }),
 	}
 	f := c.Flags()
-	f.StringVar(&o.owner, "owner", "", "only those of the owner `NAME`")
+	f.StringVar(&o.owner, "owner", "", "only those of the owner `NAME` or path (parent/child)")
 	f.Var(&o.tag, "tag", "only those with this tag")
 	f.StringVar(&o.state, "state", "", "only those in `STATE`: uncommitted, committed or deleting (default committed)")
 	return c

@@ -46,7 +46,7 @@ path in quotes, permission bits, length and the ids of its mblocks. mblock get
 	}
 	f := c.Flags()
 	f.Var(&o.class, "class", "media class: capacity or staging")
-	f.StringVar(&o.owner, "owner", "", "`NAME` of the owner; a new name makes an owner")
+	f.StringVar(&o.owner, "owner", "", "`NAME` or path (parent/child) of the owner; a new name makes an owner")
 	f.Var(&o.tag, "tag", "the application's tag, a number of 64 bits")
 	f.Var(&o.split, "split", "split what is longer than SIZE, 1 GiB at most, into several mblocks")
 	f.StringVar(&o.manifest, "manifest", "", "write paths and ids to `FILE`")

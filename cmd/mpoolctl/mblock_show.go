@@ -43,7 +43,7 @@ sessions on it, which handle list shows.`,
 				return err
 			}
 			return a.withPool(ctx, args[0], func(p api.Pool) error {
-				names, err := readOwners(ctx, p)
+				names, err := readNames(ctx, p)
 				if err != nil {
 					return err
 				}

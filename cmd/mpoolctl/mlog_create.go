@@ -31,7 +31,7 @@ func newMlogCreate(a *app) *cobra.Command {
 	f := c.Flags()
 	f.Var(&o.capacity, "capacity", "bytes of records it must have room for")
 	f.Var(&o.class, "class", "media class: capacity or staging")
-	f.StringVar(&o.owner, "owner", "", "`NAME` of the owner; a new name makes an owner")
+	f.StringVar(&o.owner, "owner", "", "`NAME` or path (parent/child) of the owner; a new name makes an owner")
 	f.Var(&o.tag, "tag", "the application's tag, a number of 64 bits")
 	return c
 }

@@ -84,6 +84,7 @@ type objectView struct {
 	Generation *uint64 `json:"generation,omitempty"` // mlogs only, as the next two
 	Records    *uint64 `json:"records,omitempty"`
 	Partner    string  `json:"partner,omitempty"`
+	System     string  `json:"system,omitempty"` // the pool's own, no tenant's: the root that names it
 }
 
 func newObjectView(i api.ObjectInfo, o owners) objectView {
@@ -91,7 +92,7 @@ func newObjectView(i api.ObjectInfo, o owners) objectView {
 		ID: i.ID.String(), Kind: i.Kind.String(), State: i.State.String(), Length: i.Length,
 		Capacity: i.Capacity, UsedBytes: i.Used, Class: i.Class.String(),
 		Owner: o.byIndex[i.Owner], OwnerIndex: i.Owner, Tag: i.Tag, Refs: i.Refs,
-		Created: formatTime(i.Created),
+		Created: formatTime(i.Created), System: o.systemOf(&i),
 	}
 	if i.Kind == layout.KindMlog {
 		v.Generation, v.Records = &i.Generation, &i.Records
@@ -102,6 +103,14 @@ func newObjectView(i api.ObjectInfo, o owners) objectView {
 	return v
 }
 
+// ownerText is whose it is, as people read it.
+func (v objectView) ownerText() string {
+	if v.System != "" {
+		return "(pool)"
+	}
+	return cmp.Or(v.Owner, "-")
+}
+
 func (v objectView) show(w io.Writer, quiet bool) error {
 	if quiet {
 		return writeLines(w, v.ID)
@@ -109,7 +118,7 @@ func (v objectView) show(w io.Writer, quiet bool) error {
 	pairs := []string{
 		"id", v.ID, "kind", v.Kind, "state", v.State, "length", showBytes(v.Length),
 		"capacity", showBytes(v.Capacity), "used", showBytes(v.UsedBytes), "class", v.Class,
-		"owner", fmt.Sprintf("%s (%d)", cmp.Or(v.Owner, "-"), v.OwnerIndex), "tag", strconv.FormatUint(v.Tag, 10),
+		"owner", fmt.Sprintf("%s (%d)", v.ownerText(), v.OwnerIndex), "tag", strconv.FormatUint(v.Tag, 10),
 		"references", strconv.FormatUint(uint64(v.Refs), 10), "created", v.Created,
 	}
 	if v.Generation != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 
@@ -28,7 +27,7 @@ func (o *listOptions) run(ctx context.Context, a *app, pool string) error {
 		filter.State = st
 	}
 	return a.withPool(ctx, pool, func(p api.Pool) error {
-		names, err := readOwners(ctx, p)
+		names, err := readNames(ctx, p)
 		if err != nil {
 			return err
 		}
@@ -47,7 +46,7 @@ func (o *listOptions) run(ctx context.Context, a *app, pool string) error {
 			}
 			v := newObjectView(info, names)
 			if err := out.write(v, v.ID, v.State, v.Class, formatSize(v.Length), formatSize(v.Capacity),
-				cmp.Or(v.Owner, "-"), v.Tag, v.Refs, v.Created); err != nil {
+				v.ownerText(), v.Tag, v.Refs, v.Created); err != nil {
 				return err
 			}
 		}

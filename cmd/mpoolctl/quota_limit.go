@@ -222,6 +222,11 @@ func newQuotaOwnerAdd(a *app) *cobra.Command {
 	var parent string
 	c := quotaVerb(a, &cobra.Command{
 		Use: "add NAME", Short: "Add an owner, at the top or below another one",
+		Long: `Add an owner, at the top or below another one.
+
+A name is 1 to 63 bytes of printable text, spaces included, without '/': that separates
+the names of a path, parent/child, by which an owner is named wherever its own name is
+several owners'. A path has 255 bytes and 62 names at most.`,
 		Example: `  mpoolctl quota owner add john --parent databases`, Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, q api.Quotas, args []string) error {
 		path, err := q.AddQuotaOwner(ctx, args[0], parent)

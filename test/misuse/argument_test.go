@@ -223,6 +223,7 @@ var arguments = []line{
 	{"owner: 64 bytes", owner(strings.Repeat("x", 64), 0), "EINVAL", "S44"},
 	{"owner: 300 bytes", owner(strings.Repeat("x", 300), 0), "EINVAL", "S44"},
 	{"owner: no text", owner("\x01", 0), "EINVAL", "S44"},
+	{"owner: a path", owner("a/b", 0), "EINVAL", "S44"},
 	{"owner: there already", owner("tenant", 0), "EEXIST", "S44"},
 	{"owner: no parent", owner("x", 99), "ENOENT", "S44"},
 	{"owner: no parent", owner("x", math.MaxUint32), "ENOENT", "S44"},

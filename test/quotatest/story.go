@@ -46,8 +46,10 @@ func testStory(t *testing.T, open func(testing.TB) Store) {
 	}
 	cluster := reserve("john", "database.cluster", 1, 0)
 	var volumes []quota.ID
+	var instances []quota.ID
 	for range 4 {
 		instance := reserve("john", "database.instance", 1, cluster)
+		instances = append(instances, instance)
 		volumes = append(volumes, reserve("john", "storage", tb, instance))
 		reserve("john", "memory", gb, instance)
 	}
@@ -56,6 +58,11 @@ func testStory(t *testing.T, open func(testing.TB) Store) {
 	used("", "database.instance", 4)
 	for i, v := range volumes {
 		if _, err := l.Provision(ctx, v, fmt.Sprintf("cinder-%d-uuid", i+1), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, v := range instances {
+		if _, err := l.Provision(ctx, v, fmt.Sprintf("nova-%d-uuid", i+1), ""); err != nil {
 			t.Fatal(err)
 		}
 	}
