@@ -28,6 +28,7 @@ type Death struct {
 	Signal     int    // the signal's number
 	Core       bool   // a core was dumped
 	DetectedBy string // the name of the [Source] that noticed first; "" if none has
+	At         int64  // when its last thread began to exit, as [Monotonic] is; 0: not known
 }
 
 // FromStatus makes a Death of what waitpid would give.

@@ -181,6 +181,16 @@ func parseStat(b []byte) (procStat, error) {
 	return procStat{flags: flags, start: start, status: int(status)}, nil
 }
 
+// Monotonic returns the ns of CLOCK_MONOTONIC, which all processes of the machine
+// and its kernel have in common.
+func Monotonic() int64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		panic("uhandle: no clock: " + err.Error())
+	}
+	return t.Nano()
+}
+
 // ticksPerSecond is the kernel's USER_HZ, the same on all of Go's platforms.
 const ticksPerSecond = 100
 

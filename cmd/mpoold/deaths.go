@@ -54,6 +54,7 @@ func (w *deathWatch) tell(log *slog.Logger) {
 		attrs = []slog.Attr{
 			slog.String("by", "bpf, pidfd, socket"),
 			slog.Bool("before_memory_is_freed", w.source.Early()),
+			slog.Bool("before_other_threads", w.source.Prompt()),
 		}
 	}
 	log.LogAttrs(context.Background(), slog.LevelInfo, "clients' deaths are noticed", attrs...)

@@ -8,10 +8,10 @@
 // watched, the program puts a record into a ring buffer, from which one
 // goroutine takes it:
 //
-//	 0        8             12          16
-//	+--------+-------------+-----------+
-//	|process |wait status  |0          |   in the machine's byte order
-//	+--------+-------------+-----------+
+//	 0        8             12          16                     24
+//	+--------+-------------+-----------+----------------------+
+//	|process |wait status  |0          |ns of CLOCK_MONOTONIC |   in the machine's byte order
+//	+--------+-------------+-----------+----------------------+
 //
 // # Which process
 //
@@ -46,6 +46,12 @@
 // the next death that is told.
 //
 // A process that dumps core is dead when that is done.
+//
+// # Its thread
+//
+// The goroutine that takes the records has a thread of its own, which the kernel runs
+// before others where it may ([Source.Prompt]): a process that dies keeps a processor
+// busy, and who reads of it would else wait for that.
 //
 // # Lock order
 //

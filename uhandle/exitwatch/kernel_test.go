@@ -155,10 +155,11 @@ func TestDecodeRecord(t *testing.T) {
 	b := binary.NativeEndian.AppendUint64(nil, 1<<40+5)
 	b = binary.NativeEndian.AppendUint32(b, 0x8b)
 	b = binary.NativeEndian.AppendUint32(b, 0)
-	if r, err := decodeRecord(b); err != nil || r != (record{process: 1<<40 + 5, status: 0x8b}) {
+	b = binary.NativeEndian.AppendUint64(b, 1<<50+7)
+	if r, err := decodeRecord(b); err != nil || r != (record{process: 1<<40 + 5, status: 0x8b, at: 1<<50 + 7}) {
 		t.Errorf("%+v, %v", r, err)
 	}
-	for _, b := range [][]byte{nil, b[:15], append(b[:16:16], 0), append(b[:12:12], 1, 0, 0, 0)} {
+	for _, b := range [][]byte{nil, b[:23], append(b[:24:24], 0), append(append(b[:12:12], 1, 0, 0, 0), b[16:]...)} {
 		if r, err := decodeRecord(b); !errors.Is(err, errBadRecord) {
 			t.Errorf("%x: %+v, %v", b, r, err)
 		}
@@ -174,7 +175,8 @@ func FuzzDecodeRecord(f *testing.F) {
 		}
 		again := binary.NativeEndian.AppendUint64(nil, r.process)
 		again = binary.NativeEndian.AppendUint32(again, r.status)
-		if again = append(again, 0, 0, 0, 0); !bytes.Equal(again, b) {
+		again = binary.NativeEndian.AppendUint64(append(again, 0, 0, 0, 0), uint64(r.at))
+		if !bytes.Equal(again, b) {
 			t.Errorf("%x was read as %x", b, again)
 		}
 	})

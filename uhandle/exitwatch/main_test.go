@@ -264,12 +264,13 @@ type news struct {
 	first chan uhandle.Death
 	times atomic.Int32
 	stop  func()
+	from  int64 // when the watch began
 }
 
 // watch watches a process until the test ends.
 func watchIt(t *testing.T, s *Source, p *uhandle.Process) *news {
 	t.Helper()
-	n := &news{t: t, first: make(chan uhandle.Death, 1)}
+	n := &news{t: t, first: make(chan uhandle.Death, 1), from: uhandle.Monotonic()}
 	stop, err := s.Watch(p, func(d uhandle.Death) {
 		if n.times.Add(1) == 1 {
 			n.first <- d
@@ -283,10 +284,15 @@ func watchIt(t *testing.T, s *Source, p *uhandle.Process) *news {
 	return n
 }
 
-// death waits for it.
+// death waits for it. When it was must be between the watch's beginning and now.
 func (n *news) death() uhandle.Death {
 	n.t.Helper()
-	return soon(n.t, "the death is noticed", n.first)
+	d := soon(n.t, "the death is noticed", n.first)
+	if now := uhandle.Monotonic(); d.At < n.from || d.At > now {
+		n.t.Errorf("it was at %d; watched from %d to %d", d.At, n.from, now)
+	}
+	d.At = 0 // waitpid does not tell it
+	return d
 }
 
 // none fails the test if the process was taken for dead, by anything that

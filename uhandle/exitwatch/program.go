@@ -20,16 +20,18 @@ const license = "Dual MIT/GPL"
 
 // The record, see the package's documentation.
 const (
-	recordSize     = 16
+	recordSize     = 24
 	recordProcess  = 0
 	recordStatus   = 8
 	recordReserved = 12
+	recordTime     = 16
 )
 
 // record is what the kernel tells of a death.
 type record struct {
 	process uint64
 	status  uint32 // as waitpid gives it
+	at      int64  // when, in ns of CLOCK_MONOTONIC
 }
 
 var errBadRecord = errors.New("not a record of a death")
@@ -45,6 +47,7 @@ func decodeRecord(b []byte) (record, error) {
 	return record{
 		process: binary.NativeEndian.Uint64(b[recordProcess:]),
 		status:  binary.NativeEndian.Uint32(b[recordStatus:]),
+		at:      int64(binary.NativeEndian.Uint64(b[recordTime:])),
 	}, nil
 }
 
@@ -104,6 +107,8 @@ func (k *kernel) watcher(m *maps) *ebpf.ProgramSpec {
 		asm.LoadMem(asm.R1, process, k.signalExitCode, asm.Word),
 		asm.StoreMem(asm.RFP, base+recordStatus, asm.R1, asm.Word),
 		asm.StoreImm(asm.RFP, base+recordReserved, 0, asm.Word),
+		asm.FnKtimeGetNs.Call(),
+		asm.StoreMem(asm.RFP, base+recordTime, asm.R0, asm.DWord),
 
 		asm.LoadMapPtr(asm.R1, m.ring.FD()),
 		asm.Mov.Reg(asm.R2, asm.RFP),

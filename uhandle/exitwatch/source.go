@@ -29,7 +29,7 @@ type Options struct {
 	// takes about 80 bytes for each, at once. 0: [DefaultProcesses].
 	Processes int
 	// Ring is the size of the ring buffer in bytes, a power of two and at least
-	// a page. A death takes 24 until it is read. 0: [DefaultRing].
+	// a page. A death takes 32 until it is read. 0: [DefaultRing].
 	Ring int
 	// Trouble, if set, is told what is wrong when deaths begin to be missed: once
 	// for want of room in the ring, and once if the program does not tell them
@@ -43,6 +43,7 @@ type Options struct {
 // Source notices deaths by the exit tracepoint. Safe for concurrent use.
 type Source struct {
 	early  bool
+	prompt bool
 	maps   maps
 	prog   *ebpf.Program
 	reader *ringbuf.Reader
@@ -95,7 +96,9 @@ func Open(o Options) (*Source, error) {
 		s.release()
 		return nil, fmt.Errorf("watch exits: %w", explain(err))
 	}
-	go s.readAll()
+	prompt := make(chan bool)
+	go s.readAll(prompt)
+	s.prompt = <-prompt
 	return s, nil
 }
 
@@ -237,6 +240,12 @@ func (*Source) Name() string { return "bpf" }
 // down (Linux 6.16), and not only after.
 func (s *Source) Early() bool { return s.early }
 
+// Prompt says whether the thread that reads the records goes before others that
+// could run. It takes CAP_SYS_NICE, or a limit on niceness (RLIMIT_NICE) that allows
+// -20. Without, it may wait for a processor for some milliseconds when all are busy:
+// with the dying process itself, for one.
+func (s *Source) Prompt() bool { return s.prompt }
+
 // errClosed is returned by Watch after Close.
 var errClosed = errors.New("watch exits: closed")
 
@@ -346,9 +355,13 @@ func (s *Source) forgetLocked(process uint64) {
 	}
 }
 
-// readAll takes records out of the ring until that is closed.
-func (s *Source) readAll() {
-	defer close(s.read)
+// readAll takes records out of the ring until that is closed. It says whether its
+// thread goes before others.
+func (s *Source) readAll(prompt chan<- bool) {
+	first, goOn := goFirst()
+	defer close(s.read) // which Close waits for
+	defer goOn()
+	prompt <- first
 	var r ringbuf.Record
 	for {
 		if err := s.reader.ReadInto(&r); err != nil {
@@ -380,6 +393,7 @@ func (s *Source) tell(d record) {
 	}
 	s.noticed.Add(1)
 	death := uhandle.FromStatus(int(d.status))
+	death.At = d.at
 	for ; w != nil; w = w.next {
 		w.died(death)
 		close(w.told)

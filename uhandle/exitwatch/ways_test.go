@@ -287,7 +287,9 @@ func watchInside() {
 	if _, err := in.Write([]byte("x")); err != nil {
 		panic(err)
 	}
-	fmt.Printf("pid %d: %+v\n", os.Getpid(), <-died)
+	d := <-died
+	d.At = 0 // it is another one each time
+	fmt.Printf("pid %d: %+v\n", os.Getpid(), d)
 	_ = cmd.Wait()
 }
 
