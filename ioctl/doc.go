@@ -130,7 +130,8 @@
 //	                   →  last number, missed u64, list of {number u64, time ns, id, offset
 //	                      i64, session u64, latency ns, pid i32, uid u32, code, signal i32,
 //	                      aborted, references, reservations, credits u32, type, cause, by u8,
-//	                      flag (core), zero 12, pool, device, name, text}
+//	                      flag (core), zero 12, exit, free ns of CLOCK_MONOTONIC i64, pool,
+//	                      device, name, text}
 //	23 scope list          name to go on after, name or ""
 //	                   →  flag (more), zero 7, list of {used i64, refused u64, scope, kind,
 //	                      limit, origin: strings}, all kinds of a scope together

@@ -115,6 +115,13 @@ type Event struct {
 	Reservations uint32
 	Credits      uint32
 	Latency      time.Duration // from notice to release
+
+	// In ns of CLOCK_MONOTONIC, which all processes of a machine have in common. Exit
+	// is when the process's last thread began to exit, by the kernel's tracepoint; 0:
+	// not known. Free is when the last of its handles had ended: who asks from then on
+	// meets none of its references but those that requests under way and logs that are
+	// being closed still use.
+	Exit, Free int64
 }
 
 // EventNext asks for events; it is answered when there is one, or when the wait
@@ -153,7 +160,7 @@ func (m *EventNext) decode(r *reader) {
 // EventsPerPage is how many events a page has at most.
 const EventsPerPage = 24
 
-const eventSize = 96
+const eventSize = 112
 
 const _ = uint(MaxMessage - HeaderSize - 18 - EventsPerPage*(eventSize+8+MaxName+MaxComm+MaxText+MaxPath))
 
@@ -198,6 +205,8 @@ func (e *Event) encode(w *writer) {
 		le.PutUint32(b[48+4*j:], v)
 	}
 	b[80], b[81], b[82], b[83] = uint8(e.Type), uint8(e.Cause), uint8(e.DetectedBy), bit(e.Core, 1)
+	le.PutUint64(b[96:], uint64(e.Exit))
+	le.PutUint64(b[104:], uint64(e.Free))
 	w.str(e.Pool, MaxName, "pool name")
 	w.cut(e.Device, MaxPath)
 	w.cut(e.Comm, MaxComm)
@@ -219,7 +228,8 @@ func (e *Event) decode(r *reader) {
 	e.Type, e.Cause, e.DetectedBy = EventType(b[80]), Cause(b[81]), Source(b[82])
 	r.bits(b[83], 1)
 	e.Core = b[83] != 0
-	r.reserved(b[84:eventSize])
+	r.reserved(b[84:96])
+	e.Exit, e.Free = int64(le.Uint64(b[96:])), int64(le.Uint64(b[104:]))
 	e.Pool, e.Device = r.str(MaxName), r.str(MaxPath)
 	e.Comm, e.Text = r.str(MaxComm), r.str(MaxText)
 }

@@ -162,6 +162,7 @@ func samples() map[Op][2]Message {
 				Seq: 1, Time: time.Unix(2, 3).UTC(), Type: EventClientReaped, Pool: "data", Object: id, Device: "/d",
 				Offset: 4, Text: "t", Session: 5, PID: 6, UID: 7, Comm: "c", Cause: CauseSignal, Code: 8, Signal: 9,
 				Core: true, DetectedBy: SourcePidfd, Aborted: 10, References: 11, Reservations: 12, Credits: 13, Latency: 14,
+				Exit: 15, Free: 16,
 			}}},
 		},
 

@@ -2,11 +2,14 @@ package server
 
 import (
 	"context"
+	"errors"
+	"runtime"
 	"testing"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/uhandle"
 )
 
 // From the end of a session on nobody meets a reference of its, although nothing of
@@ -76,6 +79,46 @@ func TestTheDeadHoldNothing(t *testing.T) {
 	if i := must[api.PoolInfo](t)(a.pool.Info(ctx)); i.Space.Uncommitted != 0 {
 		t.Errorf("%d bytes are uncommitted", i.Space.Uncommitted)
 	}
+}
+
+// The moment at which the event says that all was free is not before it was.
+//
+// proves S33
+func TestFreeIsToldWhenItIs(t *testing.T) {
+	ctx := context.Background()
+	r := newEngineRig(t)
+	a, err := r.srv.pools.get("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, other := r.raw(), r.raw()
+	pool, othersPool := w.openPool(), other.openPool()
+	m := must[api.Mblock](t)(a.pool.AllocMblock(ctx, api.AllocOptions{Capacity: 1}))
+	if err := errors.Join(m.Commit(ctx), m.Put()); err != nil {
+		t.Fatal(err)
+	}
+	w.opened(ioctl.OpMblockFind, &ioctl.Find{Pool: pool, ID: m.ID()})
+	h := other.opened(ioctl.OpMblockFind, &ioctl.Find{Pool: othersPool, ID: m.ID()})
+	s := r.sessionOf(t, pool)
+	r.srv.dying.mu.Lock() // its handles cannot end
+	w.conn.Close()
+	for !s.gone.Load() {
+		runtime.Gosched()
+	}
+	asked := uhandle.Monotonic()
+	reply, ok := other.ok(ioctl.OpObjectInfo, &ioctl.Target{Handle: h}).(*ioctl.ObjectReply)
+	r.srv.dying.mu.Unlock()
+	if !ok || reply.Info.Refs != 2 {
+		t.Fatalf("%+v, want two references", reply)
+	}
+	e := r.nextReaped(1)
+	if now := uhandle.Monotonic(); e.Free <= asked || e.Free > now {
+		t.Errorf("all was free at %d; references were seen at %d, and now it is %d", e.Free, asked, now)
+	}
+	if e.Exit != 0 {
+		t.Errorf("the living was told to exit at %d", e.Exit)
+	}
+	other.ok(ioctl.OpObjectDelete, &ioctl.Target{Handle: h})
 }
 
 // A pool that only the dead have open can be deactivated.

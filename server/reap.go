@@ -87,18 +87,19 @@ func (s *session) closeLogs(logs []resource, closing *atomic.Int64) <-chan struc
 // tellReaped tells that the session has ended, how, and what was reclaimed.
 func (s *session) tellReaped(closing int64, released time.Time) {
 	s.mu.Lock()
-	by, noticed, handles := s.by, s.endedAt, s.held
+	by, noticed, handles, free := s.by, s.endedAt, s.held, s.freeAt
 	s.mu.Unlock()
 	e := ioctl.Event{
 		Type: ioctl.EventClientReaped, Session: s.id, PID: s.peer.pid, UID: s.peer.uid, Comm: s.peer.comm,
 		DetectedBy: by, References: uint32(handles), Aborted: uint32(s.aborted.Load()), Latency: released.Sub(noticed),
+		Free: free,
 	}
 	if closing > 0 {
 		e.Text = fmt.Sprintf("%d of its logs are still being closed: their drives are slow", closing)
 	}
 	if s.vigil != nil {
 		d := s.vigil.Verdict()
-		e.Code, e.Signal, e.Core = int32(d.Code), int32(d.Signal), d.Core
+		e.Code, e.Signal, e.Core, e.Exit = int32(d.Code), int32(d.Signal), d.Core, d.At
 		switch d.Cause {
 		case uhandle.CauseExit:
 			e.Cause = ioctl.CauseExit

@@ -84,6 +84,8 @@ type session struct {
 	// +checklocks:mu
 	held int // handles, when it ended
 	// +checklocks:mu
+	freeAt int64 // when they had, in ns of CLOCK_MONOTONIC
+	// +checklocks:mu
 	draining bool
 }
 
@@ -206,6 +208,7 @@ func (s *session) end(by ioctl.Source) {
 	s.ended, s.endedAt = true, s.srv.clock.Now()
 	s.gone.Store(true)
 	s.held = s.srv.dying.add(s)
+	s.freeAt = uhandle.Monotonic()
 	s.cancel()
 	_ = s.conn.Close() // nothing to lose
 }

@@ -50,6 +50,11 @@ type clientEnd struct {
 	Reservations uint32 `json:"reservations"`
 	Credits      uint32 `json:"credits"`
 	LatencyUS    int64  `json:"latency_us"`
+	// From when the kernel had its last thread exit until all its handles had ended; null
+	// if the kernel has not said, or the process had left before. And when that was, in
+	// ns of CLOCK_MONOTONIC.
+	FreeUS *int64 `json:"free_us"`
+	FreeAt int64  `json:"free_monotonic_ns"`
 }
 
 // clientReaped is the type of the events that have a client's end.
@@ -70,7 +75,10 @@ func newEventView(e client.Event) eventView {
 			Session: e.Session, PID: e.PID, UID: e.UID, Comm: e.Comm, Cause: e.Cause.String(), Code: e.Code,
 			Signal: e.Signal, Core: e.Core, DetectedBy: e.DetectedBy.String(), Aborted: e.Aborted,
 			References: e.References, Reservations: e.Reservations, Credits: e.Credits,
-			LatencyUS: e.Latency.Microseconds(),
+			LatencyUS: e.Latency.Microseconds(), FreeAt: e.Free,
+		}
+		if e.Exit != 0 && e.Free >= e.Exit {
+			v.FreeUS = new(time.Duration(e.Free - e.Exit).Microseconds())
 		}
 	}
 	return v

@@ -116,7 +116,7 @@ func TestEventFollow(t *testing.T) {
 		{event: client.Event{
 			Seq: 7, Time: at.Add(time.Hour), Type: ioctl.EventClientReaped, Session: 3, PID: 4711, UID: 1000, Comm: "kv",
 			Cause: ioctl.CauseSignal, Signal: 9, DetectedBy: ioctl.SourcePidfd, Aborted: 2, References: 3,
-			Latency: 1500 * time.Microsecond,
+			Latency: 1500 * time.Microsecond, Exit: 5e9, Free: 5e9 + 270e3,
 		}},
 		{event: client.Event{
 			Seq: 8, Time: at.Add(2 * time.Hour), Type: ioctl.EventCorruption, Pool: "data", Device: "/dev/sdz", Offset: 0,
@@ -136,7 +136,7 @@ func TestEventFollow(t *testing.T) {
 	want := `{"seq":1,"time":"2026-11-21T09:30:00Z","type":"pool_activated","pool":"data"}
 {"seq":7,"time":"2026-11-21T10:30:00Z","type":"client_reaped","session":3,"pid":4711,"uid":1000,"comm":"kv",` +
 		`"cause":"signal","code":0,"signal":9,"core":false,"detected_by":"pidfd","aborted":2,"references":3,` +
-		`"reservations":0,"credits":0,"latency_us":1500}
+		`"reservations":0,"credits":0,"latency_us":1500,"free_us":270,"free_monotonic_ns":5000270000}
 {"seq":8,"time":"2026-11-21T11:30:00Z","type":"corruption","pool":"data","object":"0100000000000007",` +
 		`"device":"/dev/sdz","offset":0,"text":"block 3 is not what was written"}
 `
