@@ -43,9 +43,11 @@ func (b *bench) reclaimCases() []reclaimCase {
 	return cases
 }
 
-// reclaim kills clients and measures when what they held is free: when another
-// process is told so, and finds it so. Beside it the moments when the kernel makes
-// the client's pidfd readable and ends a socket of its own.
+// reclaim kills clients and measures when what they held is free: from the kill until
+// all handles had ended, a moment that the daemon tells; and until another process that
+// asks again and again has the answer that they have, which also says that no question
+// asked after the former moment was answered otherwise. Beside it the moments when the
+// kernel makes the client's pidfd readable and ends a socket of its own.
 func (b *bench) reclaim(ctx context.Context) error {
 	turns, patience := b.turns, b.patience
 	b.turns, b.patience = 1, 0 // each of a run's kills is a turn
@@ -71,8 +73,10 @@ func (b *bench) reclaim(ctx context.Context) error {
 		}
 		with, without := all[0], all[1]
 		b.reportReclaim(c.name+", eBPF: free", with, "free", 1, 5, 1)
+		b.reportReclaim(c.name+", eBPF: another process sees it", with, "seen", 0, 0, 0)
 		b.reportReclaim(c.name+", eBPF: the event", with, "told", 0, 0, 0)
 		b.reportReclaim(c.name+", without: free", without, "free", 0, 0, 0)
+		b.reportReclaim(c.name+", without: another process sees it", without, "seen", 0, 0, 0)
 		b.reportReclaim(c.name+", without: free after the pidfd", without, "freeOver", 0, 5, 0)
 	}
 	return nil
@@ -93,6 +97,9 @@ func (b *bench) reportReclaim(name string, s *series, what string, must50, must9
 		l.Note = "the socket's end never"
 		if end := figureOf(s, extra("socket"+q.name, "ms")).Value.Median; end > 0 {
 			l.Note = fmt.Sprintf("the socket's end %s ms", number(end))
+		}
+		if exit := figureOf(s, extra("exit"+q.name, "ms")).Value.Median; exit > 0 {
+			l.Note += fmt.Sprintf(", the tracepoint %s ms", number(exit))
 		}
 	}
 }

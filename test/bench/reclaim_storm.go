@@ -43,7 +43,7 @@ func clientStormWork(ctx context.Context, o *options) (*measure.Result, error) {
 		return nil, err
 	}
 	clock := measure.StartWith(o.plan.Daemon)
-	began := time.Now()
+	began := monotonic()
 	if err := unix.Kill(-crowd[0].Process.Pid, unix.SIGKILL); err != nil {
 		return nil, fmt.Errorf("kill: %w", err)
 	}
@@ -58,7 +58,7 @@ func clientStormWork(ctx context.Context, o *options) (*measure.Result, error) {
 			return nil, fmt.Errorf("process %d's end was told twice", n.PID)
 		}
 		told[n.PID] = true
-		l.Add(n.at.Sub(began))
+		l.Add(time.Duration(n.at - began))
 	}
 	r := clock.Stop()
 	r.Latencies(l)

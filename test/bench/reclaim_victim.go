@@ -61,13 +61,17 @@ func occupy(size int64) error {
 	if err == nil {
 		err = unix.Madvise(mem, unix.MADV_NOHUGEPAGE) // before there are pages
 	}
-	if err == nil {
-		err = unix.Madvise(mem, unix.MADV_POPULATE_WRITE)
-	}
 	if err != nil {
 		return fmt.Errorf("occupy memory: %w", err)
 	}
-	return nil
+	const part = 64 << 20 // several at a time
+	return parallel(int((size+part-1)/part), func(i int) error {
+		from := i * part
+		if err := unix.Madvise(mem[from:min(from+part, len(mem))], unix.MADV_POPULATE_WRITE); err != nil {
+			return fmt.Errorf("occupy memory: %w", err)
+		}
+		return nil
+	})
 }
 
 // hold takes a handle on so many committed mblocks, and writes to some that it

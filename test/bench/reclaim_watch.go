@@ -18,11 +18,12 @@ import (
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/test/bench/measure"
 )
 
-// askEvery is the break between two looks at what a victim holds.
-const askEvery = 50 * time.Microsecond
+// askEvery is the break between two questions about what a victim holds.
+const askEvery = 200 * time.Microsecond
 
 // reclaimPatience bounds the wait for a victim, or for the news of its end.
 const reclaimPatience = 60 * time.Second
@@ -30,8 +31,9 @@ const reclaimPatience = 60 * time.Second
 // undertaker watches the ends of other clients.
 type undertaker struct {
 	*connection
-	bait   api.Mblock // which every victim holds, too
-	idle   api.Space  // without victims
+	asker  *asker
+	bait   layout.ObjectID // of a committed mblock, which every victim holds
+	idle   api.Space       // without victims
 	told   chan obituary
 	missed error // why no more are told
 	end    context.CancelFunc
@@ -41,7 +43,7 @@ type undertaker struct {
 // obituary is the news of a client's end, and when it came.
 type obituary struct {
 	client.Event
-	at time.Time
+	at int64 // ns of CLOCK_MONOTONIC
 }
 
 // newUndertaker makes a pool with as many small mblocks as victims are to hold,
@@ -52,7 +54,11 @@ func newUndertaker(ctx context.Context, o *options) (*undertaker, error) {
 		return nil, err
 	}
 	u := &undertaker{connection: c, told: make(chan obituary, stormClients)}
-	if err := u.stock(ctx); err != nil {
+	err = u.stock(ctx)
+	if err == nil {
+		u.asker, err = newAsker(o.socket)
+	}
+	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	ctx, u.end = context.WithCancel(ctx)
@@ -65,11 +71,8 @@ func newUndertaker(ctx context.Context, o *options) (*undertaker, error) {
 func (u *undertaker) stock(ctx context.Context) error {
 	data := noise(readSize)
 	err := parallel(int(u.o.objects)-1, func(int) error {
-		m, err := u.store(ctx, data)
-		if err != nil {
-			return err
-		}
-		return m.Put()
+		_, err := u.store(ctx, data)
+		return err
 	})
 	if err == nil {
 		u.bait, err = u.store(ctx, data)
@@ -82,14 +85,14 @@ func (u *undertaker) stock(ctx context.Context) error {
 	return err
 }
 
-// store commits an mblock.
-func (u *undertaker) store(ctx context.Context, data []byte) (api.Mblock, error) {
+// store commits an mblock and lets go of it.
+func (u *undertaker) store(ctx context.Context, data []byte) (layout.ObjectID, error) {
 	m, err := u.pool.AllocMblock(ctx, api.AllocOptions{Capacity: readSize})
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	_, err = m.Write(ctx, data)
-	return m, errors.Join(err, m.Commit(ctx))
+	return m.ID(), errors.Join(err, m.Commit(ctx), m.Put())
 }
 
 // holds returns how many handles a victim has.
@@ -101,7 +104,7 @@ func (u *undertaker) holds() int64 {
 func (u *undertaker) listen(ctx context.Context, since time.Time) {
 	defer close(u.told)
 	for e, err := range u.Events(ctx, client.EventOptions{Since: since, Follow: true}) {
-		at := time.Now()
+		at := monotonic()
 		if err != nil {
 			u.missed = err
 			return
@@ -137,38 +140,11 @@ func (u *undertaker) settled(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	const own = 2 // handles, on the pool and the bait
+	const own = 2 // handles, on the pool
 	if s.Handles != own || info.Space.Uncommitted != 0 {
 		return fmt.Errorf("%d handles and %d bytes of uncommitted mblocks are held after the event", s.Handles-own, info.Space.Uncommitted)
 	}
 	return nil
-}
-
-// free returns when the bait is nobody's but this process's, and has it deleted to
-// prove it. Another takes its place.
-func (u *undertaker) free(ctx context.Context) (at time.Time, err error) {
-	for end := time.Now().Add(reclaimPatience); ; {
-		info, err := u.bait.Info(ctx)
-		at = time.Now()
-		if err != nil {
-			return at, err
-		}
-		if info.Refs == 1 {
-			break
-		}
-		if at.After(end) {
-			return at, fmt.Errorf("%d references are held", info.Refs)
-		}
-		// Without a break, asking would keep those from running who are to die and
-		// who are to notice.
-		pause := unix.NsecToTimespec(askEvery.Nanoseconds())
-		_ = unix.Nanosleep(&pause, nil) //nolint:errcheck // it may be shorter
-	}
-	if err := u.bait.Delete(ctx); err != nil {
-		return at, err
-	}
-	u.bait, err = u.store(ctx, noise(readSize))
-	return at, err
 }
 
 // close ends the watch, and says what is not as it was.
@@ -186,15 +162,15 @@ func (u *undertaker) close(ctx context.Context, r *measure.Result) error {
 		}
 		info, ierr = u.pool.Info(ctx) // zones are discarded before they are free
 	}
-	return errors.Join(err, ierr, u.bait.Put(), u.finish(r))
+	return errors.Join(err, ierr, u.asker.close(), u.finish(r))
 }
 
 // victim is a process that is about to be killed.
 type victim struct {
 	cmd   *exec.Cmd
-	stdin io.Closer // what it and its child live by
-	ends  chan time.Time
-	dead  chan time.Time
+	stdin io.Closer  // what it and its child live by
+	ends  chan int64 // when, in ns of CLOCK_MONOTONIC
+	dead  chan int64
 	end   *os.File // of a socket pair
 	pidfd *os.File
 }
@@ -210,7 +186,7 @@ func (u *undertaker) startVictim() (*victim, error) {
 	if err := unix.SetNonblock(pair[0], true); err != nil {
 		return nil, err
 	}
-	v := &victim{end: os.NewFile(uintptr(pair[0]), "socket"), ends: make(chan time.Time, 1), dead: make(chan time.Time, 1)}
+	v := &victim{end: os.NewFile(uintptr(pair[0]), "socket"), ends: make(chan int64, 1), dead: make(chan int64, 1)}
 	ready, says, err := os.Pipe()
 	if err != nil {
 		return nil, errors.Join(err, v.end.Close())
@@ -268,22 +244,24 @@ func (v *victim) watch() error {
 				break
 			}
 		}
-		v.dead <- time.Now()
+		v.dead <- monotonic()
 	}()
 	return nil
 }
 
 // note notes when a socket has come to its end.
-func note(f *os.File, at chan<- time.Time) {
+func note(f *os.File, at chan<- int64) {
 	if _, err := f.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
-		at <- time.Now()
+		at <- monotonic()
 	}
 	close(at)
 }
 
-// moments are those of all victims, in ms after the kill.
+// moments are those of all victims, in ms after the kill unless said otherwise.
 type moments struct {
-	free   []float64 // no reference is held any more
+	exit   []float64 // the kernel ran the tracepoint for the victim's last thread
+	free   []float64 // the daemon had ended all handles, by its own clock
+	seen   []float64 // another process had the answer that no reference is held
 	told   []float64 // the event says that all is given back
 	pidfd  []float64 // it is readable
 	socket []float64 // another socket of the victim's has come to its end
@@ -292,12 +270,22 @@ type moments struct {
 
 // kill kills a victim and notes when what it held was free.
 func (u *undertaker) kill(ctx context.Context, v *victim, m *moments, l *measure.Latencies) error {
-	began := time.Now()
+	h, err := u.asker.find(u.bait)
+	if err != nil {
+		return err
+	}
+	if n, err := u.asker.references(h); err != nil || n != 2 {
+		return errors.Join(err, fmt.Errorf("%d references are held before the kill, not 2", n))
+	}
+	began := monotonic()
 	if err := v.cmd.Process.Kill(); err != nil {
 		return err
 	}
-	free, err := u.free(ctx)
+	seen, err := u.asker.await(h)
 	if err != nil {
+		return err
+	}
+	if u.bait, err = u.store(ctx, noise(readSize)); err != nil {
 		return err
 	}
 	n, err := u.hear()
@@ -307,16 +295,23 @@ func (u *undertaker) kill(ctx context.Context, v *victim, m *moments, l *measure
 	if int(n.PID) != v.cmd.Process.Pid || n.Cause != ioctl.CauseSignal || int64(n.References) != u.holds() {
 		return fmt.Errorf("process %d was killed; news: %+v", v.cmd.Process.Pid, n.Event)
 	}
+	// Who asks after that moment meets no reference.
+	if n.Free < began || seen.held > n.Free {
+		return fmt.Errorf("the daemon says that all was free %.3f ms after the kill; what was asked %.3f ms after it was answered with references",
+			since(began, n.Free), since(began, seen.held))
+	}
 	if err := u.settled(ctx); err != nil {
 		return err
 	}
-	ms := func(t time.Time) float64 { return float64(t.Sub(began).Nanoseconds()) / 1e6 }
 	dead := <-v.dead
-	m.free, m.pidfd, m.over = append(m.free, ms(free)), append(m.pidfd, ms(dead)), append(m.over, ms(free)-ms(dead))
-	m.told = append(m.told, ms(n.at))
-	l.Add(free.Sub(began))
+	if n.Exit != 0 {
+		m.exit = append(m.exit, since(began, n.Exit))
+	}
+	m.free, m.seen, m.told = append(m.free, since(began, n.Free)), append(m.seen, since(began, seen.free)), append(m.told, since(began, n.at))
+	m.pidfd, m.over = append(m.pidfd, since(began, dead)), append(m.over, since(dead, n.Free))
+	l.Add(time.Duration(n.Free - began))
 	if u.o.kind == "" {
-		m.socket = append(m.socket, ms(<-v.ends))
+		m.socket = append(m.socket, since(began, <-v.ends))
 	}
 	_ = v.stdin.Close() // which ends the child
 	_ = v.cmd.Wait()    //nolint:errcheck // "signal: killed" is what is wanted
@@ -370,7 +365,7 @@ func clientReclaimWork(ctx context.Context, o *options) (*measure.Result, error)
 	r := clock.Stop()
 	r.Latencies(l)
 	r.Extra = map[string]float64{}
-	for name, v := range map[string][]float64{"free": m.free, "told": m.told, "pidfd": m.pidfd, "socket": m.socket, "freeOver": m.over} {
+	for name, v := range map[string][]float64{"exit": m.exit, "free": m.free, "seen": m.seen, "told": m.told, "pidfd": m.pidfd, "socket": m.socket, "freeOver": m.over} {
 		if len(v) > 0 {
 			slices.Sort(v)
 			r.Extra[name+"P50"], r.Extra[name+"P99"] = v[len(v)/2], v[min(len(v)*99/100, len(v)-1)]
