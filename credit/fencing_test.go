@@ -52,7 +52,8 @@ func TestFencing(t *testing.T) {
 	})
 }
 
-// proves G42: a pool is never taken from who has it active.
+// proves G42, G51: a pool is one host's at a time, and never taken from who has it
+// active; the next one has a later token.
 func TestActivationIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTree(t)
@@ -68,7 +69,11 @@ func TestActivationIsKept(t *testing.T) {
 			t.Error("the active host lost its pool, or was not asked for it")
 		}
 		release(t, h)
-		release(t, granted(t, c))
+		next := granted(t, c)
+		if next.Token().Compare(h.Token()) <= 0 {
+			t.Errorf("tokens %v and then %v", h.Token(), next.Token())
+		}
+		release(t, next)
 		w.close()
 	})
 }
@@ -129,6 +134,27 @@ func TestDeathOfCreditor(t *testing.T) {
 			t.Error("a new connection begins with nothing")
 		}
 		release(t, acquire(t, leaf, access(credit.Write, 0, 10, anyhow)))
+		w.close()
+	})
+}
+
+// proves G44: who loses write by force loses read there with it, for what is
+// there is not known to it any more.
+func TestWriteLostReadLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTree(t)
+		root := w.open(nil, credit.Options{Config: credit.Config{CallBack: time.Second}})
+		a, b := w.open(root, credit.Options{}), w.open(root, credit.Options{})
+		h := acquire(t, a, access(credit.Read|credit.Write, 0, 10, anyhow))
+		release(t, acquire(t, a, access(credit.Read, 10, 20, anyhow)))
+		next := acquire(t, b, access(credit.Read, 0, 10, anyhow)) // conflicts with write only
+		synctest.Wait()
+		if h.Valid() {
+			t.Error("the fenced hold is valid")
+		}
+		refused(t, a, access(credit.Read, 0, 10, 0), credit.ErrRemote)
+		release(t, acquire(t, a, access(credit.Read, 10, 20, 0)))
+		release(t, next)
 		w.close()
 	})
 }
