@@ -1,6 +1,7 @@
 package mlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -214,10 +215,9 @@ func (p *Page) decode(b []byte, birth layout.BirthStamp) error {
 	case p.Used > PayloadSize:
 		return pageErrorf("%d bytes used", p.Used)
 	}
-	for _, c := range b[offPayload+int(p.Used):] {
-		if c != 0 {
-			return pageErrorf("bytes behind the used ones are not zero")
-		}
+	// All are zero if the first is and each is like the one before it.
+	if rest := b[offPayload+int(p.Used):]; len(rest) > 0 && (rest[0] != 0 || !bytes.Equal(rest[1:], rest[:len(rest)-1])) {
+		return pageErrorf("bytes behind the used ones are not zero")
 	}
 	p.Payload = b[offPayload : offPayload+int(p.Used)]
 	return p.checkFragments()

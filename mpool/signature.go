@@ -87,6 +87,11 @@ func occupied(ctx context.Context, d *bdev.Drive) (string, error) {
 }
 
 func firstNonZero(b []byte) int {
+	// Almost always there is none: all are zero if the first is and each is like
+	// the one before it.
+	if len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1]) {
+		return -1
+	}
 	for i, c := range b {
 		if c != 0 {
 			return i
