@@ -77,7 +77,7 @@ func TestLongReadStopsInTheMiddle(t *testing.T) {
 	var o layout.Object
 	simulate(t, 1, func(s *sched.Sched) { _, o = newRig(t, s, written).write(data) })
 	middle := 0
-	for seed := range uint64(60) {
+	for seed := range seeds(60) {
 		simulate(t, seed, func(s *sched.Sched) {
 			r := newRig(t, s, written.Clone())
 			c := r.config(size)
@@ -120,7 +120,7 @@ func TestLongReadStopsInTheMiddle(t *testing.T) {
 			}
 		})
 	}
-	if middle < 10 {
+	if middle < 10 && !raced {
 		t.Errorf("only %d reads stopped in the middle", middle)
 	}
 }

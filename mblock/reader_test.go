@@ -18,7 +18,11 @@ import (
 
 // proves S13
 func TestReadsOfAnyOffsetAndLength(t *testing.T) {
-	for _, size := range []int{1, 5000, 16 * blockSize, 17*blockSize + 1, 2*bounceRead + 12345, directRead + 3*blockSize} {
+	sizes := []int{1, 5000, 16 * blockSize, 17*blockSize + 1, 2*bounceRead + 12345, directRead + 3*blockSize}
+	if raced { // one task at a time: there is nothing to race
+		sizes = sizes[3:4]
+	}
+	for _, size := range sizes {
 		data := random(size, uint64(size))
 		var o layout.Object
 		written := diskFor(int64(size))

@@ -134,3 +134,12 @@ func alignedBytes(n, skip int) []byte {
 }
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }
+
+// seeds is how many seeds a test in the simulator runs through: n, or fewer under
+// the race detector. One task runs at a time there: nothing races.
+func seeds(n uint64) uint64 {
+	if raced {
+		return max(1, n/5)
+	}
+	return n
+}

@@ -39,7 +39,7 @@ func put(tb testing.TB, q bdev.Queue, ops []*bdev.Op) {
 // proves S11, S12
 func TestBegunWritesInFlight(t *testing.T) {
 	const depth, writes = 6, 30
-	for seed := range uint64(60) {
+	for seed := range seeds(60) {
 		simulate(t, seed, func(s *sched.Sched) {
 			const capacity = 8 << 20
 			r := newRig(t, s, diskFor(capacity))

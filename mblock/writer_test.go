@@ -26,7 +26,7 @@ func readAll(tb testing.TB, r *Reader, want []byte) {
 // proves S11
 func TestManyWritesInFlight(t *testing.T) {
 	const tasks, each = 5, 6
-	for seed := range uint64(40) {
+	for seed := range seeds(40) {
 		simulate(t, seed, func(s *sched.Sched) {
 			const capacity = 8 << 20
 			r := newRig(t, s, diskFor(capacity))
@@ -139,7 +139,7 @@ func TestWritesAreRefusedWhole(t *testing.T) {
 // proves S11 S12
 func TestWrittenLengthIsExact(t *testing.T) {
 	edges := []int{0, 1, 16 * blockSize, 17 * blockSize, 1016 * blockSize, 1017 * blockSize}
-	for seed := range uint64(150) {
+	for seed := range seeds(150) {
 		simulate(t, seed, func(s *sched.Sched) {
 			rng := s.Rand()
 			size := max(edges[rng.IntN(len(edges))]+rng.IntN(5)*blockSize/2-blockSize+rng.IntN(3), 0)
@@ -286,7 +286,7 @@ func TestEmptyMblockSeals(t *testing.T) {
 // An uncommitted mblock is readable where writes have ended, not where they
 // have not.
 func TestReadOfUncommitted(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range seeds(60) {
 		simulate(t, seed, func(s *sched.Sched) {
 			const blocks = 200
 			r := newRig(t, s, diskFor(blocks*blockSize))

@@ -233,7 +233,7 @@ func TestTurnsEndWithContexts(t *testing.T) {
 
 // proves S43: a read beside the abort of the same mblock gets an error.
 func TestReadBesideAbort(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range seeds(200) {
 		r := newRig(t, seed, 16<<20)
 		r.run(func() {
 			r.create(api.CreateOptions{})

@@ -15,7 +15,7 @@ import (
 func TestCommitsDuringCompactions(t *testing.T) {
 	const tasks, each, rounds = 8, 6, 8
 	compactions := 0
-	for seed := range uint64(20) {
+	for seed := range seeds(20) {
 		r := newRig(t, seed, 24<<20)
 		r.meta = 48 << 10
 		r.run(func() {

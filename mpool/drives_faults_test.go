@@ -362,6 +362,9 @@ func TestShared(t *testing.T) {
 
 // proves S46: a creation that its time ends says whether there is a pool.
 func TestCreationWithADeadline(t *testing.T) {
+	if raced {
+		t.Skip("one task at a time: there is nothing to race")
+	}
 	codes := make(map[api.Code]int)
 	for seed := range uint64(150) {
 		r := newRackRig(t, seed, 12*mib, 2, 1)

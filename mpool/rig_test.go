@@ -113,3 +113,12 @@ func (r *rig) remove(p *Pool, id layout.ObjectID) error {
 	}
 	return err
 }
+
+// seeds is how many seeds a test in the simulator runs through: n, or fewer under
+// the race detector. One task runs at a time there: nothing races.
+func seeds(n uint64) uint64 {
+	if raced {
+		return max(1, n/5)
+	}
+	return n
+}

@@ -220,6 +220,9 @@ func (f *fleet) loseCopy(t *testing.T) {
 //
 // proves S2 S3 S45
 func TestFleetBroken(t *testing.T) {
+	if raced {
+		t.Skip("what runs side by side in it is raced by TestBroken and TestAgreement")
+	}
 	var out strings.Builder
 	for _, b := range fleetBreakages() {
 		t.Run(b.name, func(t *testing.T) {
@@ -351,6 +354,9 @@ func TestFleetContainerApart(t *testing.T) {
 //
 // proves S3 S45
 func TestFleetOf64(t *testing.T) {
+	if raced {
+		t.Skip("what runs side by side in it is raced by TestBroken and TestAgreement")
+	}
 	f := &fleet{}
 	for range omf.MaxDrives {
 		f.disks = append(f.disks, devsim.NewDisk(fleetDisk, devsim.DiskOptions{WriteThrough: true}))

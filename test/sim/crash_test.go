@@ -23,7 +23,7 @@ var (
 	seedFlag  = flag.Uint64("sim.seed", 0, "run this seed only")
 	firstFlag = flag.Uint64("sim.first", 1, "first seed of a range")
 	driveFlag = flag.Int("sim.drives", 0, "drives of each pool; 0: 1 to 4, by the seed")
-	forFlag   = flag.Duration("sim.for", 4*time.Second, "how long each simulation test runs")
+	forFlag   = flag.Duration("sim.for", time.Second, "how long each simulation test runs")
 )
 
 const (

@@ -1,0 +1,5 @@
+//go:build !race
+
+package mblock
+
+const raced = false
