@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/mpool-go/mpool/client"
+	testdaemon "github.com/mpool-go/mpool/test/daemon"
 )
 
 // TestScriptsWithDaemon runs the scripts that work with a real mpoold on
@@ -56,30 +56,28 @@ func TestScriptsWithDaemon(t *testing.T) {
 	})
 }
 
+// built is where mpoold is, and the directory that it was built into, if it was.
+type built struct{ path, dir string }
+
 // builtDaemon builds mpoold, once, into a directory that TestMain removes.
-var builtDaemon = sync.OnceValues(func() (string, error) {
+var builtDaemon = sync.OnceValues(func() (built, error) {
 	dir, err := os.MkdirTemp("", "mpoolctl-test")
 	if err != nil {
-		return "", err
+		return built{}, err
 	}
-	mpoold := filepath.Join(dir, "mpoold")
-	build := exec.Command("go", "build", "-o", mpoold, "../mpoold")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return mpoold, fmt.Errorf("building mpoold: %w\n%s", err, out)
-	}
-	return mpoold, nil
+	path, err := testdaemon.Build(dir, false)
+	return built{path, dir}, err
 })
 
 // buildDaemon returns the path of mpoold.
 func buildDaemon(t *testing.T) string {
 	t.Helper()
-	path, err := builtDaemon()
+	daemonWasBuilt.Store(true)
+	b, err := builtDaemon()
 	if err != nil {
 		t.Fatal(err)
 	}
-	daemonWasBuilt.Store(true)
-	return path
+	return b.path
 }
 
 // daemonWasBuilt says that there is something to remove.
@@ -90,8 +88,8 @@ func removeDaemon() error {
 	if !daemonWasBuilt.Load() {
 		return nil
 	}
-	path, err := builtDaemon()
-	return errors.Join(err, os.RemoveAll(filepath.Dir(path)))
+	b, err := builtDaemon()
+	return errors.Join(err, os.RemoveAll(b.dir))
 }
 
 // openDir makes a directory that other users can reach.

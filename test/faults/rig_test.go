@@ -14,12 +14,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev/sim"
@@ -45,21 +42,7 @@ const (
 	stopTime = 10 * time.Second
 )
 
-var mpoold = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "faults-bin-")
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "mpoold")
-	args := []string{"build", "-o", bin}
-	if *race {
-		args = append(args, "-race")
-	}
-	if msg, err := exec.Command("go", append(args, "../../cmd/mpoold")...).CombinedOutput(); err != nil {
-		return bin, fmt.Errorf("build mpoold: %w\n%s", err, msg)
-	}
-	return bin, nil
-})
+var mpoold string // the daemon's binary, built by TestMain
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -70,17 +53,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	fmt.Printf("seed %d: go test ./test/faults -faults.seed=%d\n", *seed, *seed)
-	code := m.Run()
-	if os.Geteuid() == 0 {
-		if bin, err := mpoold(); err == nil {
-			_ = os.RemoveAll(filepath.Dir(bin)) // a leftover in the temporary folder harms nobody
-		}
-	}
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Println(err)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(testdaemon.Main(m, *race, &mpoold))
 }
 
 // spec is a pool of a rig.
@@ -276,11 +249,7 @@ type daemon struct {
 
 func startDaemon(t *testing.T, args ...string) *daemon {
 	t.Helper()
-	bin, err := mpoold()
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &daemon{cmd: exec.Command(bin, args...), done: make(chan struct{})}
+	d := &daemon{cmd: exec.Command(mpoold, args...), done: make(chan struct{})}
 	d.cmd.Stderr = &d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {

@@ -172,8 +172,12 @@ func (s *siege) attack(m *modest, phase string, slot time.Duration, seed uint64,
 		descriptors, threads = max(descriptors, u.Count()), max(threads, u.Threads)
 	}
 	m.enter("")
+	// Told all at once: the others would go on while one is waited for.
 	for _, p := range running {
-		p.stop()
+		p.tell()
+	}
+	for _, p := range running {
+		p.wait()
 	}
 	u := s.d.Usage()
 	s.t.Logf("%-18s peak %d MiB, now %d MiB (shared %d); at most %d threads, %d descriptors; %s", phase, u.Peak>>20,
@@ -368,9 +372,21 @@ func (p *process) expect(want string) {
 // stop ends the attack and reads what it did.
 func (p *process) stop() {
 	p.t.Helper()
+	p.tell()
+	p.wait()
+}
+
+// tell has the attack end.
+func (p *process) tell() {
+	p.t.Helper()
 	if err := p.in.Close(); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// wait reads what the attack did and waits for its end.
+func (p *process) wait() {
+	p.t.Helper()
 	p.did = p.line()
 	if p.did == "0 0" {
 		p.t.Error("the attackers did nothing")

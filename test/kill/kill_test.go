@@ -22,6 +22,7 @@ import (
 	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mpool/check"
+	testdaemon "github.com/mpool-go/mpool/test/daemon"
 	"github.com/mpool-go/mpool/test/loopdev"
 )
 
@@ -207,9 +208,9 @@ func offline(t *testing.T, device string) {
 
 func build(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "mpoold")
-	if msg, err := exec.Command("go", "build", "-o", bin, "../../cmd/mpoold").CombinedOutput(); err != nil {
-		t.Fatalf("build mpoold: %v\n%s", err, msg)
+	bin, err := testdaemon.Build(t.TempDir(), false)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return bin
 }
