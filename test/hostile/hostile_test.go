@@ -118,7 +118,7 @@ func TestHostile(t *testing.T) {
 			}
 		}
 		s.alone(m, slot/3)
-		s.attack(m, "(all at once)", slot*2/3, n+uint64(round), list)
+		s.attack(m, "(all at once)", max(slot*2/3, time.Second), n+uint64(round), list)
 		s.sweep(owner)
 		if t.Failed() {
 			return
