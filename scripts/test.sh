@@ -224,22 +224,29 @@ step_sim() {
 
 step_mutants() { go run ./test/mutants -for 20s -sample "${MPOOL_MUTANTS:-4}"; }
 
-# fuzz runs one target. Go before 1.27 at times reports the end of -fuzztime as
-# a failure (golang.org/issue/75804): without a failing input it is none.
+# fuzz runs the target of a line "file:func Target" as grep prints it. Go before
+# 1.27 at times reports the end of -fuzztime as a failure (golang.org/issue/75804):
+# without a failing input it is none.
 fuzz() {
-	CGO_ENABLED=0 go test -run '^$' -fuzz "^$2\$" -fuzztime "${MPOOL_FUZZ_TIME:-3}s" -fuzzminimizetime 20x "$1" \
-		>"$work/fuzz.log" 2>&1 </dev/null && return
-	grep -qx ' *context deadline exceeded' "$work/fuzz.log" && ! grep -q 'Failing input' "$work/fuzz.log"
+	local package target=${1##*func } log=$work/fuzz.${1##*func }
+	package=$(dirname "${1%%:*}")
+	if CGO_ENABLED=0 go test -run '^$' -fuzz "^$target\$" -fuzztime "${MPOOL_FUZZ_TIME:-3}s" -fuzzminimizetime 20x \
+		"$package" >"$log" 2>&1 </dev/null ||
+		{ grep -qx ' *context deadline exceeded' "$log" && ! grep -q 'Failing input' "$log"; }; then
+		echo "$package $target"
+		return
+	fi
+	echo "$package $target FAILED"
+	cat "$log"
+	return 1
 }
 
+# Two targets at a time: one builds while the other runs.
 step_fuzz() {
-	local file target
-	grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sort | while IFS=: read -r file target; do
-		target=${target#func }
-		echo "$(dirname "$file") $target"
-		fuzz "$(dirname "$file")" "$target" || { cat "$work/fuzz.log"; echo "$target" >>"$work/fuzz.failed"; }
-	done
-	[ ! -s "$work/fuzz.failed" ]
+	export -f fuzz
+	export work
+	grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sort |
+		xargs -d '\n' -P 2 -I '{}' bash -c 'fuzz "$1"' fuzz '{}'
 }
 
 step_quickstart() { ./scripts/quickstart.sh; }

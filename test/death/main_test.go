@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	kills = flag.Int("death.kills", 160, "how many clients are made to die")
+	kills = flag.Int("death.kills", 100, "how many clients are made to die")
 	seed  = flag.Uint64("death.seed", 0, "seed of what clients do and when they die; 0: from the clock")
 	race  = flag.Bool("death.race", raceDetector, "build the daemon with the race detector")
 	heaps = flag.String("death.heaps", "", "a folder for heap profiles of the daemon, to see what grows")
