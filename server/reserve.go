@@ -48,6 +48,7 @@ type Client struct {
 	PID     int32
 	UID     uint32
 
+	end   func() // ends the session; it does not wait. nil: there is none yet
 	books *books // of Scopes
 }
 

@@ -22,7 +22,7 @@ type meter struct {
 	t *testing.T
 
 	mu    sync.Mutex
-	used  map[Client]map[Resource]int64
+	used  map[*Client]map[Resource]int64
 	peak  map[Resource]int64 // of one client
 	calls map[Resource]int
 	limit map[Resource]int64
@@ -32,7 +32,7 @@ type meter struct {
 
 func newMeter(t *testing.T) *meter {
 	return &meter{
-		t: t, used: map[Client]map[Resource]int64{}, peak: map[Resource]int64{}, calls: map[Resource]int{},
+		t: t, used: map[*Client]map[Resource]int64{}, peak: map[Resource]int64{}, calls: map[Resource]int{},
 		limit: map[Resource]int64{}, asked: map[string]mpool.Priority{},
 	}
 }
@@ -43,13 +43,13 @@ func (m *meter) Reserve(c *Client, what Resource, n int64) error {
 	if c.Session == 0 || c.PID == 0 || n <= 0 {
 		m.t.Errorf("%d of %v reserved for %+v", n, what, *c)
 	}
-	u := m.used[*c]
+	u := m.used[c]
 	if limit, ok := m.limit[what]; ok && u[what]+n > limit {
 		return fmt.Errorf("%d are used, %d asked for, the limit is %d", u[what], n, limit)
 	}
 	if u == nil {
 		u = map[Resource]int64{}
-		m.used[*c] = u
+		m.used[c] = u
 	}
 	u[what] += n
 	m.peak[what] = max(m.peak[what], u[what])
@@ -60,7 +60,7 @@ func (m *meter) Reserve(c *Client, what Resource, n int64) error {
 func (m *meter) Release(c *Client, what Resource, n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	u := m.used[*c]
+	u := m.used[c]
 	if n <= 0 || u[what] < n {
 		m.t.Errorf("%d of %v released of %d for %+v", n, what, u[what], *c)
 		return
@@ -69,7 +69,7 @@ func (m *meter) Release(c *Client, what Resource, n int64) {
 		delete(u, what)
 	}
 	if len(u) == 0 {
-		delete(m.used, *c)
+		delete(m.used, c)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mpool-go/mpool/mpool"
@@ -53,11 +54,14 @@ type Scopes struct {
 	mu sync.Mutex
 	// +checklocks:mu
 	services map[string]*scope.Scope // of active pools
+
+	wrong atomic.Uint64 // sessions whose books were
 }
 
 // books are a session's.
 type books struct {
 	session *scope.Scope
+	wrong   atomic.Bool
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -207,9 +211,9 @@ func (s *Scopes) Set(name string, limits scope.Limits) error {
 func (s *Scopes) List() []scope.Entry { return s.m.List() }
 
 // snapshot returns what metrics tell.
-func (s *Scopes) snapshot() (list []scope.Entry, refused []RefusedCount) {
+func (s *Scopes) snapshot() (list []scope.Entry, refused []RefusedCount, wrong uint64) {
 	if s == nil {
-		return nil, nil
+		return nil, nil, 0
 	}
 	for _, e := range s.m.List() {
 		class := scopeClass(e.Scope)
@@ -220,7 +224,7 @@ func (s *Scopes) snapshot() (list []scope.Entry, refused []RefusedCount) {
 	for k := range scope.Kind(scope.NumKinds) {
 		refused = append(refused, RefusedCount{k.String(), s.m.Refused(k)})
 	}
-	return list, refused
+	return list, refused, s.wrong.Load()
 }
 
 // begin opens the scope of a session, with its connection.
@@ -241,10 +245,28 @@ func (s *Scopes) end(c *Client) {
 	list := slices.Concat([]*scope.Scope{b.session}, b.opened)
 	b.opened = nil
 	b.mu.Unlock()
+	var errs []error
 	for _, o := range list {
-		if err := o.Close(); err != nil {
-			panic("server: a session's scope was closed by another: " + err.Error())
-		}
+		errs = append(errs, o.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		s.isWrong(c, err)
+	}
+}
+
+// isWrong is what follows when the server gives back what it has not reserved for a
+// session, or has ended its scope before: the server's mistake, of which other sessions are
+// to notice nothing. What was asked has changed nothing. The session is ended, and
+// then its scope gives back what it really has.
+func (s *Scopes) isWrong(c *Client, err error) {
+	if c.books.wrong.Swap(true) {
+		return
+	}
+	s.wrong.Add(1)
+	s.opt.Logger.Error("the books of a session are wrong: it is ended", slog.Uint64("session", c.Session),
+		slog.Int("pid", int(c.PID)), slog.Any("error", err))
+	if c.end != nil {
+		c.end()
 	}
 }
 
@@ -347,10 +369,17 @@ func (s *Scopes) Reserve(c *Client, what Resource, n int64) error {
 		return nil
 	case what == Connections:
 		return s.begin(c)
-	case what == ArenaBytes:
-		return c.books.session.ReserveMemory(n, arenaPriority)
 	}
-	return c.books.session.Reserve(k, n)
+	var err error
+	if what == ArenaBytes {
+		err = c.books.session.ReserveMemory(n, arenaPriority)
+	} else {
+		err = c.books.session.Reserve(k, n)
+	}
+	if errors.Is(err, scope.ErrClosed) { // it has all that it stands below open
+		s.isWrong(c, err)
+	}
+	return err
 }
 
 // Release implements [Reserver].
@@ -364,7 +393,7 @@ func (s *Scopes) Release(c *Client, what Resource, n int64) {
 		return
 	}
 	if err := c.books.session.Release(k, n); err != nil {
-		panic("server: more is released than was reserved: " + err.Error())
+		s.isWrong(c, err)
 	}
 }
 

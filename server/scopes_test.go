@@ -248,3 +248,51 @@ func TestGivingBackIsNotRefused(t *testing.T) {
 	w.ok(ioctl.OpScopeSet, &ioctl.ScopeSet{Name: "client", Limits: []ioctl.ScopeLimit{{Kind: "tasks", Limit: "default"}, {Kind: "memory", Limit: "default"}}})
 	w.openPool()
 }
+
+// proves G2: when the server itself gives back for a session what it has not reserved, or
+// ends its scope twice, that session ends, which is logged and counted once; the others go
+// on, and the books are right.
+func TestWrongBooksEndTheirSession(t *testing.T) {
+	for name, fault := range map[string]func(*session){
+		"too much":    func(s *session) { s.srv.reserver.Release(&s.client, MessageBytes, 1<<40) },
+		"again":       func(s *session) { s.srv.reserver.Release(&s.client, Urgent, 1) },
+		"ended early": func(s *session) { s.srv.reserver.Release(&s.client, Connections, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, s := newScopeRig(t, nil)
+			other := r.raw()
+			other.openPool()
+			w := r.raw()
+			w.openPool()
+			w.arena(1 << 20)
+			victim := r.srv.all()[1]
+			if !victim.greeted.Load() { // what comes before that is its reader's own
+				t.Fatal("it has not said hello")
+			}
+			fault(victim)
+			if name == "ended early" { // what is given back after that is what shows it
+				_, _ = w.ask(ioctl.OpVersion, &ioctl.Empty{}) //nolint:errcheck // it may hear of the end
+			}
+			w.ended()
+			r.nextReaped(1)
+			other.ok(ioctl.OpVersion, &ioctl.Empty{})
+			for end := time.Now().Add(20 * time.Second); used(s, scope.SystemName, scope.Connections) != 1; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("%+v", s.List())
+				}
+			}
+			client := fmt.Sprintf("client:%d/%d", os.Geteuid(), os.Getpid())
+			for _, k := range []scope.Kind{scope.Memory, scope.Descriptors, scope.Tasks} {
+				if c, sys := used(s, client, k), used(s, scope.SystemName, k); c != sys && c != sys-fixedBytes {
+					t.Errorf("system has %d of %v, its one client %d", sys, k, c)
+				}
+			}
+			if n := r.srv.Snapshot().WrongBooks; n != 1 {
+				t.Errorf("%d sessions had wrong books", n)
+			}
+			if n := strings.Count(r.log.String(), "the books of a session are wrong"); n != 1 {
+				t.Errorf("the log says it %d times", n)
+			}
+		})
+	}
+}

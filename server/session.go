@@ -158,7 +158,7 @@ func (s *session) run() {
 		return
 	}
 	s.peer = p
-	s.client = Client{Session: s.id, PID: p.pid, UID: p.uid}
+	s.client = Client{Session: s.id, PID: p.pid, UID: p.uid, end: s.cancel}
 	if err := s.admitSession(); err != nil {
 		s.srv.complaints.Warn("session refused", s.who(), slog.Any("error", err))
 		refuse(s.conn, err)

@@ -26,6 +26,9 @@ type Snapshot struct {
 	// Scopes are those that are few: not of clients, users and sessions.
 	Scopes  []scope.Entry
 	Refused []RefusedCount // by all scopes
+	// WrongBooks are sessions that were ended because the server gave back for them what
+	// it had not reserved.
+	WrongBooks uint64
 }
 
 // RefusedCount says how often a kind was refused since the start.
@@ -93,7 +96,7 @@ func (s *Server) Snapshot() Snapshot {
 		v.HugeBytes += sess.hugeBytes()
 	}
 	v.Loops = s.loops.snapshot()
-	v.Scopes, v.Refused = s.opt.Scopes.snapshot()
+	v.Scopes, v.Refused, v.WrongBooks = s.opt.Scopes.snapshot()
 	for _, a := range s.pools.list() {
 		if p, ok := a.snapshot(); ok {
 			v.Pools = append(v.Pools, p)

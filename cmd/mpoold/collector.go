@@ -46,7 +46,7 @@ type families struct {
 	loopWakeups, loopOps, loopBytes, loopSlow, loopRereads metric
 	loopEmpty                                              metric
 
-	scopeUsed, scopeLimit, scopeRefused, refused metric
+	scopeUsed, scopeLimit, scopeRefused, refused, wrongBooks metric
 
 	dropped, reloads, reloaded metric
 }
@@ -108,6 +108,7 @@ func newFamilies() families {
 		scopeLimit:   gauge("mpool_scope_limit", "How much a scope may use of a kind, where there is a limit.", "scope", "kind"),
 		scopeRefused: counter("mpool_scope_refused_total", "What a scope refused, by kind. Not of single clients.", "scope", "kind"),
 		refused:      counter("mpool_refused_total", "What all scopes refused, by kind, those of clients included.", "kind"),
+		wrongBooks:   counter("mpool_wrong_books_total", "Sessions ended because more was given back for them than was reserved: a defect of the daemon."),
 
 		dropped:  counter("mpool_log_lines_dropped_total", "Log lines that nobody took in time."),
 		reloads:  gauge("mpool_config_reload_successful", "1 if the configuration was read the last time that it was tried, else 0."),
@@ -125,7 +126,7 @@ func (f *families) all() []metric {
 		f.watching, f.watched, f.watchLost, f.watchRefused,
 		f.loopSessions, f.loopRings, f.loopArenas, f.loopListeners,
 		f.loopWakeups, f.loopOps, f.loopBytes, f.loopSlow, f.loopRereads, f.loopEmpty,
-		f.scopeUsed, f.scopeLimit, f.scopeRefused, f.refused,
+		f.scopeUsed, f.scopeLimit, f.scopeRefused, f.refused, f.wrongBooks,
 		f.dropped, f.reloads, f.reloaded,
 	}
 }
@@ -236,6 +237,7 @@ func (c *collector) scopes(e emitter, s *server.Snapshot) {
 			e.send(c.scopeLimit, float64(n), v.Scope, kind)
 		}
 	}
+	e.send(c.wrongBooks, float64(s.WrongBooks))
 	for _, v := range s.Refused {
 		e.send(c.refused, float64(v.Count), v.Kind)
 	}
