@@ -28,6 +28,9 @@
 //	           release is an error and changes nothing
 //	closing    what stands below a closed scope keeps what it has until it is done itself,
 //	           and gets nothing more, unless that is opened again
+//	tasks      what a task gives back is offered to the tasks that wait before anybody else can
+//	           take it; and one that waits begins after so many others at the latest, also
+//	           where it stands below several scopes, for as long as those that run end
 //	names      one name, one scope, from its first Open until it is closed by all who
 //	           opened it and nothing stands below it any more
 //

@@ -29,7 +29,7 @@ type LimitError struct {
 	Kind   Kind   // which may be a total of what was asked for
 	Used   int64  // of it, when it was refused
 	Asked  int64
-	Limit  int64 // that counted: of memory, the share of Whole that the priority may use
+	Limit  int64 // that counted: of memory, the share of Whole that the priority may use; of tasks, what is not kept
 	Whole  int64 // the scope's limit
 	Origin string
 	// Setting is what to change for more, in the words of Options.Setting.
@@ -39,7 +39,11 @@ type LimitError struct {
 // Error tells all fields in a sentence.
 func (e *LimitError) Error() string {
 	limit := fmt.Sprintf("the limit of %d", e.Limit)
-	if e.Limit != e.Whole {
+	switch {
+	case e.Limit == e.Whole:
+	case e.Kind >= TasksHigh:
+		limit = fmt.Sprintf("the limit of %d less %d kept for tasks that wait", e.Whole, e.Whole-e.Limit)
+	default:
 		limit = fmt.Sprintf("the %d that this priority may use of the limit of %d", e.Limit, e.Whole)
 	}
 	return fmt.Sprintf("scope %s protects its %v: %d used and %d asked are more than %s (%s); to change: %s",

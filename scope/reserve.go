@@ -82,6 +82,12 @@ func join(list, amounts []Amount) ([]Amount, error) {
 // reserve takes what add has made.
 func (s *Scope) reserve(generation uint64, list []Amount, priority uint8) error {
 	var r refusal
+	if counts(list, Tasks) && s.m.waiting.Load() > 0 {
+		if err := s.m.tasks.reserve(s, generation, list, priority, &r); err != nil || r.at == nil {
+			return err
+		}
+		return r.tell()
+	}
 	err := s.tryReserve(generation, list, priority, &r)
 	if err != nil || r.at == nil {
 		return err
@@ -130,6 +136,9 @@ func (s *Scope) tryReserve(generation uint64, list []Amount, priority uint8, r *
 
 // release gives back what add has made.
 func (s *Scope) release(generation uint64, list []Amount) error {
+	if counts(list, Tasks) && s.m.waiting.Load() > 0 {
+		return s.m.tasks.release(s, generation, list)
+	}
 	tasks, err := s.tryRelease(generation, list)
 	if tasks {
 		s.m.tasksFreed()
@@ -178,8 +187,11 @@ func (s *Scope) takeOne(a Amount, priority uint8, r *refusal) bool {
 		whole = s.book.n[a.Kind].Load()
 	}
 	limit := whole
-	if a.Kind == Memory {
+	switch {
+	case a.Kind == Memory:
 		limit = share(whole, priority)
+	case a.Kind >= TasksHigh:
+		limit -= s.kept[a.Kind-TasksHigh].Load()
 	}
 	c := &s.used[a.Kind]
 	for {
@@ -188,7 +200,7 @@ func (s *Scope) takeOne(a Amount, priority uint8, r *refusal) bool {
 			if a.N == 0 {
 				return true
 			}
-			*r = refusal{at: s, what: a, used: u, limit: limit, whole: whole}
+			*r = refusal{at: s, what: a, used: u, limit: max(limit, 0), whole: whole}
 			return false
 		}
 		if c.CompareAndSwap(u, u+a.N) {

@@ -46,6 +46,14 @@ type Scope struct {
 	// The scheduler's, under its mu: the last round in which no task of high, medium or
 	// low priority could begin here. Those behind it need not try.
 	full [3]uint64
+	// Likewise: the tasks that have begun in it while others waited, and the one for
+	// which it keeps places; see keep.
+	began  uint64
+	keeper *Task
+
+	// kept are the places that are kept, by kind from TasksHigh to Tasks. They change
+	// under the scheduler's mu only.
+	kept [Tasks - TasksHigh + 1]atomic.Int64
 }
 
 // limits are what a scope with a name may use, and what it refused.

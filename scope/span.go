@@ -87,14 +87,13 @@ func (s *Scope) begin(generation uint64) (Span, error) {
 // they have until they are done. The second call returns ErrClosed and does nothing.
 func (n Span) Done() error {
 	s := n.s
-	s.mu.Lock()
-	if s.over(n.generation) {
-		s.mu.Unlock()
-		return errClosed(s)
+	if s.used[Tasks].Load() > 0 && s.m.waiting.Load() > 0 {
+		return s.m.tasks.done(n)
 	}
-	tasks := s.end()
-	leaf := s.spans == nil
-	s.mu.Unlock()
+	leaf, tasks, err := n.end()
+	if err != nil {
+		return err
+	}
 	if leaf {
 		s.unlink()
 	}
@@ -102,6 +101,18 @@ func (n Span) Done() error {
 		s.m.tasksFreed()
 	}
 	return nil
+}
+
+// end ends a span, and says whether nothing stands below it and whether it had tasks.
+func (n Span) end() (leaf, tasks bool, err error) {
+	s := n.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over(n.generation) {
+		return false, false, errClosed(s)
+	}
+	tasks = s.end()
+	return s.spans == nil, tasks, nil
 }
 
 // unlink takes a span that is done, and that nothing stands below, from its owner; and

@@ -28,6 +28,10 @@ type scheduler struct {
 	waiting int
 	// +checklocks:mu
 	round uint64 // of dispatch; see Scope.full
+	// +checklocks:mu
+	keepers []*Task // for which places are kept, in the order in which that began
+	// +checklocks:mu
+	again bool // places are kept no more
 }
 
 // Task is a unit of work that has begun. Its Done ends it.
@@ -38,13 +42,20 @@ type Task struct {
 	since uint64        // scheduler.higher when it came, or when one behind which it stood began
 	begun chan struct{} // closed when it has begun, or never can
 	err   error         // why not; read when begun is closed
+
+	// The scheduler's, under its mu; see keep.
+	seen  []seen
+	stuck *Scope   // whose keeper it is, or nil
+	kept  []*Scope // that keep a place for it
 }
 
 // BeginTask waits until a task of the priority (TasksHigh, TasksMedium, TasksLow) may
 // begin in the scope, or until the context ends, and returns the context's cause then.
 // Higher priorities go first, but when Options.Passed of them have begun while a lower
-// one waited, that goes before them where its scope lets it. What is taken by Reserve
-// does not queue: it may pass all that wait. BeginTask returns a *LimitError at once if
+// one waited, that goes before them where its scope lets it. One below several scopes of
+// which now this and now that is full has places kept for it, when each that was full has let
+// Options.Passed others begin meanwhile. What is taken by Reserve does not queue, but
+// what is given back is offered to those that wait before. BeginTask returns a *LimitError at once if
 // it cannot begin and Options.Waiting others wait, and ErrClosed if the scope is closed,
 // also while it waits. Done of what it returns ends the task.
 func (s *Scope) BeginTask(ctx context.Context, priority Kind) (*Task, error) {
@@ -113,11 +124,15 @@ func (q *scheduler) leave(t *Task) bool {
 		return false
 	}
 	q.remove(int(i), at)
+	if q.again {
+		q.dispatch()
+	}
 	return true
 }
 
 // +checklocks:q.mu
 func (q *scheduler) remove(queue, at int) {
+	q.letGo(q.queues[queue][at])
 	q.queues[queue] = slices.Delete(q.queues[queue], at, at+1)
 	q.waiting--
 	q.m.waiting.Add(-1)
@@ -127,9 +142,15 @@ func (q *scheduler) remove(queue, at int) {
 //
 // +checklocks:q.mu
 func (q *scheduler) dispatch() {
-	q.round++
-	for more := true; more && q.waiting > 0; {
-		more = q.next()
+	for rounds := q.waiting + 1; rounds > 0; rounds-- { // more would change nothing
+		q.round++
+		q.again = false
+		for more := true; more && q.waiting > 0; {
+			more = q.firstKeeper() || q.next()
+		}
+		if !q.again {
+			return
+		}
 	}
 }
 
@@ -160,25 +181,41 @@ func (q *scheduler) first(queue int, passed bool) bool {
 		if passed && q.higher[queue]-t.since < uint64(q.m.opt.Passed) {
 			return false
 		}
-		if t.s.owner.full[queue] == q.round {
+		if t.stuck != nil || t.s.owner.full[queue] == q.round {
 			continue
 		}
-		list := [2]Amount{{t.kind, 1}, {Tasks, 1}}
-		var r refusal
-		err := t.s.tryReserve(t.generation, list[:], MaxPriority, &r)
-		if r.at != nil {
+		full, err := t.take()
+		if full != nil {
 			t.s.owner.full[queue] = q.round
+			q.refused(t, full)
 			continue
 		}
-		t.err = err
-		q.remove(queue, at)
-		if err == nil {
-			q.count(queue, at)
-		}
-		close(t.begun)
+		q.begin(t, queue, at, err)
 		return true
 	}
 	return false
+}
+
+// take takes a place for a task, or returns the scope that is full. The error is that it
+// never can begin.
+func (t *Task) take() (full *Scope, err error) {
+	list := [2]Amount{{t.kind, 1}, {Tasks, 1}}
+	var r refusal
+	err = t.s.tryReserve(t.generation, list[:], MaxPriority, &r)
+	return r.at, err
+}
+
+// begin begins a task that has its place, or tells it that it never can.
+//
+// +checklocks:q.mu
+func (q *scheduler) begin(t *Task, queue, at int, err error) {
+	t.err = err
+	q.remove(queue, at)
+	if err == nil {
+		q.count(queue, at)
+		began(t.s, 1)
+	}
+	close(t.begun)
 }
 
 // count tells those that wait that a task has begun that stood in a queue: those behind
@@ -204,4 +241,45 @@ func (m *Manager) tasksFreed() {
 	m.tasks.mu.Lock()
 	m.tasks.dispatch()
 	m.tasks.mu.Unlock()
+}
+
+// reserve is what Reserve does while others wait.
+func (q *scheduler) reserve(s *Scope, generation uint64, list []Amount, priority uint8, r *refusal) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := s.tryReserve(generation, list, priority, r); err != nil || r.at != nil {
+		return err
+	}
+	for _, a := range list {
+		if a.Kind == Tasks {
+			began(s, a.N)
+		}
+	}
+	return nil
+}
+
+// release is what Release does while others wait: what it gives back is offered to them
+// before anybody else can take it.
+func (q *scheduler) release(s *Scope, generation uint64, list []Amount) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, err := s.tryRelease(generation, list); err != nil {
+		return err
+	}
+	q.dispatch()
+	return nil
+}
+
+// done is what Done does of a span with tasks while others wait.
+func (q *scheduler) done(n Span) error {
+	q.mu.Lock()
+	leaf, _, err := n.end()
+	if err == nil {
+		q.dispatch()
+	}
+	q.mu.Unlock()
+	if leaf {
+		n.s.unlink()
+	}
+	return err
 }

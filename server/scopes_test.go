@@ -271,7 +271,7 @@ func TestWrongBooksEndTheirSession(t *testing.T) {
 			}
 			fault(victim)
 			if name == "ended early" { // what is given back after that is what shows it
-				_, _ = w.ask(ioctl.OpVersion, &ioctl.Empty{}) //nolint:errcheck // it may hear of the end
+				_, _ = w.ask(ioctl.OpVersion, &ioctl.Empty{}) // it may hear of the end
 			}
 			w.ended()
 			r.nextReaped(1)
