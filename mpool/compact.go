@@ -46,11 +46,13 @@ func (m *meta) compactLocked() {
 	}
 	m.compacting = true
 	m.sched.Go("metadata compaction", func() {
-		if m.pool.opt.admitted(m.stop, PriorityHigh) != nil {
+		done, err := m.pool.opt.admitted(m.stop, PriorityHigh)
+		if err != nil {
 			m.compactionEnded() // the pool is being deactivated
 			return
 		}
-		err := m.compact(context.Background())
+		err = m.compact(context.Background())
+		done()
 		if err != nil && !errors.Is(err, api.EFBIG) {
 			// EFBIG: more came in meanwhile than the other log has room for;
 			// the next attempt finds less garbage to carry.

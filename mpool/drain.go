@@ -16,7 +16,7 @@ type drainer struct {
 	drive *drive
 	sched *sched.Sched
 	off   bool // no discard
-	admit func(context.Context, Priority) error
+	admit func(context.Context, Priority) (done func(), err error)
 	freed *releases // told of released zones
 
 	ctx    context.Context // ends with the pool
@@ -74,9 +74,7 @@ func (q *drainer) run() {
 		// Zones are free as soon as their own discard has ended: an allocation
 		// may wait for them, and the queue may be long.
 		for batch := range slices.Chunk(merged(queue), discardsAtOnce) {
-			if !q.off && q.admit(q.ctx, PriorityHigh) == nil {
-				q.discard(context.Background(), batch)
-			}
+			q.discard(batch)
 			for _, r := range batch {
 				q.drive.zones.Release(r)
 			}
@@ -99,9 +97,17 @@ func merged(runs []space.Run) []space.Run {
 	return out
 }
 
-// discard tells the device. An error changes nothing: correctness does not
-// depend on discard.
-func (q *drainer) discard(ctx context.Context, runs []space.Run) {
+// discard tells the device, when it may. An error changes nothing: correctness does
+// not depend on discard.
+func (q *drainer) discard(runs []space.Run) {
+	if q.off {
+		return
+	}
+	done, err := q.admit(q.ctx, PriorityHigh)
+	if err != nil {
+		return // the pool is being deactivated
+	}
+	defer done()
 	zone := q.drive.geo.zone
 	ops := make([]bdev.Op, len(runs))
 	b := bdev.Batch{Ops: make([]*bdev.Op, len(runs))}
@@ -111,7 +117,7 @@ func (q *drainer) discard(ctx context.Context, runs []space.Run) {
 		}
 		b.Ops[i] = &ops[i]
 	}
-	_ = q.drive.dev.Run(ctx, &b) //nolint:errcheck // see above
+	_ = q.drive.dev.Run(context.Background(), &b) //nolint:errcheck // see above
 }
 
 // close waits for the task to end. What is left is free at the next activation.

@@ -257,24 +257,34 @@ func TestFailingSecondDrive(t *testing.T) {
 	})
 }
 
-// A background step that is not admitted is put off, and is done later; the pool
-// stays writable, and can be deactivated meanwhile.
+// proves G8: a background step that is not admitted is put off, and is done later; the
+// pool stays writable, and can be deactivated meanwhile. What was admitted says so when it
+// has ended, and not before.
 func TestRefusedStepsArePutOff(t *testing.T) {
 	r := newRackRig(t, 1, 16*mib, 2, 0)
 	r.meta = 64 << 10
 	refuse := true
-	r.admit = func(context.Context, Priority) error {
+	var p *Pool
+	under, least := 0, int64(0) // steps; bytes of the metadata log when one ended
+	r.admit = func(context.Context, Priority) (func(), error) {
 		if refuse {
-			return errors.New("not now")
+			return nil, errors.New("not now")
 		}
-		return nil
+		under++
+		return func() {
+			under--
+			used, _ := p.meta.mdc.Usage()
+			least = min(least, used)
+		}, nil
 	}
 	r.run(func() {
 		r.create(api.CreateOptions{})
-		p := r.activate()
+		p = r.activate()
 		for range 100 {
 			r.ok(r.remove(p, r.put(p, 1)))
 		}
+		full, _ := p.meta.mdc.Usage()
+		least = full
 		p.meta.mu.Lock()
 		p.meta.compactLocked()
 		p.meta.mu.Unlock()
@@ -293,6 +303,11 @@ func TestRefusedStepsArePutOff(t *testing.T) {
 		p.meta.mu.Unlock()
 		if info, err = p.Info(bg); err != nil || info.Space.Draining != 0 {
 			t.Errorf("afterwards: %+v, %v", info, err)
+		}
+		_, err = p.Scrub(bg, api.ScrubCursor{}, 1<<20)
+		r.ok(err)
+		if under != 0 || least > full/2 {
+			t.Errorf("%d steps have not ended; the log had %d bytes before and %d when a step ended", under, full, least)
 		}
 		refuse = true
 		r.ok(r.remove(p, r.put(p, 1)))

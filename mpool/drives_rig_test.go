@@ -20,7 +20,7 @@ type rackRig struct {
 	disks             devsim.Rack
 	capacity, staging []string
 	events            []Event
-	admit             func(ctx context.Context, p Priority) error
+	admit             func(ctx context.Context, p Priority) (func(), error)
 }
 
 func newRackRig(t *testing.T, seed uint64, size int64, capacity, staging int) *rackRig {

@@ -30,9 +30,10 @@ type Options struct {
 	NoDiscard bool
 	// SumCacheBytes bounds the cache of checksum pages; 0: 64 MiB.
 	SumCacheBytes int64
-	// Admit is asked before each background step and may wait; nil: always. An
-	// error that is not the context's puts the step off.
-	Admit func(ctx context.Context, p Priority) error
+	// Admit is asked before each background step and may wait; nil: always. done is
+	// called once, when the step has ended. An error that is not the context's puts the
+	// step off.
+	Admit func(ctx context.Context, p Priority) (done func(), err error)
 	// OnEvent is told of events, from any task; nil: nobody is. It must not
 	// block, and must not call the pool.
 	OnEvent func(Event)
@@ -55,7 +56,7 @@ func (o Options) withDefaults() Options {
 		o.SumCacheBytes = 64 << 20
 	}
 	if o.Admit == nil {
-		o.Admit = func(context.Context, Priority) error { return nil }
+		o.Admit = func(context.Context, Priority) (func(), error) { return func() {}, nil }
 	}
 	if o.OnEvent == nil {
 		o.OnEvent = func(Event) {}
@@ -70,14 +71,14 @@ const (
 )
 
 // admitted asks for a background step until it is admitted, or until the
-// context ends, whose error it returns.
-func (o Options) admitted(ctx context.Context, p Priority) error {
+// context ends, whose error it returns. done is called when the step has ended.
+func (o Options) admitted(ctx context.Context, p Priority) (done func(), err error) {
 	for pause := refusedPause; ; pause = min(2*pause, refusedMost) {
-		if o.Admit(ctx, p) == nil {
-			return nil
+		if done, err := o.Admit(ctx, p); err == nil {
+			return done, nil
 		}
 		if err := o.Sched.Sleep(ctx, pause); err != nil {
-			return err
+			return nil, err
 		}
 	}
 }

@@ -36,13 +36,14 @@ func (p *Pool) Scrub(ctx context.Context, from api.ScrubCursor, bytes int64) (ap
 	if err := p.alive(opScrub); err != nil {
 		return api.ScrubStep{}, err
 	}
-	if err := p.opt.admitted(ctx, PriorityLow); err != nil {
+	done, err := p.opt.admitted(ctx, PriorityLow)
+	if err != nil {
 		return api.ScrubStep{}, api.ContextError(opScrub, err)
 	}
+	defer done()
 	s := &scrub{p: p, ctx: ctx, left: min(max(bytes, 1), api.MaxScrubStep)}
 	s.step.Next = from
 	s.step.Total = p.liveBytes()
-	var err error
 	if from.Object == 0 {
 		err = s.metadata()
 	}

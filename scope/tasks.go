@@ -232,6 +232,9 @@ func (q *scheduler) count(queue, at int) {
 	}
 }
 
+// Waiting says whether tasks wait to begin.
+func (m *Manager) Waiting() bool { return m.waiting.Load() > 0 }
+
 // tasksFreed lets tasks begin after others have ended or limits have changed. No lock of
 // a scope's is held.
 func (m *Manager) tasksFreed() {

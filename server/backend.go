@@ -47,7 +47,7 @@ type Watch struct {
 	// Event is told of events; it does not block.
 	Event func(mpool.Event)
 	// Admit is asked before each background step; see [mpool.Options].
-	Admit func(ctx context.Context, p mpool.Priority) error
+	Admit func(ctx context.Context, p mpool.Priority) (done func(), err error)
 }
 
 // Backend gives the server its pools.

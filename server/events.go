@@ -125,7 +125,7 @@ func (f *feed) rename(name string) {
 func (f *feed) watch() Watch { return Watch{Event: f.event, Admit: f.admit} }
 
 // admit is the pool's Watch.Admit.
-func (f *feed) admit(ctx context.Context, p mpool.Priority) error {
+func (f *feed) admit(ctx context.Context, p mpool.Priority) (done func(), err error) {
 	f.mu.Lock()
 	name := f.name
 	f.mu.Unlock()

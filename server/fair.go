@@ -23,6 +23,7 @@ const (
 	quick            // is done in memory
 	bulk             // moves data from or to drives
 	durable          // waits for a flush, which it shares with others
+	background       // is a background step of the pool's
 	kinds
 )
 
@@ -39,7 +40,9 @@ var opKinds = [ioctl.NumOps]kind{
 
 	ioctl.OpMblockWrite: bulk, ioctl.OpMblockRead: bulk, ioctl.OpAppend: bulk, ioctl.OpReadNext: bulk,
 	ioctl.OpReadSeek: bulk, ioctl.OpMlogOpenRead: bulk, ioctl.OpMDCAppend: bulk, ioctl.OpMDCOpenRead: bulk,
-	ioctl.OpMDCCompactAppend: bulk, ioctl.OpPoolScrub: bulk,
+	ioctl.OpMDCCompactAppend: bulk,
+
+	ioctl.OpPoolScrub: background,
 
 	ioctl.OpClose: durable, ioctl.OpObjectCommit: durable, ioctl.OpObjectDelete: durable,
 	ioctl.OpCommitMany: durable, ioctl.OpRootsSet: durable, ioctl.OpOwnerAdd: durable, ioctl.OpQuotaSet: durable, ioctl.OpQuotaClaim: durable,
@@ -129,6 +132,7 @@ func (f *fair) init(clock *sched.Sched, processors int) {
 	// of rings, and to clients.
 	f.lanes[quick] = lane{places: max(1, processors/2), maxBytes: 1 << 40, slice: 2 * time.Millisecond}
 	f.lanes[bulk] = lane{places: max(16, 8*processors), maxBytes: max(8, 4*int64(processors)) << 20, slice: 50 * time.Millisecond}
+	f.lanes[background] = lane{places: max(1, processors/2), maxBytes: 1 << 40, slice: 50 * time.Millisecond}
 	f.lanes[durable] = lane{places: max(64, 32*processors), maxBytes: 1 << 40, slice: 50 * time.Millisecond}
 }
 

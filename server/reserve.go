@@ -70,19 +70,27 @@ type Reserver interface {
 	// Release is called after n of what was reserved are used no more; parts
 	// that were reserved apart may be released together. It must not wait.
 	Release(c *Client, what Resource, n int64)
-	// Admit is asked before each background step of a pool, and may wait. An
-	// error that is not the context's puts the step off.
-	Admit(ctx context.Context, pool string, p mpool.Priority) error
+	// Waiting says whether a background step waits for what requests may give back:
+	// then nothing is kept for those to come.
+	Waiting() bool
+	// Admit is asked before each background step of a pool, and may wait. done is
+	// called once, when the step has ended. An error that is not the context's puts the
+	// step off.
+	Admit(ctx context.Context, pool string, p mpool.Priority) (done func(), err error)
 }
 
 // unlimited is the Reserver that refuses nothing.
 type unlimited struct{}
 
-func (unlimited) Greet(*Client) error                                 { return nil }
-func (unlimited) Enter(*Client, string) error                         { return nil }
-func (unlimited) Reserve(*Client, Resource, int64) error              { return nil }
-func (unlimited) Release(*Client, Resource, int64)                    {}
-func (unlimited) Admit(context.Context, string, mpool.Priority) error { return nil }
+func (unlimited) Greet(*Client) error                    { return nil }
+func (unlimited) Enter(*Client, string) error            { return nil }
+func (unlimited) Reserve(*Client, Resource, int64) error { return nil }
+func (unlimited) Release(*Client, Resource, int64)       {}
+func (unlimited) Waiting() bool                          { return false }
+
+func (unlimited) Admit(context.Context, string, mpool.Priority) (func(), error) {
+	return func() {}, nil
+}
 
 // bufferBytes is the memory of a message's buffer.
 const bufferBytes = 2*align + ioctl.MaxMessage
@@ -183,20 +191,27 @@ func (r *request) dismiss() {
 }
 
 // beginTask reserves a request of a kind, which is urgent if it waits for a flush that
-// others share; endTask gives it back.
+// others share, and none of its own if its work is a background step, which Admit
+// counts; endTask gives it back.
 func (s *session) beginTask(k kind) error {
-	if k == durable {
+	switch k {
+	case durable:
 		return s.urgent.take(s, Urgent, 1)
+	case background:
+		return nil
+	case unscheduled, quick, bulk, kinds:
 	}
 	return s.tasks.take(s, Requests, 1)
 }
 
 func (s *session) endTask(k kind) {
-	if k == durable {
+	switch k {
+	case durable:
 		s.urgent.give(s, Urgent, 1)
-		return
+	case background:
+	case unscheduled, quick, bulk, kinds:
+		s.tasks.give(s, Requests, 1)
 	}
-	s.tasks.give(s, Requests, 1)
 }
 
 // handleBytes is the memory of a handle and of what it stands for, and handleChunk how
@@ -314,7 +329,7 @@ func (b *budget) give(s *session, what Resource, n int64) {
 	if chunk == 1 {
 		excess = max(b.reserved-b.used, 0)
 		b.reserved -= excess
-	} else if b.used == 0 {
+	} else if b.used == 0 || what != IOBytes && s.srv.reserver.Waiting() {
 		excess = max(b.reserved-keep, 0)
 		b.reserved -= excess
 	}

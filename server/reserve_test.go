@@ -73,11 +73,11 @@ func (m *meter) Release(c *Client, what Resource, n int64) {
 	}
 }
 
-func (m *meter) Admit(_ context.Context, pool string, p mpool.Priority) error {
+func (m *meter) Admit(_ context.Context, pool string, p mpool.Priority) (func(), error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.asked[pool] = p
-	return m.admit
+	return func() {}, m.admit
 }
 
 // allow changes what the meter allows; below 0: everything.
@@ -297,7 +297,7 @@ func TestAdmit(t *testing.T) {
 	r := newRig(t)
 	r.raw()
 	p := r.pool()
-	if err := p.watch.Admit(context.Background(), mpool.PriorityHigh); err != nil {
+	if _, err := p.watch.Admit(context.Background(), mpool.PriorityHigh); err != nil {
 		t.Error(err)
 	}
 	if err := r.srv.RenamePool(context.Background(), "data", "renamed"); err != nil {
@@ -306,7 +306,7 @@ func TestAdmit(t *testing.T) {
 	r.meter.mu.Lock()
 	r.meter.admit = errWhy
 	r.meter.mu.Unlock()
-	if err := p.watch.Admit(context.Background(), mpool.PriorityLow); !errors.Is(err, errWhy) {
+	if _, err := p.watch.Admit(context.Background(), mpool.PriorityLow); !errors.Is(err, errWhy) {
 		t.Error(err)
 	}
 	if len(r.meter.asked) != 2 || r.meter.asked["data"] != mpool.PriorityHigh || r.meter.asked["renamed"] != mpool.PriorityLow {

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/mpool-go/mpool/mpool"
 	"github.com/mpool-go/mpool/scope"
 )
 
@@ -50,6 +48,8 @@ type Scopes struct {
 	m      *scope.Manager
 	opt    ScopeOptions
 	arenas int64 // Limits.ArenaTotal
+	// patience is for how long a step that others will soon wait for is held up.
+	patience time.Duration
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -93,7 +93,7 @@ func NewScopes(o ScopeOptions) (*Scopes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
-	s := &Scopes{m: m, opt: o, arenas: o.Limits.ArenaTotal, services: make(map[string]*scope.Scope)}
+	s := &Scopes{m: m, opt: o, arenas: o.Limits.ArenaTotal, patience: stepPatience, services: make(map[string]*scope.Scope)}
 	if err := m.System().Charge(scope.Memory, fixedBytes); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
@@ -395,22 +395,4 @@ func (s *Scopes) Release(c *Client, what Resource, n int64) {
 	if err := c.books.session.Release(k, n); err != nil {
 		s.isWrong(c, err)
 	}
-}
-
-// Admit implements [Reserver]: a background step begins as a task of low priority, or of
-// medium priority if others will soon wait for it.
-func (s *Scopes) Admit(ctx context.Context, pool string, p mpool.Priority) error {
-	service, err := s.m.Service(pool)
-	if err != nil {
-		return err
-	}
-	priority := scope.TasksLow
-	if p == mpool.PriorityHigh {
-		priority = scope.TasksMedium
-	}
-	t, err := service.BeginTask(ctx, priority)
-	if err == nil {
-		err = t.Done() // how long the step takes is not told
-	}
-	return errors.Join(err, service.Close())
 }

@@ -186,23 +186,43 @@ func TestSessionsLimit(t *testing.T) {
 	want(t, api.EAGAIN, refused())
 }
 
-// proves G8: background steps are tasks of low priority, which a limit holds up.
+// proves G8: background steps are tasks of low priority from their beginning to their end,
+// which a limit holds up; but not for ever those that requests may wait for.
 func TestStepsAreTasks(t *testing.T) {
 	r, s := newScopeRig(t, scope.Layer{"service": {scope.TasksLow: scope.Block()}})
 	p := r.pool()
-	if err := p.watch.Admit(context.Background(), mpool.PriorityHigh); err != nil {
-		t.Error(err)
+	s.patience = time.Millisecond
+	done, err := p.watch.Admit(context.Background(), mpool.PriorityHigh)
+	if err != nil {
+		t.Fatal(err)
 	}
+	done()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if err := p.watch.Admit(ctx, mpool.PriorityLow); err == nil {
+	if _, err := p.watch.Admit(ctx, mpool.PriorityLow); err == nil {
 		t.Error("a step began")
+	}
+	if _, err := p.watch.Admit(ctx, mpool.PriorityHigh); err == nil {
+		t.Error("a step began whose context has ended")
 	}
 	if err := s.SetFile(nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.watch.Admit(t.Context(), mpool.PriorityLow); err != nil {
-		t.Error(err)
+	s.patience = time.Hour
+	for _, priority := range []mpool.Priority{mpool.PriorityLow, mpool.PriorityHigh} {
+		done, err := p.watch.Admit(t.Context(), priority)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"service:data", scope.SystemName} {
+			if n := used(s, name, scope.TasksLow); n != 1 {
+				t.Errorf("%s has %d tasks while a step is under way", name, n)
+			}
+		}
+		done()
+		if n := used(s, scope.SystemName, scope.Tasks); n != 0 {
+			t.Errorf("%d tasks after a step", n)
+		}
 	}
 }
 
