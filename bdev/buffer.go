@@ -18,7 +18,8 @@ const (
 	hugeClass = 21 // 2 MiB, a huge page: smaller buffers are cut from one, others have their own
 	maxClass  = 26 // 64 MiB: beyond, nothing is kept
 
-	// keepBuffers is how much free memory the package's own pool keeps.
+	// keepBuffers is how much free memory the package's own pool keeps, unless KeepBuffers
+	// says less.
 	keepBuffers = 64 << 20
 )
 
@@ -40,6 +41,10 @@ func AllocBuffer(n int) []byte { return buffers.Alloc(n) }
 // allowed.
 func FreeBuffer(b []byte) { buffers.Free(b) }
 
+// KeepBuffers makes n bytes, but never more than 64 MiB, what of free buffers is kept in
+// memory for those to come. It is for a process that counts its memory.
+func KeepBuffers(n int64) { buffers.Keep(min(n, keepBuffers)) }
+
 // Aligned says whether a buffer may be used with any device: its address and
 // length are multiples of BufferAlign.
 func Aligned(p []byte) bool {
@@ -58,9 +63,9 @@ type BufferStats struct {
 // size classes from 4 KiB, and recycles it. Safe for concurrent use; it never
 // calls into sched, so tasks of a simulation may use it anywhere.
 type BufferPool struct {
-	limit int64
-
 	mu sync.Mutex
+	// +checklocks:mu
+	limit int64
 	// Free buffers by class. Warm ones are backed by memory, cold ones are
 	// address space only, or the rest of a huge page: buffers below hugeClass
 	// share those and are never unmapped.
@@ -78,6 +83,13 @@ type BufferPool struct {
 // NewBufferPool makes a pool that keeps at most so many free bytes in memory.
 func NewBufferPool(keep int64) *BufferPool {
 	return &BufferPool{limit: keep, heap: make(map[uintptr]struct{})}
+}
+
+// Keep changes how many free bytes the pool keeps in memory, for those to come.
+func (p *BufferPool) Keep(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.limit = n
 }
 
 // Stats returns the pool's figures.

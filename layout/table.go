@@ -2,6 +2,7 @@ package layout
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/mpool-go/mpool/sched"
 )
@@ -52,6 +53,8 @@ type Table struct {
 	stored int64 // sum of Written
 	// +checklocks:mu
 	touched uint32 // keeps UpsertAll's early reads from being optimized away
+
+	growths atomic.Uint64 // changes under mu
 }
 
 // NewTable makes an empty table.
@@ -74,6 +77,7 @@ func (t *Table) Reserve(n int) {
 	chunks := (int(t.next) + n + chunkEntries - 1) / chunkEntries
 	if chunks > cap(t.chunks) {
 		t.chunks = append(make([]*chunk, 0, chunks), t.chunks...)
+		t.growths.Add(1)
 	}
 }
 
@@ -241,6 +245,10 @@ func (t *Table) Bytes() (table, sums int64) {
 	return table + indexParts*partBytes, t.sums.bytes()
 }
 
+// Growths returns how often the table has allocated memory: as long as that does not
+// change, Bytes does not. It takes no lock.
+func (t *Table) Growths() uint64 { return t.growths.Load() }
+
 // The most slots that one hold of the lock walks over, and the most objects it
 // copies out.
 const (
@@ -307,6 +315,7 @@ func (t *Table) addLocked(o *Object, h uint64) {
 		t.next++
 		if int(slot>>chunkShift) == len(t.chunks) {
 			t.chunks = append(t.chunks, new(chunk))
+			t.growths.Add(1)
 		}
 	}
 	t.storeLocked(t.entryLocked(slot), o)

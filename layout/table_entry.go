@@ -88,6 +88,15 @@ func isNarrow(o *Object) bool {
 //
 // +checklocks:t.mu
 func (t *Table) storeLocked(e *entry, o *Object) {
+	was := t.wide.allocs + t.sums.allocs
+	t.fillLocked(e, o)
+	if n := t.wide.allocs + t.sums.allocs - was; n > 0 {
+		t.growths.Add(n)
+	}
+}
+
+// +checklocks:t.mu
+func (t *Table) fillLocked(e *entry, o *Object) {
 	t.counts[countAs(o.ID)]++
 	t.stored += int64(o.Written)
 	if !isNarrow(o) {

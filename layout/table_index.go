@@ -154,6 +154,7 @@ func (t *Table) growLocked(p *part, n int) {
 	p.words = slices.Grow([]uint32(nil), n)
 	p.words = p.words[:cap(p.words)] // the allocator's own rounding is used too
 	clear(p.words)
+	t.growths.Add(1)
 	for _, w := range old {
 		if w != 0 {
 			h := hashID(t.entryLocked(p.slot(w)).id())

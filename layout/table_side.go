@@ -28,6 +28,7 @@ type wideStore struct {
 	chunks []*[wideChunk]wide
 	next   uint32 // the lowest place never used
 	free   uint32 // the place freed last plus 1, or 0
+	allocs uint64 // of chunks
 }
 
 func (s *wideStore) at(i uint32) *wide { return &s.chunks[i/wideChunk][i%wideChunk] }
@@ -41,6 +42,7 @@ func (s *wideStore) put(o *Object, sums uint32) uint32 {
 		s.next++
 		if int(i/wideChunk) == len(s.chunks) {
 			s.chunks = append(s.chunks, new([wideChunk]wide))
+			s.allocs++
 		}
 	}
 	*s.at(i) = wide{
@@ -81,6 +83,7 @@ type sumArena struct {
 // sumStore is an arena for each number of checksums.
 type sumStore struct {
 	arenas [MaxInlineSums + 1]sumArena
+	allocs uint64 // of chunks
 }
 
 func (a *sumArena) at(group uint32, n int) []uint32 {
@@ -104,6 +107,7 @@ func (s *sumStore) put(sums []uint32) uint32 {
 		a.next++
 		if int(group)/(sumChunk/n) == len(a.chunks) {
 			a.chunks = append(a.chunks, new([sumChunk]uint32))
+			s.allocs++
 		}
 	}
 	copy(a.at(group, n), sums)

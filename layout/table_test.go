@@ -204,7 +204,9 @@ func TestTableMemoryIsUsedAgain(t *testing.T) {
 			tab.Insert(o)
 		}
 	}
+	was := tab.Growths()
 	fill(1)
+	check(t, tab.Growths() > was, "it grew, and Growths says %d", was)
 	entries, sums := tab.Bytes()
 	for round := range uint64(40) {
 		for i := range uint64(3000) {
@@ -212,11 +214,39 @@ func TestTableMemoryIsUsedAgain(t *testing.T) {
 			check(t, ok, "round %d: %d is not there", round, i)
 		}
 		check(t, tab.Len() == 0 && tab.Stored() == 0, "round %d: not empty", round)
+		was, bytes := tab.Growths(), total(tab)
 		fill((round+1)*3000 + 1)
+		check(t, total(tab) == bytes || tab.Growths() > was, "round %d: from %d to %d bytes, and Growths says %d", round, bytes, total(tab), was)
 	}
 	e, s := tab.Bytes()
 	check(t, s == sums, "arena grew from %d to %d", sums, s)
 	check(t, e < entries*5/4, "table grew from %d to %d", entries, e)
+}
+
+func total(tab *Table) int64 {
+	table, sums := tab.Bytes()
+	return table + sums
+}
+
+// Growths changes whenever Bytes does, whatever makes it grow.
+func TestTableGrowths(t *testing.T) {
+	for name, o := range map[string]Object{
+		"narrow": {Sums: make([]uint32, 1)}, "sums": {Sums: make([]uint32, 16)}, "wide": {Capacity: 1 << 50},
+	} {
+		tab := NewTable(nil)
+		was, bytes, grew := tab.Growths(), total(tab), 0
+		for i := range uint64(6000) {
+			o.ID = NewObjectID(KindMblock, i+1)
+			tab.Insert(o)
+			n, b := tab.Growths(), total(tab)
+			check(t, n != was || b == bytes, "%s: object %d: from %d to %d bytes, and Growths stays %d", name, i, bytes, b, n)
+			if n != was {
+				grew++
+			}
+			was, bytes = n, b
+		}
+		check(t, grew > 0 && grew < 3000, "%s: it grew %d times", name, grew)
+	}
 }
 
 func TestTableScanWhileItChanges(t *testing.T) {

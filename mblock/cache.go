@@ -35,6 +35,7 @@ type SumCache struct {
 	hands []atomic.Uint32           // where the search for a victim goes on, by set
 
 	hits, misses atomic.Uint64
+	filled       atomic.Int64 // slots that have a page, which they never lose
 }
 
 // NewSums makes a cache of at most maxBytes; one of less than 4 KiB keeps
@@ -106,6 +107,7 @@ func (c *SumCache) put(p *sumPage) {
 	ways := c.slots[set*c.ways:][:c.ways]
 	for i := range ways {
 		if ways[i].CompareAndSwap(nil, p) {
+			c.filled.Add(1)
 			return
 		}
 	}
@@ -119,6 +121,9 @@ func (c *SumCache) put(p *sumPage) {
 		}
 	}
 }
+
+// Bytes returns the memory that pages take. It takes no lock.
+func (c *SumCache) Bytes() int64 { return c.filled.Load() * pageBytes }
 
 // Stats returns how many pages were looked up and found, and looked up and not.
 func (c *SumCache) Stats() (hits, misses uint64) { return c.hits.Load(), c.misses.Load() }

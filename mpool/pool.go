@@ -115,6 +115,16 @@ func (p *Pool) DriveStats() map[string]bdev.Stats {
 // beyond each object's first.
 func (p *Pool) MemoryBytes() (table, sums int64) { return p.table.Bytes() }
 
+// CacheBytes returns the memory of checksum pages that are cached.
+func (p *Pool) CacheBytes() int64 { return p.sums.Bytes() }
+
+// cacheStep is how much the cache grows until MemoryGrowths tells, in bytes.
+const cacheStep = 256 << 10
+
+// MemoryGrowths returns a number that rises when MemoryBytes or CacheBytes do, of the cache
+// in steps of 256 KiB. It takes no lock.
+func (p *Pool) MemoryGrowths() uint64 { return p.table.Growths() + uint64(p.sums.Bytes()/cacheStep) }
+
 // alive refuses calls on a closed pool.
 func (p *Pool) alive(op string) error {
 	if p.closed.Load() {

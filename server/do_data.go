@@ -80,29 +80,30 @@ func mlogOpenAppend(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err := o.ref.mustWrite(); err != nil {
 		return nil, err
 	}
-	app, err := o.mlog.OpenAppend(r.ctx)
+	app, err := opening(r, appenderBytes, o.mlog.OpenAppend)
 	if err != nil {
 		return nil, r.withHolders(o.ref.pool, o.obj.ID(), err)
 	}
 	records, bytes := app.Len()
-	h, err := r.giveChild(kindAppender, &appenderRef{common: common{ref: o.ref}, id: o.obj.ID(), app: app})
+	h, err := r.giveChild(kindAppender, &appenderRef{common: common{ref: o.ref}, id: o.obj.ID(), app: app, s: r.s})
 	if err != nil {
 		return nil, err
 	}
 	return &ioctl.AppenderOpened{Appender: h, Records: records, Bytes: bytes}, nil
 }
 
-// openRead opens a reader once the memory of its windows is reserved, which its reference
-// gives back.
-func (r *request) openRead(open func(context.Context) (api.LogReader, error)) (api.LogReader, error) {
-	if err := r.s.readers.take(r.s, HandleBytes, readerBytes); err != nil {
-		return nil, err
+// opening opens something on a log once the memory that it takes is reserved, which its
+// reference gives back.
+func opening[T any](r *request, bytes int64, open func(context.Context) (T, error)) (T, error) {
+	if err := r.s.logs.take(r.s, HandleBytes, bytes); err != nil {
+		var none T
+		return none, err
 	}
-	reader, err := open(r.ctx)
+	v, err := open(r.ctx)
 	if err != nil {
-		r.s.readers.give(r.s, HandleBytes, readerBytes)
+		r.s.logs.give(r.s, HandleBytes, bytes)
 	}
-	return reader, err
+	return v, err
 }
 
 func mlogOpenRead(r *request, m *ioctl.Target) (ioctl.Message, error) {
@@ -110,7 +111,7 @@ func mlogOpenRead(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader, err := r.openRead(o.mlog.OpenRead)
+	reader, err := opening(r, readerBytes, o.mlog.OpenRead)
 	if err != nil {
 		return nil, err
 	}
@@ -230,11 +231,11 @@ func mdcOpen(r *request, m *ioctl.Find) (ioctl.Message, error) {
 	if err := r.mustReachMDC(p.pool, m.ID); err != nil {
 		return nil, err
 	}
-	mdc, err := p.pool.pool.OpenMDC(r.ctx, m.ID)
+	mdc, err := opening(r, 2*appenderBytes, func(ctx context.Context) (api.MDC, error) { return p.pool.pool.OpenMDC(ctx, m.ID) })
 	if err != nil {
 		return nil, r.withHolders(p.pool, m.ID, err)
 	}
-	h, err := r.giveChild(kindMDC, &mdcRef{common: common{ref: p}, id: m.ID, mdc: mdc})
+	h, err := r.giveChild(kindMDC, &mdcRef{common: common{ref: p}, id: m.ID, mdc: mdc, s: r.s})
 	if err != nil {
 		return nil, err
 	}
@@ -302,7 +303,7 @@ func mdcOpenRead(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader, err := r.openRead(c.mdc.OpenRead)
+	reader, err := opening(r, readerBytes, c.mdc.OpenRead)
 	if err != nil {
 		return nil, err
 	}

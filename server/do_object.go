@@ -53,6 +53,7 @@ func (r *request) opened(p *poolRef, obj api.Object) (ioctl.Message, error) {
 }
 
 func (r *request) openedRef(p *poolRef, obj api.Object) (*ioctl.Opened, *objectRef, error) {
+	r.s.srv.followGrowth(p.pool)
 	ref := newObjectRef(p, obj)
 	id := obj.ID()
 	reply := &ioctl.Opened{ID: id}

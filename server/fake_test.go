@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/layout"
 )
@@ -116,7 +118,14 @@ type fakePool struct {
 	owners  []api.Owner
 	misuse  []string // what must not happen
 	closers int      // appenders, readers and MDCs that are open
+
+	table, growths atomic.Int64 // what it says of its memory
 }
+
+func (p *fakePool) DriveStats() map[string]bdev.Stats { return nil }
+func (p *fakePool) MemoryBytes() (table, sums int64)  { return p.table.Load(), 0 }
+func (p *fakePool) CacheBytes() int64                 { return 0 }
+func (p *fakePool) MemoryGrowths() uint64             { return uint64(p.growths.Load()) }
 
 type fakeObject struct {
 	p       *fakePool

@@ -79,7 +79,7 @@ func (s *Server) followPools() {
 		var bytes int64
 		if m, ok := a.pool.(measured); ok {
 			table, sums := m.MemoryBytes()
-			bytes = table + sums
+			bytes = table + sums + m.CacheBytes()
 		}
 		pools[a.title()] += bytes
 	}
@@ -88,13 +88,15 @@ func (s *Server) followPools() {
 	}
 }
 
-// followEvery is how often the memory of pools is looked at, unless somebody asks. It is
-// rare: waking an idle daemon took 5 ms of processor time each time, where it was measured.
-const followEvery = time.Minute
-
-// keepFollowing does followPools until the server stops.
-func (s *Server) keepFollowing() {
-	for s.clock.Sleep(s.hard, followEvery) == nil {
+// followGrowth does followPools if the pool's tables have grown, which they do as objects
+// are made, or its cache, which does as they are read: it is called when one is opened.
+// So nothing has to look from time to time, which would wake an idle daemon.
+func (s *Server) followGrowth(a *activePool) {
+	m, ok := a.pool.(measured)
+	if !ok || s.opt.Scopes == nil {
+		return
+	}
+	if n := m.MemoryGrowths(); a.grown.Load() != n && a.grown.Swap(n) != n {
 		s.followPools()
 	}
 }

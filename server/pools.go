@@ -15,7 +15,8 @@ type activePool struct {
 	pool    Pool
 	feed    *feed
 	ops     counters
-	handles atomic.Int64 // of all sessions
+	handles atomic.Int64  // of all sessions
+	grown   atomic.Uint64 // its MemoryGrowths when that was charged
 
 	ownership ownership
 	quotas    atomic.Pointer[quotas] // nil: a pool of a kind that has none

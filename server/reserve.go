@@ -225,6 +225,10 @@ const (
 // is read from and the one ahead.
 const readerBytes = 2 << 20
 
+// appenderBytes is the memory of a log that is open for append, while its drive keeps up:
+// the pages that are being filled and the one that is being written.
+const appenderBytes = 272 << 10
+
 // roomForHandle reserves memory for one more handle. What the table has once grown to
 // is given back when the session ends.
 func (s *session) roomForHandle() error {
@@ -243,7 +247,7 @@ func (s *session) giveBack() {
 	s.io.end(s, IOBytes)
 	s.tasks.end(s, Requests)
 	s.urgent.end(s, Urgent)
-	s.readers.end(s, HandleBytes)
+	s.logs.end(s, HandleBytes)
 	if n := s.handleRoom.Swap(0); n > 0 {
 		s.unreserve(HandleBytes, n*handleBytes)
 	}

@@ -96,10 +96,16 @@ type appenderRef struct {
 	common
 	id  layout.ObjectID
 	app api.Appender
+	s   *session // that its pages are reserved for
 }
 
-func (a *appenderRef) object() layout.ObjectID         { return a.id }
-func (a *appenderRef) close(ctx context.Context) error { return a.app.Close(ctx) }
+func (a *appenderRef) object() layout.ObjectID { return a.id }
+
+func (a *appenderRef) close(ctx context.Context) error { // nobody uses it any more
+	err := a.app.Close(ctx)
+	a.s.logs.give(a.s, HandleBytes, appenderBytes)
+	return err
+}
 
 // turn lets one in at a time. Unlike with a mutex, the wait for it ends with a
 // context: the drive of the one that is in may be stalled.
@@ -131,7 +137,7 @@ func (l *readerRef) object() layout.ObjectID { return l.id }
 
 func (l *readerRef) close(context.Context) error { // nobody uses it any more
 	err := l.reader.Close()
-	l.s.readers.give(l.s, HandleBytes, readerBytes)
+	l.s.logs.give(l.s, HandleBytes, readerBytes)
 	return err
 }
 
@@ -140,10 +146,16 @@ type mdcRef struct {
 	common
 	id  layout.ObjectID
 	mdc api.MDC
+	s   *session // that its logs' pages are reserved for
 }
 
-func (m *mdcRef) object() layout.ObjectID         { return m.id }
-func (m *mdcRef) close(ctx context.Context) error { return m.mdc.Close(ctx) }
+func (m *mdcRef) object() layout.ObjectID { return m.id }
+
+func (m *mdcRef) close(ctx context.Context) error { // nobody uses it any more
+	err := m.mdc.Close(ctx)
+	m.s.logs.give(m.s, HandleBytes, 2*appenderBytes)
+	return err
+}
 
 // listRef is a list of objects that is being read.
 type listRef struct {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/scope"
 )
 
@@ -157,18 +158,22 @@ func (s *Scopes) arenasMost() int64 {
 }
 
 // tellRuntime gives the Go runtime what is the daemon's and not the arenas', as a limit
-// near which it collects garbage more often.
+// near which it collects garbage more often; and bounds what is kept of buffers.
 func (s *Scopes) tellRuntime() {
+	limit := s.m.System().Limit(scope.Memory)
+	bdev.KeepBuffers(limit / keptPart)
 	if s.opt.KeepGoLimit {
 		return
 	}
-	limit := s.m.System().Limit(scope.Memory)
 	if limit == math.MaxInt64 {
 		debug.SetMemoryLimit(math.MaxInt64)
 		return
 	}
 	debug.SetMemoryLimit(max(limit-s.arenasMost()-programBytes, fixedBytes))
 }
+
+// keptPart is the part of the daemon's memory that free buffers for I/O may keep.
+const keptPart = 64
 
 // programBytes is memory that is neither the Go runtime's nor arenas': the program's own
 // pages and the rings that the kernel has for the daemon.

@@ -316,3 +316,36 @@ func TestWrongBooksEndTheirSession(t *testing.T) {
 		})
 	}
 }
+
+// A pool's memory is charged when it has grown, by whoever opens an object then; and nothing
+// is done for that meanwhile.
+func TestGrowthIsCharged(t *testing.T) {
+	r, s := newScopeRig(t, nil)
+	w := r.raw()
+	pool := w.openPool()
+	charged := func() int64 { return used(s, "service:data", scope.Memory) }
+	alloc := func() {
+		w.opened(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: pool, Options: api.AllocOptions{Capacity: 1 << 20}})
+	}
+	alloc()
+	before, p := charged(), r.pool()
+	p.table.Store(7 << 20)
+	alloc()
+	if n := charged() - before; n != 0 {
+		t.Errorf("%d bytes are charged, and nothing has grown", n)
+	}
+	for i := range int64(3) {
+		p.table.Store((i + 1) << 20)
+		p.growths.Add(1)
+		alloc()
+		if n := charged() - before; n != (i+1)<<20 {
+			t.Errorf("%d bytes are charged for %d", n, (i+1)<<20)
+		}
+	}
+	if n := used(s, scope.SystemName, scope.Memory); n < 3<<20+fixedBytes {
+		t.Errorf("the system has %d bytes", n)
+	}
+	p.table.Store(0)
+	p.growths.Add(1)
+	alloc()
+}

@@ -63,7 +63,7 @@ type Server struct {
 
 	remapping chan struct{} // a token per goroutine in remap
 
-	logging sync.WaitGroup // who logs events, until logStop is closed; keepFollowing
+	logging sync.WaitGroup // who logs events, until logStop is closed
 	logStop chan struct{}
 
 	mu sync.Mutex
@@ -119,9 +119,6 @@ func New(o Options) (*Server, error) {
 	s.dying.init()
 	s.events.init(s.limits.Sessions)
 	s.logging.Go(func() { s.logEvents(s.logStop) })
-	if o.Scopes != nil {
-		s.logging.Go(s.keepFollowing)
-	}
 	return s, nil
 }
 

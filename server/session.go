@@ -43,8 +43,8 @@ type session struct {
 	tasks  budget // of Requests
 	urgent budget // of Urgent
 
-	readers budget       // of HandleBytes, for the windows of readers
-	memory  atomic.Int64 // bytes of messages, arenas and handles
+	logs   budget       // of HandleBytes, for what is open on logs
+	memory atomic.Int64 // bytes of messages, arenas and handles
 
 	handleRoom atomic.Int64 // handles that memory is reserved for
 

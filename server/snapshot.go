@@ -123,6 +123,8 @@ func opSnapshot(o *ioctl.OpCounters) OpSnapshot {
 type measured interface {
 	DriveStats() map[string]bdev.Stats
 	MemoryBytes() (table, sums int64)
+	CacheBytes() int64
+	MemoryGrowths() uint64
 }
 
 // snapshot returns false if the pool is just being closed.

@@ -86,7 +86,8 @@ func (w *Raw) Ask(op ioctl.Op, m ioctl.Message) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.Tag != w.tag || h.Op != op {
+	turnedAway := h.Op == ioctl.OpHello && h.Flags&ioctl.FlagError != 0 // before hello was read
+	if (h.Tag != w.tag || h.Op != op) && !turnedAway {
 		return nil, fmt.Errorf("answer to %v of tag %d; asked %v of tag %d", h.Op, h.Tag, op, w.tag)
 	}
 	return Answer(h, body)
