@@ -131,6 +131,13 @@ func TestAccessModes(t *testing.T) {
 // proves G44: a floor is never lowered, and hits its atoms and no others.
 func TestGuard(t *testing.T) {
 	r := credit.Resource{Type: credit.Access, ID: 1}
+	var high credit.Guard
+	block := credit.Make(credit.Span{First: 0, End: 10, Modes: credit.Write})
+	high.Raise(r, block, credit.Token{5})
+	high.Raise(r, block, credit.Token{3})
+	if err := high.Check(r, block, credit.Token{4}); err == nil {
+		t.Error("a floor was lowered")
+	}
 	rapid.Check(t, func(rt *rapid.T) {
 		var g credit.Guard
 		var floors [14][8]uint64 // by position and mode

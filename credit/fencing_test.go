@@ -146,6 +146,7 @@ func TestWriteLostReadLost(t *testing.T) {
 		root := w.open(nil, credit.Options{Config: credit.Config{CallBack: time.Second}})
 		a, b := w.open(root, credit.Options{}), w.open(root, credit.Options{})
 		h := acquire(t, a, access(credit.Read|credit.Write, 0, 10, anyhow))
+		kept := acquire(t, a, access(credit.Write, 30, 40, anyhow))
 		release(t, acquire(t, a, access(credit.Read, 10, 20, anyhow)))
 		next := acquire(t, b, access(credit.Read, 0, 10, anyhow)) // conflicts with write only
 		synctest.Wait()
@@ -154,6 +155,10 @@ func TestWriteLostReadLost(t *testing.T) {
 		}
 		refused(t, a, access(credit.Read, 0, 10, 0), credit.ErrRemote)
 		release(t, acquire(t, a, access(credit.Read, 10, 20, 0)))
+		if err := w.check(kept); err != nil || !kept.Valid() {
+			t.Errorf("what nobody wanted of it: %v", err)
+		}
+		release(t, kept)
 		release(t, next)
 		w.close()
 	})

@@ -123,3 +123,24 @@ func TestLeaseCountsFromTheAsking(t *testing.T) {
 		t.Errorf("renewed, its end is at %v, not %v", b.up.ends, end)
 	}
 }
+
+// proves G43: who has a lease itself gives none that ends later, not even when it
+// is to give a longer one.
+func TestLeaseWithinTheOneAbove(t *testing.T) {
+	b := NewBook(Config{ID: 2, Creditor: 1, Lease: time.Hour, Margin: time.Second}, time.Second)
+	b.Receive(time.Second, Message{
+		From: 1, To: 2, Session: 1, Key: 7, Kind: Welcome, Sent: time.Second, Within: time.Minute,
+	})
+	b.Take()
+	b.Receive(31*time.Second, Message{From: 3, To: 2, Session: 1, Kind: Hello})
+	out, _ := b.Take()
+	welcome := find(out, Welcome)
+	if welcome == nil || welcome.Within != 29*time.Second {
+		t.Fatalf("of a lease that ends in 29 s: %v", welcome)
+	}
+	b.Receive(41*time.Second, Message{From: 3, To: 2, Session: 1, Key: welcome.Key, Kind: Renew})
+	out, _ = b.Take()
+	if renewed := find(out, Renewed); renewed == nil || renewed.Within != 19*time.Second {
+		t.Errorf("renewed, of one that ends in 19 s: %v", renewed)
+	}
+}

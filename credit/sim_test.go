@@ -32,7 +32,7 @@ var (
 func TestSimulation(t *testing.T) {
 	seeds := *simSeeds
 	if seeds == 0 {
-		seeds = 60
+		seeds = 40
 	}
 	var next, steps, grants, fences, refused atomic.Int64
 	var failed atomic.Bool

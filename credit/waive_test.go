@@ -98,6 +98,31 @@ func TestOneOfTwoGivesUp(t *testing.T) {
 	})
 }
 
+// proves G42: what the creditor wants of a middle stays called back below it when
+// the middle's own user gives up.
+func TestWantedFromAboveToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTree(t)
+		root := w.open(nil, credit.Options{Config: credit.Config{CallBack: time.Hour}})
+		mid := w.open(root, credit.Options{Config: credit.Config{CallBack: time.Minute}})
+		leaf, far := w.open(mid, credit.Options{}), w.open(root, credit.Options{})
+		h := acquire(t, leaf, access(credit.Write, 0, 10, anyhow))
+		c := waits(t, far, access(credit.Write, 0, 10, anyhow))
+		ctx, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if _, err := mid.Acquire(ctx, access(credit.Write, 0, 10, anyhow)); err == nil {
+			t.Fatal("two have it")
+		}
+		synctest.Wait()
+		if !isClosed(h.Wanted()) {
+			t.Error("not wanted any more, although it is by who waits at the root")
+		}
+		release(t, h)
+		release(t, granted(t, c))
+		w.close()
+	})
+}
+
 // proves G42: space that was called back for somebody who gave up stays, as far
 // as it is used.
 func TestSpaceGivenUp(t *testing.T) {

@@ -7,7 +7,8 @@
 #
 # ROW is one of engine-read, client-read, client-read-qd1, client-seq,
 # mblock-durable, commit-rate, mlog-sync, mlog-client, reclaim, reclaim-storm,
-# churn, activate, memory, idle, scope, quota; all of them when none is named.
+# churn, activate, memory, idle, scope, quota, credit; all of them when none is
+# named.
 # docs/performance.md says what they measure.
 #   --quick    short runs, one alternation: under two minutes, for a look only
 #   --turns    how often the sides alternate (5)
@@ -30,10 +31,10 @@
 
 set -euo pipefail
 
-readonly all_rows="engine-read client-read client-read-qd1 client-seq mblock-durable commit-rate mlog-sync mlog-client reclaim reclaim-storm churn activate memory idle scope quota"
+readonly all_rows="engine-read client-read client-read-qd1 client-seq mblock-durable commit-rate mlog-sync mlog-client reclaim reclaim-storm churn activate memory idle scope quota credit"
 
 usage() {
-	sed -n '2,29s/^# \{0,1\}//p' "$0" >&2
+	sed -n '2,30s/^# \{0,1\}//p' "$0" >&2
 	exit 2
 }
 

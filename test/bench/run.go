@@ -59,6 +59,7 @@ func rows() []row {
 		{"memory", (*bench).memory},
 		{"scope", (*bench).scope},
 		{"quota", (*bench).quota},
+		{"credit", (*bench).credit},
 	}
 }
 

@@ -50,6 +50,8 @@ func tasks() map[string]task {
 		"scope":          scopeWork,
 		"quota":          quotaWork,
 		"quota-memory":   quotaMemoryWork,
+		"credit":         creditWork,
+		"credit-revoke":  creditRevokeWork,
 
 		"client-read":    clientReadWork,
 		"client-write":   clientWriteWork,

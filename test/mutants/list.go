@@ -387,14 +387,14 @@ func mutants() []mutant {
 			file: "credit/serve.go",
 			old:  "if !t.keep && h.overdue(k, b.now) {",
 			new:  "if false {",
-			pkg:  "./credit", test: ".",
+			pkg:  "./credit", test: "TestFloorsAreBounded",
 		},
 		{
 			name: "credit: an active pool is taken away",
-			file: "credit/serve.go",
-			old:  "if !t.keep && h.overdue(k, b.now) {",
-			new:  "if h.overdue(k, b.now) {",
-			pkg:  "./credit", test: ".",
+			file: "credit/resource.go",
+			old:  "keep: c.Keep || c.Divisible,",
+			new:  "keep: c.Divisible,",
+			pkg:  "./credit", test: "TestActivationIsKept",
 		},
 		{
 			name: "credit: who only tries is kept waiting",
@@ -415,7 +415,7 @@ func mutants() []mutant {
 			file: "credit/lend.go",
 			old:  "left = min(left, b.cfg.Lease)",
 			new:  "left = b.cfg.Lease",
-			pkg:  "./credit", test: ".",
+			pkg:  "./credit", test: "TestLeaseWithinTheOneAbove",
 		},
 		{
 			name: "credit: what was lent is kept when the lease is over",
@@ -506,7 +506,7 @@ func mutants() []mutant {
 			file: "credit/waive.go",
 			old:  "over = over.Diff(owed).Diff(",
 			new:  "over = over.Diff(",
-			pkg:  "./credit", test: "TestSimulation",
+			pkg:  "./credit", test: "TestWantedFromAboveToo",
 		},
 		{
 			name: "credit: a withdrawal is not passed on",
@@ -527,7 +527,7 @@ func mutants() []mutant {
 			file: "credit/account.go",
 			old:  "wide := c.Join(a.unheld(a.borrowed))",
 			new:  "wide := c.Join(a.borrowed)",
-			pkg:  "./credit", test: "TestFencing",
+			pkg:  "./credit", test: "TestWriteLostReadLost",
 		},
 		{
 			name: "credit: floors are forgotten while a loser lives",

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/mpool-go/mpool/credit"
+	"github.com/mpool-go/mpool/test/bench/measure"
+)
+
+// creditBatch is how many operations are between two looks at the clock.
+const creditBatch = 100
+
+// creditReaders is how many owners have a credit cached that one calls back.
+const creditReaders = 1000
+
+// The most that it may take, in microseconds: to acquire and release what is cached;
+// and to call back all readers, each time.
+const (
+	creditMicroseconds = 2
+	revokeMicroseconds = 100_000
+)
+
+// slowest is about the longest that an operation took.
+var slowest = metric{"µs/op, p99.9", func(r *measure.Result) float64 { return r.P999US }}
+
+// credit measures credits in one process: there is nobody to compare with.
+func (b *bench) credit(ctx context.Context) error {
+	all, err := b.alternate(ctx, b.worker("credit", "credit", "-time", b.time.String(), "-flight", "1"))
+	if err != nil {
+		return err
+	}
+	const name = "acquire and release, cached"
+	b.report(name, opsPerSecond, all[0], nil, ratioAtLeast, 0, 0)
+	b.report(name, perCall, all[0], nil, valueAtMost, creditMicroseconds, 0)
+	b.report(name, allocations, all[0], nil, valueAtMost, 0, 0)
+	if all, err = b.alternate(ctx, b.worker("credit", "credit-revoke", "-time", b.time.String())); err != nil {
+		return err
+	}
+	revoke := fmt.Sprintf("a writer calls back %d cached readers", creditReaders)
+	b.report(revoke, perCall, all[0], nil, valueAtMost, revokeMicroseconds, 0)
+	b.report(revoke, slowest, all[0], nil, valueAtMost, revokeMicroseconds, 0)
+	return nil
+}
+
+// creditOwners opens a root and n debtors of it. The function ends them.
+func creditOwners(n int) (root *credit.Owner, debtors []*credit.Owner, end func(), err error) {
+	var all []*credit.Owner
+	end = func() {
+		for _, o := range all {
+			o.Abandon()
+		}
+	}
+	for i := range credit.OwnerID(n + 1) {
+		var e credit.Engine
+		if i > 0 {
+			e = credit.NewLocal(all[0])
+		}
+		o, err := credit.Open(credit.Options{Config: credit.Config{ID: 1 + i}}, e)
+		if err != nil {
+			end()
+			return nil, nil, nil, err
+		}
+		all = append(all, o)
+	}
+	return all[0], all[1:], end, nil
+}
+
+// useCredit acquires a credit of an object's first MiB and releases it.
+func useCredit(ctx context.Context, o *credit.Owner, m credit.Modes) error {
+	h, err := o.Acquire(ctx, credit.Request{
+		Resource: credit.Resource{Type: credit.Access, ID: 42},
+		Credit:   credit.Make(credit.Span{First: 0, End: 1 << 20, Modes: m}),
+		Flags:    credit.MayBorrow | credit.MayRevoke,
+	})
+	if err != nil {
+		return err
+	}
+	return h.Release(credit.Version{})
+}
+
+// creditWork acquires and releases what is cached, each worker as an owner of its own.
+func creditWork(ctx context.Context, o *options) (*measure.Result, error) {
+	_, debtors, end, err := creditOwners(o.plan.Workers)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	if err := o.measured(); err != nil {
+		return nil, err
+	}
+	return measure.RunShort(o.plan, creditBatch, func(w int) error {
+		for range creditBatch {
+			if err := useCredit(ctx, debtors[w], credit.Read); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// creditRevokeWork calls back what many owners have cached; only that is counted, not
+// that they acquire it anew.
+func creditRevokeWork(ctx context.Context, o *options) (*measure.Result, error) {
+	root, readers, end, err := creditOwners(creditReaders)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	if err := o.measured(); err != nil {
+		return nil, err
+	}
+	var took time.Duration
+	var each measure.Latencies
+	clock := measure.Start()
+	for begin := time.Now(); time.Since(begin) < o.plan.Time; {
+		for _, r := range readers {
+			if err := useCredit(ctx, r, credit.Read); err != nil {
+				return nil, err
+			}
+		}
+		start := time.Now()
+		if err := useCredit(ctx, root, credit.Write); err != nil {
+			return nil, err
+		}
+		d := time.Since(start)
+		took += d
+		each.Add(d)
+	}
+	r := clock.Stop()
+	r.Latencies(each)
+	r.Seconds, r.CPUUS = took.Seconds(), 0
+	return r, nil
+}
