@@ -221,7 +221,7 @@ func TestScenariosOrder(t *testing.T) {
 			release(s.t, granted(s.t, all))
 			release(s.t, granted(s.t, again))
 		},
-		"barrier-overcome-star": func(s *scene) { inOrder(s, s.mid, s.side, s.root) },
+		"barrier-overcome-star":  func(s *scene) { inOrder(s, s.mid, s.side, s.root) },
 		"barrier-overcome-chain": func(s *scene) { inOrder(s, s.low, s.side, s.mid) },
 		"starvation": func(s *scene) {
 			x, y := acquire(s.t, s.mid, ring(0, 1, anyhow)), acquire(s.t, s.side, ring(1, 2, anyhow))
