@@ -245,6 +245,7 @@ func (b *Book) settle(a *account) {
 	if len(a.holdings) == 0 && len(a.queue) == 0 && a.tainted.Empty() && (b.up == nil || a.borrowed.Empty()) {
 		delete(b.accounts, a.res)
 		a.recalls, a.tried, a.owed = nil, nil, 0
+		b.dirty = b.dirty || a.active
 		return
 	}
 	if !a.active && a.awaits() {

@@ -237,10 +237,6 @@ func (b *Book) expire() {
 		}
 		b.settle(a)
 	}
-	b.active = slices.DeleteFunc(b.active, func(a *account) bool {
-		a.active = a.awaits()
-		return !a.active
-	})
 }
 
 // schedule computes when Tick is due.
@@ -266,6 +262,10 @@ func (b *Book) schedule() {
 			at(d.link.again)
 		}
 	}
+	b.active = slices.DeleteFunc(b.active, func(a *account) bool {
+		a.active = a.awaits()
+		return !a.active
+	})
 	for _, a := range b.active {
 		for _, q := range a.queue {
 			at(q.deadline)
