@@ -1,6 +1,9 @@
 package credit
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Loan is what somebody has of a resource, or waits for.
 type Loan struct {
@@ -49,6 +52,15 @@ func (o *Owner) Loans(r Resource) []Loan {
 		list = append(list, l)
 	}
 	return list
+}
+
+// Lent says whether a debtor has something of a resource or waits for it.
+func (o *Owner) Lent(r Resource) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	a := o.book.accounts[r]
+	return a != nil && (slices.ContainsFunc(a.holdings, func(h *holding) bool { return h.debtor != nil }) ||
+		slices.ContainsFunc(a.queue, func(q *request) bool { return q.debtor != nil }))
 }
 
 // Resources returns, in no order, of what somebody has something or waits for it.

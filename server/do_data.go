@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/layout"
 )
@@ -81,6 +82,9 @@ func mlogOpenAppend(r *request, m *ioctl.Target) (ioctl.Message, error) {
 		return nil, err
 	}
 	app, err := opening(r, appenderBytes, o.mlog.OpenAppend)
+	if api.CodeOf(err) == api.EBUSY && o.ref.pool.credits.settled(r.ctx, []layout.ObjectID{o.obj.ID()}) {
+		app, err = opening(r, appenderBytes, o.mlog.OpenAppend)
+	}
 	if err != nil {
 		return nil, r.withHolders(o.ref.pool, o.obj.ID(), err)
 	}
@@ -263,7 +267,10 @@ func mdcDelete(r *request, m *ioctl.Find) (ioctl.Message, error) {
 	if err := r.mustReachMDC(p.pool, m.ID); err != nil {
 		return nil, err
 	}
-	return &ioctl.Empty{}, r.unlessHeld(p.pool, m.ID, func() error { return p.pool.pool.DeleteMDC(r.ctx, m.ID) })
+	ids := r.heldAs(p.pool, m.ID)
+	return &ioctl.Empty{}, r.unlessHeld(p.pool, m.ID, func() error {
+		return p.pool.credits.during(r.ctx, r.s, ids, credit.Delete, func() error { return p.pool.pool.DeleteMDC(r.ctx, m.ID) })
+	})
 }
 
 func useMDC(r *request, h ioctl.Handle) (api.MDC, error) {

@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/uhandle"
@@ -31,6 +32,7 @@ func (r *request) mustMayAlloc(p *poolRef, m *ioctl.Alloc) error {
 // born gives the handle of an object that was allocated just now.
 func (r *request) born(p *poolRef, obj api.Object) (*ioctl.Opened, *objectRef, error) {
 	id := obj.ID()
+	r.fresh = true
 	p.pool.adopt(r.s, id)
 	reply, ref, err := r.openedRef(p, obj)
 	if err != nil {
@@ -85,7 +87,13 @@ func mblockAlloc(r *request, m *ioctl.Alloc) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	return answerOf(r.born(p, b))
+	reply, ref, err := r.born(p, b)
+	if err == nil && m.ID != 0 {
+		if err = r.claim(uhandle.Handle(reply.Handle), ref); err != nil {
+			p.pool.orphan(r.s, m.ID)
+		}
+	}
+	return answerOf(reply, ref, err)
 }
 
 func mlogAlloc(r *request, m *ioctl.Alloc) (ioctl.Message, error) {
@@ -235,7 +243,10 @@ func objectDelete(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.unlessHeld(o.ref.pool, o.obj.ID(), func() error { return o.obj.Delete(r.ctx) }); err != nil {
+	a, id := o.ref.pool, o.obj.ID()
+	if err := r.unlessHeld(a, id, func() error {
+		return a.credits.during(r.ctx, r.s, []layout.ObjectID{id}, credit.Delete, func() error { return o.obj.Delete(r.ctx) })
+	}); err != nil {
 		return nil, err
 	}
 	r.gone(o)
@@ -257,7 +268,9 @@ func (r *request) withHolders(a *activePool, id layout.ObjectID, err error) erro
 	if !errors.As(err, &e) || e.Code != api.EBUSY {
 		return err
 	}
-	e.Holders = r.holders(a, r.heldAs(a, id))
+	if !errors.Is(err, credit.ErrBusy) { // which names those of credits
+		e.Holders = r.holders(a, r.heldAs(a, id))
+	}
 	return err
 }
 
@@ -268,8 +281,11 @@ func (r *request) unlessHeld(a *activePool, id layout.ObjectID, do func() error)
 	was := dying.left.Load()
 	err := do()
 	// Who was in the way may have let go by itself meanwhile.
-	if api.CodeOf(err) == api.EBUSY && (dying.letGoOf(r.heldAs(a, id)...) || dying.left.Load() != was) {
-		err = do()
+	if api.CodeOf(err) == api.EBUSY {
+		ids := r.heldAs(a, id)
+		if fenced := a.credits.settled(r.ctx, ids); dying.letGoOf(ids...) || dying.left.Load() != was || fenced {
+			err = do()
+		}
 	}
 	return r.withHolders(a, id, err)
 }

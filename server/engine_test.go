@@ -164,7 +164,8 @@ func wellFormed(rng *rand.Rand, op ioctl.Op, handles []ioctl.Handle, ids []layou
 	case ioctl.OpHello, ioctl.OpCancel, ioctl.OpArena, ioctl.OpArenaMapped, ioctl.OpPoolCreate, ioctl.OpPoolActivate,
 		ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy, ioctl.OpPoolRename, ioctl.OpPoolSet, ioctl.OpPoolList,
 		ioctl.OpPoolOpen, ioctl.OpPoolScrub, ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext,
-		ioctl.OpScopeList, ioctl.OpScopeSet,
+		ioctl.OpScopeList, ioctl.OpScopeSet, ioctl.OpCreditList,
+		ioctl.OpCredit, ioctl.OpCreditRevoke, // which nothing answers, or after a deadline; see test/credits
 		ioctl.OpRing: // of which any value in its memory may end the session
 	}
 	return nil

@@ -121,6 +121,12 @@ func (f *feed) rename(name string) {
 	f.name = name
 }
 
+func (f *feed) title() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.name
+}
+
 // watch is what a pool that is being activated is given.
 func (f *feed) watch() Watch { return Watch{Event: f.event, Admit: f.admit} }
 

@@ -246,7 +246,7 @@ func (r *request) take(p *poolRef, t api.Token, kind layout.Kind) (ioctl.Handle,
 		r.s.release(ref)
 		return 0, r.s.noHandle(err)
 	}
-	return ioctl.Handle(h), nil
+	return ioctl.Handle(h), r.claim(h, ref)
 }
 
 // handOver moves a granted object from its giver to another session, all of it in
@@ -278,6 +278,7 @@ func (a *activePool) handOver(to *session, h uhandle.Handle, into *poolRef, t ap
 	a.grants.drop(g)
 	was := v.(*objectRef)
 	was.closed.Store(true) // its reference moves
+	a.credits.forget(was)
 	was.ref.children.Add(-1)
 	ref := newObjectRef(into, was.obj)
 	into.children.Add(1)

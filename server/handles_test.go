@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/uhandle"
 )
@@ -51,6 +52,9 @@ func takers() map[ioctl.Op]struct {
 		ioctl.OpMblockPut:    {k(kindPool), func(h ioctl.Handle) ioctl.Message { return &ioctl.MblockPut{Pool: h} }},
 		ioctl.OpMblockRead:   {k(kindMblock), func(h ioctl.Handle) ioctl.Message { return &ioctl.MblockRead{Mblock: h} }},
 
+		ioctl.OpCredit: {k(kindPool), func(h ioctl.Handle) ioctl.Message {
+			return &ioctl.CreditMessage{Pool: h, Message: credit.Message{Kind: credit.Borrow, Session: 1}}
+		}},
 		ioctl.OpCreditRevoke: {k(kindPool), find},
 
 		ioctl.OpMlogAlloc:      {k(kindPool), alloc},
@@ -126,7 +130,7 @@ func TestBadHandles(t *testing.T) {
 				ioctl.OpPoolCreate, ioctl.OpPoolActivate, ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy,
 				ioctl.OpPoolRename, ioctl.OpPoolSet, ioctl.OpPoolList, ioctl.OpPoolOpen, ioctl.OpPoolScrub,
 				ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext, ioctl.OpRing, ioctl.OpRingClose,
-				ioctl.OpScopeList, ioctl.OpScopeSet, ioctl.OpCredit, ioctl.OpCreditList,
+				ioctl.OpScopeList, ioctl.OpScopeSet, ioctl.OpCreditList,
 			}, op) {
 				continue // they take none
 			}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/ioctl"
 )
 
@@ -209,7 +210,11 @@ func TestRandomMessages(t *testing.T) {
 			var b []byte
 			if op := ioctl.Op(rng.IntN(ioctl.NumOps)); op.Valid() && op != ioctl.OpHello && rng.IntN(8) > 0 {
 				// A body of the right form with handles that may be real.
-				b = message(t, op, rng.Uint64N(4), op.NewRequest())
+				m := op.NewRequest()
+				if op == ioctl.OpCredit { // which is of some kind
+					m = &ioctl.CreditMessage{Message: credit.Message{Kind: credit.Kind(1 + rng.IntN(18)), Session: 1}}
+				}
+				b = message(t, op, rng.Uint64N(4), m)
 				if len(b) >= ioctl.HeaderSize+8 && rng.IntN(2) == 0 {
 					h := []ioctl.Handle{pool, log, log + 1}[rng.IntN(3)]
 					for i := range 8 {

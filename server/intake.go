@@ -182,7 +182,7 @@ func (s *session) take(buf *buffer, msg, oob []byte, flags int) (kept bool, err 
 		s.cancelRequest(m.Tag)
 		return false, nil
 	case *ioctl.CreditMessage:
-		s.reply(h.Op, h.Tag, nil, api.Errorf(api.ENOTSUP, h.Op.Name(), "the daemon has no credits"), -1)
+		s.credit(h, m)
 		return false, nil
 	}
 	return s.start(h, m, buf)

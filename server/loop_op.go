@@ -166,9 +166,13 @@ func (x *ringOp) start(mem []byte) error {
 	s := x.ring.set.s
 	e, err := s.table.Use(uhandle.Handle(x.d.Handle), x.verb.kinds()...)
 	if err != nil {
-		return badHandle(ioctl.Handle(x.d.Handle))
+		return s.badHandle(ioctl.Op(x.d.Op), ioctl.Handle(x.d.Handle))
 	}
 	x.pool = e.Value.home()
+	if e.Value.isFenced() {
+		s.doneWith(e)
+		return staleHandle(ioctl.Handle(x.d.Handle))
+	}
 	switch x.verb {
 	case verbRead:
 		err = x.startRead(e.Value, mem)

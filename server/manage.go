@@ -24,9 +24,13 @@ func (s *Server) arrived(name string, a *activePool) {
 
 // arrive makes a pool known, with its quotas.
 func (s *Server) arrive(ctx context.Context, name string, p Pool, f *feed) error {
-	a := newActivePool(p, f)
+	a, err := newActivePool(s, p, f)
+	if err != nil {
+		return err
+	}
 	q, err := newQuotas(ctx, s, a)
 	if err != nil {
+		a.credits.close()
 		return err
 	}
 	if q != nil {
@@ -58,6 +62,7 @@ func (s *Server) withoutQuotas(ctx context.Context, a *activePool, end func() er
 // left takes away a pool that is active no more.
 func (s *Server) left(name string, a *activePool) {
 	a.leave()
+	a.credits.close()
 	s.pools.drop(name)
 	s.followPools()
 	for _, sess := range s.all() {
@@ -389,6 +394,7 @@ func (s *Server) closePools(ctx context.Context) error {
 				s.log.Warn("pool closed while in use", slog.String("pool", name), slog.Any("error", err))
 				err = errors.Join(err, a.pool.Abandon(ctx))
 			}
+			a.credits.close()
 			s.tellEvent(ioctl.Event{Type: ioctl.EventPoolDeactivated, Pool: name})
 			if err == nil {
 				s.log.Info("pool closed", slog.String("pool", name))

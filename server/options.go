@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/uhandle"
 )
@@ -89,6 +90,12 @@ func (l Limits) Validate() error {
 	return nil
 }
 
+// DefaultCallBack and MaxCallBack are of Options.CallBack.
+const (
+	DefaultCallBack = credit.DefaultCallBack
+	MaxCallBack     = 24 * time.Hour
+)
+
 // Options are what a server is made of.
 type Options struct {
 	Backend Backend      // required
@@ -103,6 +110,10 @@ type Options struct {
 	Owners []OwnerRule
 	// Deaths notice clients' deaths beside the pidfds, and before them.
 	Deaths []uhandle.Source
+
+	// CallBack is how long who has a credit that others wait for may hold on before it
+	// is taken: at most MaxCallBack. 0: DefaultCallBack; negative: for ever.
+	CallBack time.Duration
 
 	// Loops is how many I/O loops serve clients' rings at most, each a thread that
 	// sleeps while there is nothing to do. They start as they are needed. 0: as
@@ -123,6 +134,9 @@ func (o Options) validate() error {
 	}
 	if err := o.Limits.Validate(); err != nil {
 		return fmt.Errorf("server: %w", err)
+	}
+	if o.CallBack > MaxCallBack {
+		return fmt.Errorf("server: call-backs of %v: at most %v", o.CallBack, MaxCallBack)
 	}
 	if o.Loops > MaxLoops {
 		return fmt.Errorf("server: %d I/O loops: at most %d", o.Loops, MaxLoops)

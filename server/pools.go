@@ -20,6 +20,7 @@ type activePool struct {
 
 	ownership ownership
 	quotas    atomic.Pointer[quotas] // nil: a pool of a kind that has none
+	credits   *creditor
 
 	sweeping sync.Mutex // held by a sweep; see the package's comment
 	orphans  atomic.Int64
@@ -45,16 +46,19 @@ type activePool struct {
 	grants grants
 }
 
-func newActivePool(p Pool, f *feed) *activePool {
+func newActivePool(srv *Server, p Pool, f *feed) (*activePool, error) {
 	name := p.Name()
 	f.rename(name)
-	return &activePool{
+	a := &activePool{
 		pool: p, feed: f, name: name,
 		adopters: make(map[layout.ObjectID]*session),
 		own:      make(map[*session]map[layout.ObjectID]struct{}),
 		orphaned: make(map[layout.ObjectID]*session),
 		grants:   newGrants(),
 	}
+	var err error
+	a.credits, err = newCreditor(srv, a)
+	return a, err
 }
 
 // open counts a handle on the pool.

@@ -91,8 +91,8 @@ func (s *session) tellReaped(closing int64, released time.Time) {
 	s.mu.Unlock()
 	e := ioctl.Event{
 		Type: ioctl.EventClientReaped, Session: s.id, PID: s.peer.pid, UID: s.peer.uid, Comm: s.peer.comm,
-		DetectedBy: by, References: uint32(handles), Aborted: uint32(s.aborted.Load()), Latency: released.Sub(noticed),
-		Free: free,
+		DetectedBy: by, References: uint32(handles), Aborted: uint32(s.aborted.Load()), Credits: s.creditsLost.Load(),
+		Latency: released.Sub(noticed), Free: free,
 	}
 	if closing > 0 {
 		e.Text = fmt.Sprintf("%d of its logs are still being closed: their drives are slow", closing)
@@ -142,6 +142,7 @@ func (a *activePool) adopter(id layout.ObjectID) *session {
 // settled says that a session's object is committed or aborted: it is nobody's
 // any more. By now its id may have been given again, to another session.
 func (a *activePool) settled(s *session, id layout.ObjectID) {
+	a.credits.committed(s, id)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.dropOwn(s, id)

@@ -72,6 +72,7 @@ type request struct {
 	pool  *activePool // for its counters
 	// looked is an object that was looked up by its id, and so in use for a moment.
 	looked layout.ObjectID
+	fresh  bool   // the object was allocated by this request, under an id that was never given before
 	bytes  uint64 // of data
 
 	admitted bool  // it is reserved: all are but those that mustServe
@@ -225,9 +226,12 @@ func use[T resource](r *request, h ioctl.Handle, kinds ...uhandle.Kind) (T, erro
 	var none T
 	e, err := r.s.table.Use(uhandle.Handle(h), kinds...)
 	if err != nil {
-		return none, api.Errorf(api.EBADF, "", "handle %#x is stale, of another kind, or not this session's", uint64(h))
+		return none, r.s.badHandle(r.op, h)
 	}
 	r.used = append(r.used, e)
+	if e.Value.isFenced() {
+		return none, staleHandle(h)
+	}
 	v, ok := e.Value.(T)
 	if !ok {
 		panic("server: a handle's kind and its value do not agree")
@@ -249,11 +253,29 @@ func (r *request) give(kind uhandle.Kind, v resource) (ioctl.Handle, error) {
 		return 0, err
 	}
 	h, err := r.s.table.Add(kind, uint64(v.object()), v)
-	if err == nil {
-		return ioctl.Handle(h), nil
+	if err != nil {
+		r.s.release(v)
+		return 0, r.s.noHandle(err)
 	}
-	r.s.release(v)
-	return 0, r.s.noHandle(err)
+	if !r.fresh { // nobody knows of what was allocated just now, and a loop must not wait
+		err = r.claim(h, v)
+	}
+	return ioctl.Handle(h), err
+}
+
+// claim takes the credit that a new handle needs, or ends the handle.
+func (r *request) claim(h uhandle.Handle, v resource) error {
+	err := v.home().credits.opened(r.ctx, r.s, v)
+	if err == nil {
+		return nil
+	}
+	if e, uerr := r.s.table.Use(h, h.Kind()); uerr == nil {
+		r.s.table.End(e)
+		if r.s.table.Done(e) {
+			r.s.release(v)
+		}
+	}
+	return err
 }
 
 // noHandle is the error of a request for which the table has no handle.

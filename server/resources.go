@@ -33,12 +33,20 @@ type resource interface {
 	close(ctx context.Context) error
 	// taken says, once, that the caller is the one to close it.
 	taken() bool
+	// wasTaken says whether somebody is.
+	wasTaken() bool
+	// fence says that nothing more is to be begun with it: its credit was taken.
+	fence()
+	isFenced() bool
 }
 
-// once is a part of every resource: it is closed once.
-type once struct{ closed atomic.Bool }
+// once is a part of every resource: it is closed once, and fenced for ever.
+type once struct{ closed, fenced atomic.Bool }
 
-func (o *once) taken() bool { return !o.closed.Swap(true) }
+func (o *once) taken() bool    { return !o.closed.Swap(true) }
+func (o *once) wasTaken() bool { return o.closed.Load() }
+func (o *once) fence()         { o.fenced.Store(true) }
+func (o *once) isFenced() bool { return o.fenced.Load() }
 
 // common is a part of every resource but a poolRef.
 type common struct {
@@ -54,13 +62,19 @@ type poolRef struct {
 	once
 	pool     *activePool
 	writable bool
-	children atomic.Int64 // objects and so on opened through it
+	children atomic.Int64               // objects and so on opened through it
+	credits  atomic.Pointer[creditLink] // nil: it is no debtor
 }
 
 func (p *poolRef) home() *activePool       { return p.pool }
 func (p *poolRef) object() layout.ObjectID { return 0 }
 
 func (p *poolRef) close(context.Context) error {
+	if l := p.credits.Load(); l != nil {
+		if n := l.close(); l.s.gone.Load() {
+			l.s.creditsLost.Add(uint32(n))
+		}
+	}
 	p.pool.closed()
 	return nil
 }
@@ -220,6 +234,7 @@ func (s *session) closeResource(ctx context.Context, v resource) error {
 func (s *session) forget(v resource) {
 	p := v.home()
 	p.handles.Add(-1)
+	p.credits.forget(v)
 	if c, ok := v.(child); ok {
 		c.parent().children.Add(-1)
 	}

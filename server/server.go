@@ -80,6 +80,9 @@ type Server struct {
 // New makes a server. Shutdown must be called in the end.
 func New(o Options) (*Server, error) {
 	o.Limits = o.Limits.withDefaults()
+	if o.CallBack == 0 {
+		o.CallBack = DefaultCallBack
+	}
 	if err := o.validate(); err != nil {
 		return nil, err
 	}

@@ -55,6 +55,10 @@ type session struct {
 	aborted   atomic.Uint64 // uncommitted objects, when it had ended
 	lists     atomic.Int32  // that it reads
 
+	creditsQueued atomic.Int32   // credit messages that its socket had no room for
+	creditsLost   atomic.Uint32  // credits that it had when it ended
+	drains        sync.WaitGroup // who sends such messages, and ends it for them
+
 	// letting is held while some of what its handles stood for is released, after it
 	// has ended.
 	letting sync.Mutex
@@ -87,6 +91,8 @@ type session struct {
 	freeAt int64 // when they had, in ns of CLOCK_MONOTONIC
 	// +checklocks:mu
 	draining bool
+	// +checklocks:mu
+	buried map[uhandle.Handle]struct{} // handles that were fenced and not given up
 }
 
 func newSession(srv *Server, id uint64, conn *net.UnixConn) *session {
@@ -280,6 +286,7 @@ func (s *session) finish() {
 	s.dropRings()
 	s.reap()
 	s.requests.Wait()
+	s.drains.Wait() // no handle of a pool is left, and so no link
 	s.leaveLoop()
 	s.dropArenas()
 	s.giveBack()

@@ -74,6 +74,16 @@ type PoolSnapshot struct {
 	TableBytes int64 // memory of the layout table
 	SumBytes   int64 // memory of checksums that are kept in it
 	Drives     []DriveSnapshot
+	Credits    CreditsSnapshot
+}
+
+// CreditsSnapshot is what a pool's creditor lends and has counted since the pool was
+// activated.
+type CreditsSnapshot struct {
+	Objects  int    // of which somebody has a credit or waits for one
+	Debtors  int    // handles of the pool that borrow
+	Messages uint64 // from clients
+	Fenced   uint64 // credits taken from who did not give them back in time
 }
 
 // DriveSnapshot is what a drive did since it was opened.
@@ -134,6 +144,9 @@ func (a *activePool) snapshot() (PoolSnapshot, bool) {
 		return PoolSnapshot{}, false
 	}
 	v := PoolSnapshot{Info: info, Handles: a.handles.Load(), Orphans: a.orphans.Load()}
+	c := &v.Credits
+	c.Objects, c.Debtors = a.credits.root.Size()
+	c.Messages, c.Fenced = a.credits.messages.Load(), a.credits.fenced.Load()
 	var stats map[string]bdev.Stats
 	if m, ok := a.pool.(measured); ok {
 		stats = m.DriveStats()

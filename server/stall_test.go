@@ -72,7 +72,8 @@ func TestEveryDeadline(t *testing.T) {
 		ioctl.OpRing: &ioctl.RingAsk{Version: ring.Version, Arena: 1, Entries: 8}, ioctl.OpRingClose: &ioctl.RingClose{Ring: 1},
 		ioctl.OpScopeList: &ioctl.ScopesAsk{}, ioctl.OpScopeSet: &ioctl.ScopeSet{Name: "client"},
 		ioctl.OpClientList: &ioctl.ClientList{}, ioctl.OpHandleList: &ioctl.HandlesAsk{},
-		ioctl.OpEventNext: &ioctl.EventNext{After: 1, Wait: ioctl.MaxEventWait},
+		ioctl.OpCreditList: &ioctl.CreditList{Pool: "data"},
+		ioctl.OpEventNext:  &ioctl.EventNext{After: 1, Wait: ioctl.MaxEventWait},
 	}
 	// A list is of what is in memory: a pool does not wait for a drive there.
 	goOn := r.stalled(false, func(op string) bool { return op != "object list" })

@@ -40,6 +40,8 @@ type families struct {
 	driveOps, driveBytes, driveErrors, flushFails metric
 	inFlight, driveState, driveSize, driveFree    metric
 
+	creditObjects, creditDebtors, creditMessages, fenced metric
+
 	watching, watched, watchLost, watchRefused metric
 
 	loopSessions, loopRings, loopArenas, loopListeners     metric
@@ -68,15 +70,19 @@ func newFamilies() families {
 		requestTime: gauge("mpool_request_duration_seconds",
 			"Time from a request's arrival to its answer, in seconds, by operation.", "op"), // a histogram
 
-		space:       gauge("mpool_pool_space_bytes", "Space of a pool by its state, in bytes; the states add up to its drives.", "pool", "state"),
-		stored:      gauge("mpool_pool_stored_bytes", "Bytes that users wrote and committed.", "pool"),
-		objects:     gauge("mpool_pool_objects", "Committed objects, by kind.", "pool", "kind"),
-		poolHandles: gauge("mpool_pool_handles", "Handles on the pool and in it.", "pool"),
-		orphans:     gauge("mpool_pool_orphans", "Uncommitted objects of clients that have ended, about to be aborted.", "pool"),
-		health:      gauge("mpool_pool_health", "1 for the state that the pool's health is in, 0 for the others.", "pool", "health"),
-		readOnly:    gauge("mpool_pool_read_only", "1 if the pool refuses writes, else 0.", "pool"),
-		table:       gauge("mpool_pool_table_bytes", "Memory of the table of objects, in bytes.", "pool"),
-		sums:        gauge("mpool_pool_sums_bytes", "Memory of checksums that are kept in it, in bytes.", "pool"),
+		space:          gauge("mpool_pool_space_bytes", "Space of a pool by its state, in bytes; the states add up to its drives.", "pool", "state"),
+		stored:         gauge("mpool_pool_stored_bytes", "Bytes that users wrote and committed.", "pool"),
+		objects:        gauge("mpool_pool_objects", "Committed objects, by kind.", "pool", "kind"),
+		creditObjects:  gauge("mpool_credit_objects", "Objects of which somebody has a credit or waits for one.", "pool"),
+		creditDebtors:  gauge("mpool_credit_debtors", "Handles of the pool that borrow credits.", "pool"),
+		creditMessages: counter("mpool_credit_messages_total", "Messages of credits from clients.", "pool"),
+		fenced:         counter("mpool_credits_fenced_total", "Credits taken from who did not give them back in time.", "pool"),
+		poolHandles:    gauge("mpool_pool_handles", "Handles on the pool and in it.", "pool"),
+		orphans:        gauge("mpool_pool_orphans", "Uncommitted objects of clients that have ended, about to be aborted.", "pool"),
+		health:         gauge("mpool_pool_health", "1 for the state that the pool's health is in, 0 for the others.", "pool", "health"),
+		readOnly:       gauge("mpool_pool_read_only", "1 if the pool refuses writes, else 0.", "pool"),
+		table:          gauge("mpool_pool_table_bytes", "Memory of the table of objects, in bytes.", "pool"),
+		sums:           gauge("mpool_pool_sums_bytes", "Memory of checksums that are kept in it, in bytes.", "pool"),
 
 		driveOps:    counter("mpool_drive_operations_total", "Operations that a drive was given, by kind.", "pool", "drive", "op"),
 		driveBytes:  counter("mpool_drive_bytes_total", "Bytes read from a drive and written to it.", "pool", "drive", "op"),
@@ -121,7 +127,7 @@ func (f *families) all() []metric {
 	return []metric{
 		f.build, f.sessions, f.handles, f.arena, f.hugeArena, f.events, f.reaped,
 		f.requests, f.requestErrors, f.requestBytes, f.requestTime,
-		f.space, f.stored, f.objects, f.poolHandles, f.orphans, f.health, f.readOnly, f.table, f.sums,
+		f.space, f.stored, f.objects, f.poolHandles, f.orphans, f.creditObjects, f.creditDebtors, f.creditMessages, f.fenced, f.health, f.readOnly, f.table, f.sums,
 		f.driveOps, f.driveBytes, f.driveErrors, f.flushFails, f.inFlight, f.driveState, f.driveSize, f.driveFree,
 		f.watching, f.watched, f.watchLost, f.watchRefused,
 		f.loopSessions, f.loopRings, f.loopArenas, f.loopListeners,
@@ -296,6 +302,10 @@ func (c *collector) pool(e emitter, p *server.PoolSnapshot) {
 	e.send(c.objects, float64(p.Info.Mlogs), name, "mlog")
 	e.send(c.poolHandles, float64(p.Handles), name)
 	e.send(c.orphans, float64(p.Orphans), name)
+	e.send(c.creditObjects, float64(p.Credits.Objects), name)
+	e.send(c.creditDebtors, float64(p.Credits.Debtors), name)
+	e.send(c.creditMessages, float64(p.Credits.Messages), name)
+	e.send(c.fenced, float64(p.Credits.Fenced), name)
 	e.oneOf(c.health, p.Info.Health, []string{"optimal", "degraded", "faulted"}, name)
 	e.send(c.readOnly, boolean(p.Info.State == "read-only"), name)
 	e.send(c.table, float64(p.TableBytes), name)

@@ -30,6 +30,7 @@ type config struct {
 	Scopes     scopes       `toml:"scopes" comment:"what may be used now, by scope: system, transient, service, service:POOL, user, user:UID, client,\nclient:UID/PID, session; by kind: memory, inbound, connections, descriptors, tasks_high, tasks_medium,\ntasks_low, tasks; a number, a size such as '64MiB', a share of the machine such as '5%' (of memory and\ndescriptors), 'unlimited' or 'block'"`
 	Engine     engine       `toml:"engine" comment:"how every pool does its I/O"`
 	Deaths     deaths       `toml:"deaths" comment:"how clients' deaths are noticed, beside the ends of their pidfds and sockets"`
+	Credits    credits      `toml:"credits" comment:"who may do what to an object while others use it"`
 	Activate   []activation `toml:"activate" comment:"pools to activate at the start"`
 	Owners     []ownerRule  `toml:"owner" comment:"which users act as which owners within a pool"`
 }
@@ -79,6 +80,19 @@ type deaths struct {
 	EBPF string `toml:"ebpf" comment:"the kernel's exit tracepoint, which tells before the memory of the dead is torn down:\nauto (if the daemon may), off, or require (or do not start)"`
 }
 
+// credits are of all pools.
+type credits struct {
+	CallBack duration `toml:"call_back" comment:"how long who has a credit that others wait for may hold on before it is taken; 0s: for ever"`
+}
+
+// server returns what [server.Options] calls it.
+func (c credits) server() time.Duration {
+	if c.CallBack == 0 {
+		return -1
+	}
+	return time.Duration(c.CallBack)
+}
+
 // activation names a pool and its devices.
 type activation struct {
 	Pool     string   `toml:"pool" comment:"name or UUID"`
@@ -117,6 +131,7 @@ func defaults() config {
 			SumCacheBytes: e.SumCacheBytes, NoDiscard: e.NoDiscard,
 		},
 		Deaths:   deaths{EBPF: ebpfAuto},
+		Credits:  credits{CallBack: duration(server.DefaultCallBack)},
 		Activate: []activation{}, Owners: []ownerRule{},
 	}
 }
@@ -151,6 +166,9 @@ func (c *config) problems() []problem {
 		add("metrics", "%v", err)
 	} else if c.Pprof && c.Metrics == "" {
 		add("pprof", "is true, but there is no metrics address to serve profiles at")
+	}
+	if d := time.Duration(c.Credits.CallBack); d < 0 || d > server.MaxCallBack {
+		add("credits.call_back", "is %v: want 0s to %v", d, server.MaxCallBack)
 	}
 	if !slices.Contains([]string{ebpfAuto, ebpfOff, ebpfRequire}, c.Deaths.EBPF) {
 		add("deaths.ebpf", "is %q: want auto, off or require", c.Deaths.EBPF)

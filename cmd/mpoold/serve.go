@@ -100,7 +100,7 @@ func (d *daemon) newServer(c *config, deaths *deathWatch) (*server.Server, error
 	}
 	o := server.Options{
 		Scopes: scopes, Backend: backend, Logger: d.log, Version: buildVersion(), Limits: c.Limits.server(), Owners: rules,
-		Loops: c.Engine.Loops,
+		Loops: c.Engine.Loops, CallBack: c.Credits.server(),
 	}
 	deaths.use(&o)
 	return server.New(o)

@@ -1,0 +1,406 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/credit"
+	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/uhandle"
+)
+
+// creditor is where the credits of a pool's objects come from. What clients have
+// asked for is in its book under their links. What their handles and operations
+// do is there too, as claims, but only for objects that a link has something of or
+// asks for (they are watched): what handles do to each other is for the pool to
+// say, and while no client knows of credits nothing is done for them but one hold
+// for each delete.
+//
+//	the handle is in its table          the object is watched
+//	then: is the object watched?        then: which handles are in the tables?
+//	yes: a claim                        for each: a claim
+//
+// One of the two sees the other, so no handle on a watched object is without
+// its claim. A claim that is taken ends its handle.
+type creditor struct {
+	srv  *Server
+	pool *activePool
+	root *credit.Owner
+
+	watching atomic.Int32  // objects
+	fenced   atomic.Uint64 // credits taken from who did not give them back in time
+	messages atomic.Uint64 // from clients
+
+	mu sync.Mutex
+	// +checklocks:mu
+	watched map[layout.ObjectID]*watch
+	// +checklocks:mu
+	claims map[resource][]*claim
+
+	// leaf is taken also with the root's lock held, and nothing under it.
+	leaf sync.Mutex
+	// +checklocks:leaf
+	links map[credit.OwnerID]*creditLink
+	// +checklocks:leaf
+	lastLink credit.OwnerID
+	// +checklocks:leaf
+	ending map[layout.ObjectID]*ending
+	// +checklocks:leaf
+	closed bool
+	fences sync.WaitGroup // goroutines that end handles; none begins once it is closed
+}
+
+// watch is a watched object.
+type watch struct {
+	ready  chan struct{} // closed: all handles that there were have their claims
+	failed bool          // one could not have it; set before ready
+	pins   int           // who is about to ask for something
+	claims map[*claim]struct{}
+}
+
+// claim is what a handle does to an object.
+type claim struct {
+	id   layout.ObjectID
+	v    resource
+	hold *credit.Hold
+}
+
+// ending is the handles on an object that are being ended.
+type ending struct {
+	n    int
+	over chan struct{}
+}
+
+// firstLink is above the numbers of requests, which the list of credits has
+// beside those of links.
+const firstLink = 1 << 48
+
+func newCreditor(srv *Server, a *activePool) (*creditor, error) {
+	c := &creditor{
+		srv: srv, pool: a,
+		watched: make(map[layout.ObjectID]*watch), claims: make(map[resource][]*claim),
+		links: make(map[credit.OwnerID]*creditLink), lastLink: firstLink, ending: make(map[layout.ObjectID]*ending),
+	}
+	root, err := credit.Open(credit.Options{
+		Config: credit.Config{
+			ID: ioctl.Creditor, CallBack: max(srv.opt.CallBack, 0), Retry: noRetry,
+			Capital: func(r credit.Resource) credit.Credit {
+				if r.Type == credit.Access {
+					return r.Type.All()
+				}
+				return nil // nobody looks whether space and activation are used
+			},
+		},
+		Fenced: c.tellFenced,
+	}, nil)
+	c.root = root
+	return c, err
+}
+
+// noRetry is after how long what a socket has taken is sent again: it loses
+// nothing, and to a client that was stopped more and more would be sent.
+const noRetry = 100 * 365 * 24 * time.Hour
+
+// close ends it. No handle of the pool is left, or the daemon ends.
+func (c *creditor) close() {
+	c.root.Abandon()
+	c.leaf.Lock()
+	c.closed = true
+	c.leaf.Unlock()
+	c.fences.Wait()
+}
+
+func objectOf(id layout.ObjectID) credit.Resource {
+	return credit.Resource{Type: credit.Access, ID: uint64(id)}
+}
+
+func wholeOf(m credit.Modes) credit.Credit {
+	return credit.Credit{{First: 0, End: credit.End, Modes: m}}
+}
+
+// answerTime is how long a client has to say whether it holds what is to be had
+// without waiting for who does.
+const answerTime = time.Second
+
+// acquire takes a credit on a whole object for a session. What others have cached is
+// called back; what they hold is EBUSY. Who does not answer is waited for as one
+// who holds, until it is fenced, unless that is never.
+func (c *creditor) acquire(ctx context.Context, s *session, id layout.ObjectID, m credit.Modes, lost func()) (*credit.Hold, error) {
+	q := credit.Request{
+		Resource: objectOf(id), Credit: wholeOf(m), Flags: credit.MayBorrow | credit.MayRevoke | credit.Try,
+		Group: s.id, Lost: lost,
+	}
+	soon, cancel := context.WithTimeout(ctx, answerTime)
+	hold, err := c.root.Acquire(soon, q)
+	cancel()
+	if errors.Is(err, credit.ErrTimeout) && ctx.Err() == nil {
+		if c.srv.opt.CallBack < 0 {
+			return nil, c.busy(s, id, m)
+		}
+		q.Flags &^= credit.Try
+		hold, err = c.root.Acquire(ctx, q)
+	}
+	switch {
+	case err == nil:
+		return hold, nil
+	case errors.Is(err, credit.ErrBusy):
+		return nil, c.busy(s, id, m)
+	case ctx.Err() != nil:
+		return nil, api.ContextError("", context.Cause(ctx))
+	}
+	return nil, &api.Error{Code: api.EBADF, Object: id, Detail: "the pool is being deactivated", Err: err}
+}
+
+// busy says who has credits that are in the way. Others' processes are named to
+// administrators only.
+func (c *creditor) busy(s *session, id layout.ObjectID, m credit.Modes) error {
+	e := &api.Error{Code: api.EBUSY, Object: id, Detail: "others hold credits on it", Err: credit.ErrBusy}
+	held := make(map[*session]uint32)
+	for _, l := range c.root.Loans(objectOf(id)) {
+		if !l.Waits && l.Group != s.id && credit.Access.Conflict(l.Credit, wholeOf(m)) {
+			if by := c.srv.sessionOf(l.Group); by != nil {
+				held[by]++
+			}
+		}
+	}
+	for _, by := range c.srv.all() { // in their order
+		n := held[by]
+		if n == 0 {
+			continue
+		}
+		h := api.Holder{References: n}
+		if s.peer.admin || by.peer.pid == s.peer.pid {
+			h.PID = by.peer.pid
+			e.Detail += fmt.Sprintf("; session %d of process %d", by.id, h.PID)
+		}
+		e.Holders = append(e.Holders, h)
+	}
+	e.Detail += ": wait until they let go, or acquire the credit and wait for that"
+	return e
+}
+
+// modesOf returns what a handle does to an object, whose committed content nobody
+// changes.
+func modesOf(ctx context.Context, v resource) credit.Modes {
+	switch v := v.(type) {
+	case *objectRef:
+		if info, err := v.obj.Info(ctx); err == nil && info.State == api.StateUncommitted {
+			return credit.Write
+		}
+		return credit.Read
+	case *appenderRef, *mdcRef:
+		return credit.Append
+	case *readerRef:
+		return credit.Read
+	}
+	return 0
+}
+
+// opened claims what a new handle does, if its object is watched. It waits no
+// longer than ctx for others to give back what they have cached.
+func (c *creditor) opened(ctx context.Context, s *session, v resource) error {
+	if c.watching.Load() == 0 || v.object() == 0 {
+		return nil
+	}
+	for _, id := range c.logsOf(ctx, v.object()) {
+		c.mu.Lock()
+		w := c.watched[id]
+		c.mu.Unlock()
+		if w == nil {
+			continue
+		}
+		if err := c.claim(ctx, s, id, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logsOf returns the objects that a handle on an object is on: of a container's log
+// both logs.
+func (c *creditor) logsOf(ctx context.Context, id layout.ObjectID) []layout.ObjectID {
+	ids := []layout.ObjectID{id}
+	if id.Kind() == layout.KindMlog {
+		if info, err := c.pool.pool.Describe(ctx, id); err == nil && info.Partner != 0 {
+			ids = append(ids, info.Partner)
+		}
+	}
+	return ids
+}
+
+// claim enters what a handle does to a watched object.
+func (c *creditor) claim(ctx context.Context, s *session, id layout.ObjectID, v resource) error {
+	m := modesOf(ctx, v)
+	if m == 0 {
+		return nil
+	}
+	hold, err := c.acquire(ctx, s, id, m, func() { c.taken(s, id, v) })
+	if err != nil {
+		return err
+	}
+	x := &claim{id: id, v: v, hold: hold}
+	c.mu.Lock()
+	w := c.watched[id]
+	kept := w != nil && !v.wasTaken()
+	if kept {
+		c.claims[v] = append(c.claims[v], x)
+		w.claims[x] = struct{}{}
+	}
+	c.mu.Unlock()
+	if !kept { // it has ended meanwhile, or nobody asks for the object any more
+		_ = hold.Release(credit.Version{}) //nolint:errcheck // lost or not, it is over
+	}
+	return nil
+}
+
+// forget gives up what a handle has claimed, which has ended.
+func (c *creditor) forget(v resource) {
+	if c.watching.Load() == 0 {
+		return
+	}
+	c.mu.Lock()
+	list := c.claims[v]
+	delete(c.claims, v)
+	for _, x := range list {
+		if w := c.watched[x.id]; w != nil {
+			delete(w.claims, x)
+		}
+	}
+	c.mu.Unlock()
+	release(list)
+}
+
+func release(list []*claim) {
+	for _, x := range list {
+		_ = x.hold.Release(credit.Version{}) //nolint:errcheck // lost or not, it is over
+	}
+}
+
+// watch has an object watched until unpin, and after it while a link has something
+// of it. It fails while an object is being deleted that nobody knew was watched.
+func (c *creditor) watch(id layout.ObjectID) error {
+	c.mu.Lock()
+	w := c.watched[id]
+	first := w == nil
+	if first {
+		w = &watch{ready: make(chan struct{}), claims: make(map[*claim]struct{})}
+		c.watched[id] = w
+		c.watching.Add(1)
+	}
+	w.pins++
+	c.mu.Unlock()
+	if first {
+		w.failed = !c.claimAll(id)
+		close(w.ready)
+	}
+	<-w.ready
+	if w.failed {
+		c.unpin(id)
+		return &api.Error{Code: api.EBUSY, Object: id, Detail: "it is being deleted; try again"}
+	}
+	return nil
+}
+
+// claimAll makes the claims of all handles that there are on an object. Nobody
+// else has anything of it, so that nothing is waited for.
+func (c *creditor) claimAll(id layout.ObjectID) bool {
+	ok := true
+	ctx := c.srv.hard
+	for _, s := range c.srv.all() {
+		for _, key := range c.logsOf(ctx, id) {
+			s.table.EachOf(uint64(key), func(_ uhandle.Handle, v resource) {
+				if v.home() == c.pool && c.claim(ctx, s, id, v) != nil {
+					ok = false
+				}
+			})
+		}
+	}
+	return ok
+}
+
+// unpin ends one watch.
+func (c *creditor) unpin(id layout.ObjectID) {
+	c.mu.Lock()
+	if w := c.watched[id]; w != nil {
+		w.pins--
+	}
+	c.mu.Unlock()
+	c.review(id)
+}
+
+// review ends the watch of an object that no link has anything of.
+func (c *creditor) review(id layout.ObjectID) {
+	c.mu.Lock()
+	w := c.watched[id]
+	if w == nil || w.pins > 0 || c.root.Lent(objectOf(id)) {
+		c.mu.Unlock()
+		return
+	}
+	delete(c.watched, id)
+	c.watching.Add(-1)
+	over := slices.Collect(maps.Keys(w.claims)) // in no order: all are given up
+	for _, x := range over {
+		c.claims[x.v] = slices.DeleteFunc(c.claims[x.v], func(y *claim) bool { return y == x })
+		if len(c.claims[x.v]) == 0 {
+			delete(c.claims, x.v)
+		}
+	}
+	c.mu.Unlock()
+	release(over)
+}
+
+// committed says that an object is committed: what a handle on it does is reading,
+// and others may, too. If somebody waits who does more than that, it stays as it was
+// until the handle is closed.
+func (c *creditor) committed(s *session, id layout.ObjectID) {
+	if c.watching.Load() == 0 {
+		return
+	}
+	c.mu.Lock()
+	var list []*claim
+	if w := c.watched[id]; w != nil {
+		for x := range w.claims { // order does not matter
+			if x.hold.Credit()[0].Modes == credit.Write {
+				list = append(list, x)
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, x := range list {
+		if c.claim(c.srv.hard, s, id, x.v) == nil {
+			c.dropClaim(x)
+		}
+	}
+}
+
+func (c *creditor) dropClaim(x *claim) {
+	c.mu.Lock()
+	c.claims[x.v] = slices.DeleteFunc(c.claims[x.v], func(y *claim) bool { return y == x })
+	if w := c.watched[x.id]; w != nil {
+		delete(w.claims, x)
+	}
+	c.mu.Unlock()
+	release([]*claim{x})
+}
+
+// during does what needs a credit on whole objects, such as deleting them.
+func (c *creditor) during(ctx context.Context, s *session, ids []layout.ObjectID, m credit.Modes, do func() error) error {
+	for _, id := range ids {
+		hold, err := c.acquire(ctx, s, id, m, nil)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			_ = hold.Release(credit.Version{}) //nolint:errcheck // it is over
+		}()
+	}
+	return do()
+}

@@ -1,0 +1,140 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/credit"
+	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/uhandle"
+)
+
+// taken ends a handle whose claim was taken. It is called with the root's lock held,
+// before anybody has what conflicts: from now on nothing is begun with the handle;
+// its reference is given back apart.
+func (c *creditor) taken(s *session, id layout.ObjectID, v resource) {
+	v.fence()
+	c.fenced.Add(1)
+	c.srv.tellEvent(c.event(s, id, "the credit of a handle was taken: its holder did not give it back in time"))
+	c.leaf.Lock()
+	defer c.leaf.Unlock()
+	if c.closed {
+		return
+	}
+	e := c.ending[id]
+	if e == nil {
+		e = &ending{over: make(chan struct{})}
+		c.ending[id] = e
+	}
+	e.n++
+	c.fences.Go(func() {
+		s.endFenced(v)
+		c.leaf.Lock()
+		defer c.leaf.Unlock()
+		if e.n--; e.n == 0 {
+			close(e.over)
+			delete(c.ending, id)
+		}
+	})
+}
+
+// event is one of type revoked.
+func (c *creditor) event(s *session, id layout.ObjectID, text string) ioctl.Event {
+	return ioctl.Event{
+		Type: ioctl.EventRevoked, Pool: c.pool.feed.title(), Object: id, Session: s.id, PID: s.peer.pid,
+		UID: s.peer.uid, Comm: s.peer.comm, Text: text,
+	}
+}
+
+// tellFenced is the root's Fenced.
+func (c *creditor) tellFenced(debtor credit.OwnerID, r credit.Resource, k credit.Credit) {
+	c.leaf.Lock()
+	l := c.links[debtor]
+	c.leaf.Unlock()
+	c.fenced.Add(1)
+	if l != nil {
+		c.srv.tellEvent(c.event(l.s, layout.ObjectID(r.ID),
+			r.Type.Format(k)+" was taken from its holder, who did not give it back in time"))
+	}
+}
+
+// settled waits until the handles that were fenced on objects have given up their
+// references, but for those that operations use, and says whether there were any.
+func (c *creditor) settled(ctx context.Context, ids []layout.ObjectID) (some bool) {
+	patience := time.NewTimer(closeTimeout)
+	defer patience.Stop()
+	for _, id := range ids {
+		c.leaf.Lock()
+		e := c.ending[id]
+		c.leaf.Unlock()
+		if e == nil {
+			continue
+		}
+		some = true
+		select {
+		case <-e.over:
+		case <-ctx.Done():
+		case <-patience.C:
+			return some
+		}
+	}
+	return some
+}
+
+// endFenced ends the handle of what was fenced.
+func (s *session) endFenced(v resource) {
+	var handles []uhandle.Handle
+	s.table.EachOf(uint64(v.object()), func(h uhandle.Handle, x resource) {
+		if x == v {
+			handles = append(handles, h)
+		}
+	})
+	for _, h := range handles {
+		e, err := s.table.Use(h, h.Kind())
+		if err != nil {
+			continue // it was given up
+		}
+		s.bury(h)
+		s.table.End(e)
+		if s.table.Done(e) {
+			s.release(v)
+		}
+	}
+}
+
+// bury notes that a handle was fenced: it is stale, not bad. There are no more of
+// them than handles; who leaves more of them forgets some.
+func (s *session) bury(h uhandle.Handle) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.buried == nil {
+		s.buried = make(map[uhandle.Handle]struct{})
+	}
+	for old := range s.buried { // any
+		if len(s.buried) < s.srv.limits.Handles {
+			break
+		}
+		delete(s.buried, old)
+	}
+	s.buried[h] = struct{}{}
+}
+
+// badHandle is the error for a handle that is in the table no more. One that is
+// given up is forgotten.
+func (s *session) badHandle(op ioctl.Op, h ioctl.Handle) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, fenced := s.buried[uhandle.Handle(h)]; !fenced {
+		return badHandle(h)
+	}
+	if op == ioctl.OpClose {
+		delete(s.buried, uhandle.Handle(h))
+	}
+	return staleHandle(h)
+}
+
+func staleHandle(h ioctl.Handle) error {
+	return api.Errorf(api.ESTALE, "", "the credit of handle %#x was taken while others waited for it: open the object anew", uint64(h))
+}

@@ -1,0 +1,238 @@
+package credits
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/credit"
+	"github.com/mpool-go/mpool/ioctl"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/test/daemon"
+)
+
+const (
+	poolName  = "credits"
+	envSocket = "MPOOL_CREDITS_SOCKET"
+)
+
+var (
+	mpoold string // the daemon's binary, built by TestMain
+	ctx    = context.Background()
+)
+
+func TestMain(m *testing.M) {
+	if socket := os.Getenv(envSocket); socket != "" {
+		if err := obey(socket); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	flag.Parse()
+	os.Exit(daemon.Main(m, raceDetector, &mpoold))
+}
+
+// order is what a process is told to do.
+type order struct {
+	Verb       string // acquire, release, valid; or an operation
+	ID         layout.ObjectID
+	Mode       credit.Modes
+	First, End uint64
+	Try        bool
+	Slot       int // where the hold is kept
+	Handle     ioctl.Handle
+	Data       []byte
+}
+
+// outcome is what came of it.
+type outcome struct {
+	Code   string // of the error; "": none
+	Text   string
+	Handle ioctl.Handle
+	ID     layout.ObjectID
+	Token  credit.Token
+	Valid  bool
+	Sent   uint64 // credit messages so far
+}
+
+// obey is a process: it does what it reads from its standard input, one thing
+// after another, but for acquires, which it does at the same time.
+func obey(socket string) error {
+	w, err := dialWire(socket, poolName)
+	if err != nil {
+		return err
+	}
+	holds := make([]*credit.Hold, 16)
+	out := json.NewEncoder(os.Stdout)
+	in := json.NewDecoder(os.Stdin)
+	for {
+		var o order
+		if in.Decode(&o) != nil { // the test is over
+			w.end()
+			return nil
+		}
+		r := do(w, holds, &o)
+		r.Sent = w.sent.Load()
+		if err := out.Encode(r); err != nil {
+			return err
+		}
+	}
+}
+
+func do(w *wire, holds []*credit.Hold, o *order) outcome {
+	var r outcome
+	var err error
+	target := &ioctl.Target{Handle: o.Handle}
+	find := &ioctl.Find{Pool: w.pool, ID: o.ID}
+	switch o.Verb {
+	case "acquire":
+		flags := credit.Flags(0)
+		if o.Try {
+			flags = credit.Try
+		}
+		holds[o.Slot], err = w.acquire(ctx, o.ID, o.Mode, o.First, o.End, flags)
+		if err == nil {
+			r.Token = holds[o.Slot].Token()
+		}
+	case "release":
+		err = holds[o.Slot].Release(credit.Version{})
+	case "valid":
+		r.Valid = holds[o.Slot].Valid()
+	case "alloc":
+		r.Handle, r.ID, err = w.open(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: w.pool, Options: api.AllocOptions{Capacity: 4096}})
+	case "alloc log":
+		r.Handle, r.ID, err = w.open(ioctl.OpMlogAlloc, &ioctl.Alloc{Pool: w.pool, Options: api.AllocOptions{Capacity: 65536}})
+	case "find":
+		r.Handle, _, err = w.open(ioctl.OpMblockFind, find)
+	case "find log":
+		r.Handle, _, err = w.open(ioctl.OpMlogFind, find)
+	case "open":
+		r.Handle, _, err = w.open(ioctl.OpMlogOpenAppend, target)
+	case "append":
+		_, err = w.ask(ioctl.OpAppend, &ioctl.AppendRecord{To: o.Handle, Sync: true, Data: ioctl.InlinePayload(o.Data)})
+	case "write":
+		_, err = w.ask(ioctl.OpMblockWrite, &ioctl.MblockWrite{Mblock: o.Handle, Total: uint64(len(o.Data)), Data: ioctl.InlinePayload(o.Data)})
+	case "commit":
+		_, err = w.ask(ioctl.OpObjectCommit, target)
+	case "delete":
+		_, err = w.ask(ioctl.OpObjectDelete, target)
+	case "close":
+		_, err = w.ask(ioctl.OpClose, target)
+	case "revoke":
+		_, err = w.ask(ioctl.OpCreditRevoke, find)
+	default:
+		err = fmt.Errorf("no verb %q", o.Verb)
+	}
+	if err != nil {
+		r.Text = err.Error()
+		if c, ok := errors.AsType[credit.Code](err); ok {
+			r.Code = c.Error()
+		} else {
+			r.Code = api.CodeOf(err).Error()
+		}
+	}
+	return r
+}
+
+// process is one that obeys.
+type process struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	enc *json.Encoder
+	dec *json.Decoder
+}
+
+func start(t *testing.T, d *daemon.Daemon) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(os.Args[0])}
+	p.cmd.Env = append(os.Environ(), envSocket+"="+d.Socket)
+	p.cmd.Stderr = os.Stderr
+	var err error
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.enc, p.dec = json.NewEncoder(p.in), json.NewDecoder(bufio.NewReader(out))
+	t.Cleanup(p.kill)
+	return p
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+}
+
+func (p *process) signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// begin gives an order.
+func (p *process) begin(o order) {
+	p.t.Helper()
+	if o.End == 0 {
+		o.End = credit.End
+	}
+	if err := p.enc.Encode(o); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// result waits for what came of an order.
+func (p *process) result() outcome {
+	p.t.Helper()
+	var r outcome
+	over := time.AfterFunc(daemon.Patience, p.kill)
+	defer over.Stop()
+	if err := p.dec.Decode(&r); err != nil {
+		p.t.Fatalf("a process: %v", err)
+	}
+	return r
+}
+
+func (p *process) do(o order) outcome {
+	p.t.Helper()
+	p.begin(o)
+	return p.result()
+}
+
+// ok is do for what is to succeed.
+func (p *process) ok(o order) outcome {
+	p.t.Helper()
+	r := p.do(o)
+	if r.Code != "" {
+		p.t.Fatalf("%+v: %s: %s", o, r.Code, r.Text)
+	}
+	return r
+}
+
+// fails is do for what is to fail.
+func (p *process) fails(code error, o order) outcome {
+	p.t.Helper()
+	r := p.do(o)
+	want := code.Error()
+	if r.Code != want {
+		p.t.Fatalf("%+v: %q, %s, want %s", o, r.Code, r.Text, want)
+	}
+	return r
+}

@@ -1,0 +1,5 @@
+//go:build race
+
+package credits
+
+const raceDetector = true
