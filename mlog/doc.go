@@ -80,10 +80,11 @@
 //
 // Who waits for a group is a task that the group's end wakes, or somebody who left
 // word how to be told ([Log.BeginAppend]) and does not wait: an I/O loop, for the
-// clients of a daemon. The latter come back through other threads and processes, one
-// after another; the writer gives as many as it told last time, or of several logs
-// those who had come by then, a moment to come before it begins the next group, if
-// that has paid lately.
+// clients of a daemon. Neither come back at once: half of the tasks are run by another
+// processor, which has to wake, and the others come through other threads and
+// processes, one after another. The writer gives as many as it told last time, or of
+// several logs those who had come by then, a moment to come before it begins the next
+// group, if that has paid lately.
 //
 // If a write or a flush fails, the log is poisoned: nothing is tried again, the
 // records of that group are of unknown state (EUNKNOWN), later ones are refused
