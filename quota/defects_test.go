@@ -251,6 +251,75 @@ func TestKubernetesTwoClassesTogether(t *testing.T) {
 	r.used("a", "x", 0, 50)
 }
 
+// What is created twice under one name is charged once (Kubernetes, same-name creates).
+func TestKubernetesSameNameTwice(t *testing.T) {
+	r := newRig(t, class("x", 50, 50))
+	ask := quota.Ask{Owner: "a", Amounts: []quota.Amount{{Class: "x", N: 2}}, Real: "pod"}
+	var made, refused atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			switch _, err := r.Claim(t.Context(), ask); {
+			case err == nil:
+				made.Add(1)
+			case errors.Is(err, quota.ErrExists):
+				refused.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if made.Load() != 1 || refused.Load() != 7 {
+		t.Errorf("%d made, %d refused", made.Load(), refused.Load())
+	}
+	r.used("a", "x", 2, 0)
+}
+
+// What one ledger was granted counts in another one's next answer: there are no counts
+// that follow later (gubernator 208, 212, 216, 218, 219, 225).
+func TestGubernatorSeenAtOnce(t *testing.T) {
+	r := newRig(t, class("x", 10, 10))
+	other := quota.New(r.store, quota.Options{Now: r.clock.Now})
+	for n := range int64(10) {
+		l := r.Ledger
+		if n%2 == 0 {
+			l = other
+		}
+		_, err := l.Reserve(t.Context(), quota.Ask{Owner: "a", Amounts: []quota.Amount{{Class: "x", N: 1}}})
+		r.is(err, nil)
+		_, err = r.take("a", "x", 10-n)
+		r.refuses(err, quota.Exceeded{Class: "x", Owner: "a", Used: n + 1, Asked: 10 - n, Limit: 10})
+	}
+}
+
+// There is no second copy that could drift: after calls that failed, whose answers were
+// lost, or that were cut off, usage is the sum over the records (CERN 2015).
+func TestCERNNoDrift(t *testing.T) {
+	r := newRig(t, class("x", 1000, 1000))
+	for i := range 60 {
+		l := r.Ledger
+		switch i % 3 {
+		case 1:
+			l = quota.New(refusing{r.store}, quota.Options{Now: r.clock.Now})
+		case 2:
+			l = quota.New(&losing{Store: r.store}, quota.Options{Now: r.clock.Now})
+		}
+		c, err := l.Reserve(t.Context(), quota.Ask{Owner: "a", Amounts: []quota.Amount{{Class: "x", N: int64(i + 1)}}, TTL: time.Duration(i+1) * time.Second})
+		if err == nil && i%2 == 0 {
+			_, _ = l.Release(t.Context(), quota.ByID(c.ID), "")
+		}
+		r.clock.Jump(time.Second)
+	}
+	list, err := r.Claims(t.Context(), "")
+	r.is(err, nil)
+	sum := int64(0)
+	for _, c := range list {
+		sum += c.Amounts[0].N
+	}
+	r.used("a", "x", 0, sum)
+}
+
 // 0 is zero, and what is unlimited is no number (keystone; oslo.limit).
 func TestKeystoneZeroIsZero(t *testing.T) {
 	r := newRig(t, class("x", quota.Unlimited, 0))

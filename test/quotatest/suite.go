@@ -209,7 +209,8 @@ func testRace(t *testing.T, open func(testing.TB) Store) {
 	must(t, &s)
 }
 
-// testExpiryRace: proves G24, expire and provision cannot both win.
+// testExpiryRace: proves G24, expire and provision cannot both win (the race of commit
+// and expiry that cinder's reservations have).
 func testExpiryRace(t *testing.T, open func(testing.TB) Store) {
 	ctx, s, clock := t.Context(), open(t), NewClock()
 	l := quota.New(s, quota.Options{Now: clock.Now})
