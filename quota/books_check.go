@@ -118,12 +118,13 @@ func (d *draft) realOf(name string) ID {
 	return 0
 }
 
+// used returns how much of a class is claimed.
+func (d *draft) used(class string) int64 {
+	return d.b.Used("", class).Total() + d.sums[class]
+}
+
 func (d *draft) mayDropClass(name string) error {
-	used := d.sums[name]
-	if c := d.b.classes[name]; c != nil {
-		used += d.b.Used("", name).Total()
-	}
-	limits := 0
+	used, limits := d.used(name), 0
 	for key, set := range d.limits { // order does not matter: they are counted
 		if set && key[1] == name {
 			limits++
@@ -207,7 +208,7 @@ func (d *draft) mayPutClaim(c *Claim) error {
 		switch {
 		case !d.class(a.Class), a.N < 1, i > 0 && a.Class <= c.Amounts[i-1].Class:
 			return invalid("claim %v: %d of class %q", c.ID, a.N, a.Class)
-		case a.N > math.MaxInt64-(d.b.Used("", a.Class).Total()+d.sums[a.Class]-had):
+		case a.N > math.MaxInt64-(d.used(a.Class)-had):
 			return invalid("claim %v: %d of class %q: more than can be counted", c.ID, a.N, a.Class)
 		}
 	}

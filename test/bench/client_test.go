@@ -70,6 +70,7 @@ func TestClients(t *testing.T) {
 		{[]string{"client-scan", "-size", fmt.Sprint(whole), "-flight", "2", "-kind", "own"}, whole / seqSize},
 		{[]string{"client-durable", "-ops", "3", "-flight", "2"}, 3},
 		{[]string{"client-commit", "-ops", "20", "-flight", "4"}, 20},
+		{[]string{"client-commit", "-ops", "20", "-flight", "4", "-kind", "limited"}, 20},
 		{[]string{"client-mlog", "-time", "50ms", "-size", "128", "-flight", "4"}, 0},
 		{[]string{"client-logs", "-time", "50ms", "-size", "128", "-flight", "2"}, 0},
 		{[]string{"client-reclaim", "-objects", "200", "-size", "65536", "-ops", "3"}, 3},

@@ -57,15 +57,23 @@ func (b *bench) files(label, missing string, args ...string) side {
 }
 
 // clientCommit is commit through the daemon; with -kind put each mblock is one
-// request, and one that gives its handle up.
+// request, and one that gives its handle up; with -kind owned it is for an owner below
+// another one, with -kind limited both have limits.
 func clientCommit(ctx context.Context, o *options) (*measure.Result, error) {
 	c, err := o.freshThrough(ctx)
 	if err != nil {
 		return nil, err
 	}
 	store := storeMblock
-	if o.kind == "put" {
+	switch o.kind {
+	case "put":
 		store = putMblock
+	case "owned", "limited":
+		owner, err := tenant(ctx, c.pool, o.kind == "limited")
+		if err != nil {
+			return nil, err
+		}
+		store = func(ctx context.Context, p api.Pool, data []byte) error { return storeFor(ctx, p, owner, data) }
 	}
 	bufs := make([][]byte, o.plan.Workers)
 	for i := range bufs {

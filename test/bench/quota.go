@@ -41,6 +41,9 @@ func (b *bench) quota(ctx context.Context) error {
 		name := fmt.Sprintf("disk, claim and release, %d claimants on one owner", n)
 		b.report(name, opsPerSecond, all[0], all[1], ratioAtLeast, 0.8, 0)
 	}
+	if err := b.quotaOfCommits(ctx); err != nil {
+		return err
+	}
 	all, err := b.alternate(ctx, b.worker("quota", "quota-memory", "-time", b.time.String(), "-flight", "1"))
 	if err != nil {
 		return err
@@ -50,6 +53,51 @@ func (b *bench) quota(ctx context.Context) error {
 	b.report(name, perCall, all[0], nil, valueAtMost, quotaMicroseconds, 0)
 	b.report(name, allocations, all[0], nil, valueAtMost, 0, 0)
 	return nil
+}
+
+// quotaOfCommits compares small mblocks of an owner who has limits, and one with limits
+// above, with those of one who has none.
+func (b *bench) quotaOfCommits(ctx context.Context) error {
+	ops := 30000
+	if b.quick {
+		ops /= 10
+	}
+	plan := []string{"-ops", strconv.Itoa(ops), "-flight", "16", "-dev", b.fast}
+	all, err := b.alternate(ctx,
+		b.client("limits", "client-commit", append(plan, "-kind", "limited")...),
+		b.client("no limits", "client-commit", append(plan, "-kind", "owned")...))
+	if err != nil {
+		return err
+	}
+	b.report("fast, mblocks of 4 KiB of an owner with limits, 16 in flight", cpuPerOp, all[0], all[1], ratioAtMost, 1.03, 0)
+	return nil
+}
+
+// tenant makes an owner below another one, both with limits or without, and returns its
+// index.
+func tenant(ctx context.Context, p api.Pool, limited bool) (uint32, error) {
+	q, ok := p.(api.Quotas)
+	if !ok {
+		return 0, errors.New("the pool has no quotas")
+	}
+	path, err := q.AddQuotaOwner(ctx, "project", "team")
+	for _, owner := range []string{"team", path} {
+		for _, class := range []string{"mpool.bytes.capacity", "mpool.bytes.staging", "mpool.mblocks", "mpool.mlogs"} {
+			if err == nil && limited {
+				err = q.SetQuotaLimit(ctx, api.QuotaLimit{Owner: owner, Class: class, Limit: 1 << 50})
+			}
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	list, err := p.Owners(ctx)
+	for _, o := range list {
+		if o.Name == "project" {
+			return o.Index, err
+		}
+	}
+	return 0, errors.Join(err, errors.New("no owner"))
 }
 
 // half returns a side of which two operations count as one.

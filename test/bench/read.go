@@ -110,7 +110,12 @@ func noise(n int) []byte {
 
 // storeMblock stores data in an mblock of its size.
 func storeMblock(ctx context.Context, p api.Pool, data []byte) error {
-	m, err := p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(len(data))})
+	return storeFor(ctx, p, 0, data)
+}
+
+// storeFor is storeMblock for an owner.
+func storeFor(ctx context.Context, p api.Pool, owner uint32, data []byte) error {
+	m, err := p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(len(data)), Owner: owner})
 	if err != nil {
 		return err
 	}
