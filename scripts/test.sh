@@ -270,7 +270,7 @@ if ! command -v go >/dev/null; then
 	exit 1
 fi
 need gcc gcc libc6-dev # the race detector
-need losetup mount util-linux
+if is_root; then need losetup mount util-linux; fi # for the tests on loop devices
 need diff diffutils
 go build -o "$work/testreport" ./scripts/testreport
 

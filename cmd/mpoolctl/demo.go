@@ -53,16 +53,7 @@ func demoPool(ctx context.Context, d daemon, args []string) (string, error) {
 		info, err := findPool(ctx, d, args[0])
 		return info.Name, err
 	}
-	pools, err := d.Pools(ctx)
-	switch {
-	case err != nil:
-		return "", err
-	case len(pools) == 0:
-		return "", api.Errorf(api.ENOENT, "", "there is no active pool: make one with mpoolctl pool create")
-	case len(pools) > 1:
-		return "", usagef("there are %d active pools: name one", len(pools))
-	}
-	return pools[0].Name, nil
+	return onlyPool(ctx, d)
 }
 
 // demo is one run.
