@@ -9,14 +9,19 @@
 set -euo pipefail
 
 keep=false
-case "${1:-}" in
-'') ;;
---keep) keep=true ;;
-*)
-	sed -n '2,8s/^# \{0,1\}//p' "$0"
-	exit 2
-	;;
-esac
+for option in "$@"; do
+	case $option in
+	--keep) keep=true ;;
+	-h | --help)
+		sed -n '2,8s/^# \{0,1\}//p' "$0"
+		exit 0
+		;;
+	*)
+		echo "quickstart.sh: no option '$option'; usage: ./scripts/quickstart.sh [--keep]" >&2
+		exit 2
+		;;
+	esac
+done
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
