@@ -42,6 +42,8 @@ func newScene(t *testing.T) *scene {
 		Config:   fmt.Sprintf("log_level = 'warn'\n[limits]\nsessions = %d\n", *sessions+100),
 		Profiles: true,
 	})
+	// Else a tenth of what the process may have is kept for other things.
+	s.ctl(func([]byte) {}, "scope", "set", "system", "descriptors=unlimited")
 	s.c, s.p = s.d.Pool(poolName, drive, api.CreateOptions{})
 	var ids []layout.ObjectID
 	for range mblocks {

@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mpool-go/mpool/test/daemon"
 )
 
@@ -33,7 +35,28 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
+	if err := raiseDescriptors(2**sessions + 350); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	os.Exit(run(m))
+}
+
+// raiseDescriptors lets this process and those that it starts have so many
+// descriptors, also above the hard limit, which takes CAP_SYS_RESOURCE.
+func raiseDescriptors(n int) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	if limit.Cur >= uint64(n) {
+		return nil
+	}
+	limit = unix.Rlimit{Cur: uint64(n), Max: max(limit.Max, uint64(n))}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("%d sessions take %d descriptors: %w", *sessions, n, err)
+	}
+	return nil
 }
 
 func run(m *testing.M) int {
