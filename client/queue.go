@@ -47,8 +47,8 @@ type QueueOptions struct {
 // Writes of one mblock, and appends to one log, are done in the order in which
 // the queue was given them; with what other queues and callers do meanwhile
 // there is no order. When a write fails, those that were given before its
-// completion was reaped fail too, as does a commit, with ESTATE: none takes its
-// place. If any was, the mblock can only be aborted.
+// completion was reaped fail too, as does a commit, with ESTATE, or with EIO if its
+// device failed it: none takes its place. If any was, the mblock can only be aborted.
 //
 // There is no deadline for an operation: a context ends the wait for
 // completions, not what is waited for.

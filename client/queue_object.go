@@ -74,7 +74,7 @@ func (q *Queue) made(s *queueSlot, c *ring.Completion) *mblock {
 }
 
 // Commit commits an mblock, with all writes that the queue was given before; see
-// [api.Object.Commit]. ESTATE: one of those has failed, and nothing is committed. If the connection breaks it is EUNKNOWN: to find the mblock
+// [api.Object.Commit]. ESTATE, or EIO if the device failed it: one of those has failed, and nothing is committed. If the connection breaks it is EUNKNOWN: to find the mblock
 // by its id tells.
 func (q *Queue) Commit(m api.Mblock, user uint64) error {
 	const op = ioctl.OpObjectCommit

@@ -219,7 +219,10 @@ func mdcCreate(r *request, m *ioctl.Alloc) (ioctl.Message, error) {
 	if m.ID != 0 {
 		return nil, api.Errorf(api.EINVAL, "", "only mblocks can be given an id again")
 	}
-	id, err := p.pool.pool.CreateMDC(r.ctx, m.Options)
+	// It may wait for a drive that the dead must not wait for.
+	ctx, letGo := r.s.untilEnd(r.ctx)
+	id, err := p.pool.pool.CreateMDC(ctx, m.Options)
+	letGo()
 	if err != nil {
 		return nil, err
 	}

@@ -104,8 +104,9 @@
 //	 │         wait for others of that log; requests in flight end, each with what it
 //	 │         uses; rings end with their last I/O. The event is told when all that is
 //	 │         over, or after 250 ms: it waits for nobody's drive any longer, and at most
-//	 ▼         1.1 s for how a process ended that is known to be dying
-//	gone       arenas and descriptors are given back, which no I/O touches any more
+//	 ▼         1.1 s for how a process ended that is known to be dying. Nothing waits for it
+//	gone       arenas are given back, which no I/O touches any more, and, when the event is
+//	           told, the pidfd
 //
 // A reference of the dead is in nobody's way from its session's end on, although
 // giving back thousands takes a millisecond: who would be refused because of one
@@ -159,7 +160,7 @@
 // Serve accepts; one goroutine writes pools' troubles to the log, and one tells Scopes
 // the memory of pools; each session
 // has a reader, one per source of news of death, and, while it ends, one per log
-// that is being closed and one that waits for them; each request in flight has
+// that is being closed, one that waits for them and one that tells of the end; each request in flight has
 // one, and each change of a pool. An I/O loop has one, and one per ring where io_uring
 // cannot wait for rings; a session, those of its lanes and of its errors. Shutdown waits for all of them within its time.
 //

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -217,4 +218,57 @@ func goner() {
 	}
 	fmt.Println("sent")
 	forever()
+}
+
+// untold holds up who logs that a session was reaped, which comes before its event.
+type untold struct {
+	slog.Handler
+	hold <-chan struct{}
+}
+
+func (h untold) Handle(ctx context.Context, rec slog.Record) error {
+	if rec.Message == "session reaped" {
+		<-h.hold
+	}
+	return h.Handler.Handle(ctx, rec)
+}
+
+// The memory of the dead does not wait until how they ended is told.
+//
+// proves S33
+func TestArenasDoNotWaitForTheCause(t *testing.T) {
+	hold := make(chan struct{})
+	r := newRig(t, func(o *Options) { o.Logger = slog.New(untold{o.Logger.Handler(), hold}) })
+	w := r.raw()
+	w.arena(1 << 20)
+	w.conn.Close()
+	until(t, "the arena is given back", func() bool { return r.srv.arenaBytes.Load() == 0 })
+	if list, _ := r.reaped(); len(list) != 0 {
+		t.Errorf("told %+v", list)
+	}
+	close(hold)
+	r.nextReaped(1)
+}
+
+// The creation of a container by the dead does not wait for a drive that hangs, and
+// leaves nothing.
+//
+// proves S33 S42
+func TestContainerOfTheDead(t *testing.T) {
+	r := newRig(t)
+	asked := make(chan struct{})
+	goOn := r.stalled(false, func(op string) bool {
+		if op == "mdc create" {
+			close(asked)
+		}
+		return op == "mdc create"
+	})
+	t.Cleanup(goOn)
+	w := r.raw()
+	w.send(ioctl.Header{Op: ioctl.OpMDCCreate, Tag: 99}, &ioctl.Alloc{Pool: w.openPool(), Options: api.AllocOptions{Capacity: 1 << 20}})
+	<-asked
+	w.conn.Close()
+	r.nextReaped(1)
+	until(t, "its request has ended", func() bool { return len(r.srv.all()) == 0 })
+	r.eventually("nothing is left", func(p *fakePool) bool { return len(p.objects) == 0 })
 }

@@ -20,6 +20,12 @@ func (x *ringOp) inChain(o *objectRef) error {
 	if x.d.Flags&ring.FlagChained == 0 || o.failed.Load() == x.d.Offset {
 		return nil
 	}
+	if o.broken.Load() {
+		return &api.Error{
+			Code: api.EIO, Object: o.obj.ID(),
+			Detail: "the device failed a write before it: nothing was done; abort the mblock",
+		}
+	}
 	return &api.Error{
 		Code: api.ESTATE, Object: o.obj.ID(),
 		Detail: "a write before it failed: nothing was done; give them again once that is answered, or abort the mblock",
@@ -27,7 +33,7 @@ func (x *ringOp) inChain(o *objectRef) error {
 }
 
 // breaksChain counts a write that fails, if it is chained.
-func (x *ringOp) breaksChain() {
+func (x *ringOp) breaksChain(failure error) {
 	if x.verb != verbWrite || x.d.Flags&ring.FlagChained == 0 {
 		return
 	}
@@ -37,6 +43,9 @@ func (x *ringOp) breaksChain() {
 		return // nothing can come behind it
 	}
 	if o, ok := e.Value.(*objectRef); ok {
+		if api.CodeOf(failure) == api.EIO {
+			o.broken.Store(true)
+		}
 		o.failed.Add(1)
 	}
 	s.doneWith(e)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"syscall"
 	"testing"
 
 	"github.com/mpool-go/mpool/api"
@@ -97,4 +98,28 @@ func TestRingChain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is behind a write that its device has failed is told so, not that it was
+// given at the wrong time.
+//
+// proves S12 S40
+func TestRingChainOfFailedWrite(t *testing.T) {
+	r, g := newGateRig(t)
+	w := r.ringDial(16)
+	h := w.alloc(1 << 20)
+	g.hold(readsAndWrites)
+	w.put(chained(w.desc(ioctl.OpMblockWrite, h, 0, 0, 4096), 0))
+	g.heldAtLeast(t, 1)
+	g.mu.Lock()
+	held := g.held[0]
+	g.held = nil
+	g.mu.Unlock()
+	held.Err = syscall.EIO
+	held.Complete(syscall.EIO)
+	_, err := w.answer(ioctl.OpMblockWrite, w.tag)
+	want(t, api.EIO, err)
+	w.together(0, []api.Code{api.EIO, api.EIO},
+		chained(w.desc(ioctl.OpMblockWrite, h, 0, 0, 4096), 0), chained(w.desc(ioctl.OpObjectCommit, h, 0, 0, 0), 0))
+	w.ok(ioctl.OpObjectAbort, &ioctl.Target{Handle: h})
 }

@@ -107,7 +107,7 @@ func (ln *handleLane) run() {
 	set := ln.set
 	for x := ln.take(); x != nil; x = ln.take() {
 		if x.err = x.serveSlowly(); x.err != nil {
-			x.breaksChain()
+			x.breaksChain(x.err)
 		}
 		x.cancel()
 		set.s.unregister(x.d.Tag)

@@ -355,7 +355,7 @@ func (x *ringOp) answer(err error) {
 	if err != nil {
 		x.c = ring.Completion{}
 		if x.lane == nil { // else it was counted there
-			x.breaksChain()
+			x.breaksChain(err)
 		}
 	}
 	took, moved := l.clock().Sub(x.began), x.moved(err)

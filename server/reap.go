@@ -20,8 +20,9 @@ import (
 const eventPatience = 250 * time.Millisecond
 
 // reap releases what the session held. Nothing new is given: its table is
-// closed. What a request still uses is released by that request.
-func (s *session) reap() {
+// closed. What a request still uses is released by that request. told is closed
+// when its end has been told; how the process ended may be known late.
+func (s *session) reap() (told <-chan struct{}) {
 	// What is in memory only goes at once; what may have to wait comes after, and
 	// one stalled drive does not hold up the others' logs.
 	s.letGo()
@@ -31,10 +32,21 @@ func (s *session) reap() {
 		a.disown(s)
 	}
 	s.srv.reaped.Add(1)
-	released := s.srv.clock.Now()
-	var closing atomic.Int64
-	done := s.closeLogs(logs, &closing)
-	if s.greeted.Load() {
+	closing := new(atomic.Int64)
+	done := s.closeLogs(logs, closing)
+	told = s.tellWhen(done, closing)
+	<-done
+	return told
+}
+
+// tellWhen tells of the session's end when all is released, or after eventPatience.
+func (s *session) tellWhen(done <-chan struct{}, closing *atomic.Int64) <-chan struct{} {
+	told, released := make(chan struct{}), s.srv.clock.Now()
+	go func() {
+		defer close(told)
+		if !s.greeted.Load() {
+			return
+		}
 		patience := time.NewTimer(eventPatience)
 		select {
 		case <-done:
@@ -43,8 +55,8 @@ func (s *session) reap() {
 		}
 		patience.Stop()
 		s.tellReaped(closing.Load(), released)
-	}
-	<-done
+	}()
+	return told
 }
 
 // opened returns the pools that the session has ever opened.

@@ -86,6 +86,7 @@ type objectRef struct {
 	mblock api.Mblock   // or nil
 	mlog   api.Mlog     // or nil
 	failed atomic.Int64 // chained writes; see ringOp.inChain
+	broken atomic.Bool  // one of them by its device; set before failed counts it
 }
 
 func newObjectRef(ref *poolRef, obj api.Object) *objectRef {

@@ -284,12 +284,13 @@ func (s *session) finish() {
 	}
 	s.end(ioctl.SourceShutdown)
 	s.dropRings()
-	s.reap()
+	told := s.reap()
 	s.requests.Wait()
 	s.drains.Wait() // no handle of a pool is left, and so no link
 	s.leaveLoop()
 	s.dropArenas()
 	s.giveBack()
+	<-told
 	if s.vigil != nil {
 		s.vigil.Stop()
 	}
