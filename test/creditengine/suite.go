@@ -2,6 +2,45 @@
 // runs them over a [Rig], which says how to reach it and how to disturb it; the
 // package's own tests run them over the engine between owners of one process, and
 // over a simulated network with leases.
+//
+// # Who writes an engine
+//
+// makes a test that calls [Run] with a function that starts what the engine needs
+// and returns a Rig, anew for each test, and ends it by t.Cleanup:
+//
+//	func TestEngine(t *testing.T) {
+//		creditengine.Run(t, plainly, func(t *testing.T) creditengine.Rig { ... })
+//	}
+//	func plainly(t *testing.T, run func(*testing.T)) { run(t) }
+//
+// An engine in this process can run in a bubble instead (synctest.Test): then no
+// test takes longer than its steps. An engine with a server of its own runs in true
+// time; with a CallBack of half a second and a Lease of one all tests take about a
+// minute. In both cases the suite waits for what is to happen, for a minute at most,
+// and judges nothing by how long it took; but an owner that is stopped for longer
+// than its lease has lost what it had, so leave it time.
+//
+// The root may be a [credit.Owner] that the engine carries messages to; or there
+// is none, and the engine plays it: it then answers each message as
+// [credit.Kind] says, numbers what it sends, and acknowledges. Whichever it is:
+//
+//	Exclusion, Sharing      who conflicts waits, who does not shares; who has it is told that others wait
+//	Try                     who only tries is refused at once, and moves nothing that is held
+//	Cancel                  who gives up is forgotten: those it had called back keep what they have
+//	TokensRise              each grant has a later token than all before it
+//	Fencing                 who does not give back in time loses that, and nothing else; its token is refused
+//	Death                   what the dead had is free, and its token refused
+//	WindUp                  who leaves leaves nothing behind
+//	IdleLosesNothing        no time takes from its holder what nobody wants
+//
+// and with leases, whose ends nobody tells:
+//
+//	LeaseEnds               who is silent loses all, stops using it before anybody else has it, and begins anew
+//	LeaseIsRenewed          who renews keeps all for longer than one lease
+//	ShortSilence            who is silent for less than its lease loses nothing
+//	DeathInLease            the dead are noticed by their leases alone
+//
+// After each of them all debtors wind up, and the root's book is to be empty.
 package creditengine
 
 import (
@@ -15,14 +54,18 @@ import (
 
 // Rig is an engine with a root behind it, of which nobody is a debtor yet.
 type Rig struct {
+	// Engine is what is tested. The suite's debtors have ids from 1000 on.
 	Engine credit.Engine
 	// Lease is what the root gives; 0: none, it is told of every end.
 	Lease time.Duration
-	// CallBack is how long who is called back may hold on. It is short.
+	// CallBack is how long who is called back may hold on. It is short, and not 0.
 	CallBack time.Duration
-	// Debtor is what a debtor is opened with: what concerns the clock.
+	// Debtor is what a debtor is opened with: what concerns the clock. With leases its
+	// Drift is not below the true one, and its Margin a small part of the lease.
 	Debtor credit.Config
-	// Check does work where it is checked.
+	// Check does work where it is checked: it returns an error that is
+	// [credit.ErrStale] if the token was refused ([credit.Options.Fence],
+	// [credit.Guard.Check]).
 	Check func(r credit.Resource, c credit.Credit, t credit.Token) error
 	// Cut loses all messages of a debtor, without telling anybody, until Mend. Only
 	// with leases.
@@ -55,6 +98,7 @@ func Run(t *testing.T, in func(*testing.T, func(*testing.T)), start func(t *test
 		{"LeaseEnds", true, leaseEnds},
 		{"LeaseIsRenewed", true, renewed},
 		{"ShortSilence", true, silence},
+		{"DeathInLease", true, deathInLease},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in(t, func(t *testing.T) {
@@ -213,6 +257,10 @@ func cancel(b *bench) {
 		b.t.Errorf("cancelled: %v", err)
 	}
 	b.release(b.acquire(z, request(credit.Read, 0, 10, anyhow))) // nobody is before it any more
+	<-time.After(2 * b.rig.CallBack)
+	if err := b.check(h); err != nil || !h.Valid() {
+		b.t.Errorf("lost to who gave up: %v, valid %v", err, h.Valid())
+	}
 	b.release(h)
 }
 
@@ -328,4 +376,16 @@ func silence(b *bench) {
 		b.t.Errorf("after a short silence: valid %v, work %v", h.Valid(), b.check(h))
 	}
 	b.release(h)
+}
+
+func deathInLease(b *bench) {
+	x, y := b.open(), b.open()
+	h := b.acquire(x, request(credit.Write, 0, 10, anyhow))
+	b.rig.Cut(1000) // nobody hears of its end
+	x.Abandon()
+	next := b.acquire(y, request(credit.Write, 0, 10, anyhow))
+	if err := b.check(h); !errors.Is(err, credit.ErrStale) {
+		b.t.Errorf("work of the dead: %v", err)
+	}
+	b.release(next)
 }
