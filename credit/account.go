@@ -331,9 +331,11 @@ func (b *Book) disarm(a *account, c Credit) {
 		}
 		return
 	}
-	b.serial++
-	a.raises = append(a.raises, raise{b.serial, c})
-	b.sendUp(Message{Kind: Raise, Resource: a.res, Request: b.serial, Credit: c, Token: t})
+	for part := range slices.Chunk(c, b.cfg.MaxRequests) {
+		b.serial++
+		a.raises = append(a.raises, raise{b.serial, part})
+		b.sendUp(Message{Kind: Raise, Resource: a.res, Request: b.serial, Credit: part, Token: t})
+	}
 }
 
 // token returns a new token.

@@ -10,6 +10,7 @@ type passed struct {
 	id     uint64
 	debtor *debtor
 	theirs uint64
+	left   *int // parts of it that are not answered
 }
 
 // obey does what the creditor says.
@@ -139,6 +140,9 @@ func (b *Book) raised(a *account, m Message) {
 	for i, p := range b.up.passed {
 		if p.id == m.Request {
 			b.up.passed = slices.Delete(b.up.passed, i, i+1)
+			if *p.left--; *p.left > 0 {
+				return
+			}
 			b.sendDown(p.debtor, Message{Kind: Raised, Resource: m.Resource, Request: p.theirs, Version: m.Version})
 			return
 		}

@@ -38,8 +38,7 @@ func (b *Book) press(d *debtor, a *account) {
 	switch {
 	case d.spans <= b.cfg.MaxSpans || h == nil:
 	case d.spans > 4*b.cfg.MaxSpans:
-		b.expel(d)
-		b.tellDown(d, Message{Kind: Gone})
+		b.evict(d)
 	case a.res.Type.divisible:
 		n := h.credit.Size()
 		b.recall(h, Message{Kind: Recall, Resource: a.res, Amount: n - h.asked})
@@ -110,12 +109,26 @@ func (b *Book) bury(id OwnerID) {
 
 // expel ends the session of a debtor that goes on: what it had it loses by force.
 func (b *Book) expel(d *debtor) {
+	for _, a := range b.lentTo(d) {
+		b.loses(d, a.res)
+	}
+	b.drop(d)
+}
+
+// evict ends the session of a debtor that broke its bounds.
+func (b *Book) evict(d *debtor) {
+	for _, a := range b.lentTo(d) {
+		b.events = append(b.events, Event{Kind: Fenced, Owner: d.id, Resource: a.res, Credit: d.loans[a.res].credit})
+	}
+	b.expel(d)
+	b.tellDown(d, Message{Kind: Gone})
+}
+
+// lentTo returns the accounts of which a debtor has something, by age.
+func (b *Book) lentTo(d *debtor) []*account {
 	loans := make(map[Resource]*account, len(d.loans))
 	for r := range d.loans { // order does not matter: sorted next
 		loans[r] = b.accounts[r]
 	}
-	for _, a := range byAge(loans) {
-		b.loses(d, a.res)
-	}
-	b.drop(d)
+	return byAge(loans)
 }

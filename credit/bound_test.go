@@ -204,3 +204,26 @@ func TestFencedOften(t *testing.T) {
 		t.Error("it is gone, and its losses are kept")
 	}
 }
+
+// proves G47: no message has more spans than a request may have, however many
+// pieces what it is about fell into.
+func TestMessagesAreBounded(t *testing.T) {
+	b := newLender(1) // four
+	for i := range uint64(10) {
+		b.honest(2, Message{Kind: Borrow, Request: i + 1, Credit: Make(Span{2 * i, 2*i + 1, Read})})
+	}
+	b.Acquire(time.Second, Request{
+		Resource: Resource{Access, 1}, Credit: Make(Span{0, 100, Write}), Flags: MayRevoke,
+	})
+	messages, _ := b.Take()
+	var all Credit
+	for _, m := range messages {
+		if m.Kind != Recall || len(m.Credit) > 4 {
+			t.Errorf("%v", m)
+		}
+		all = all.Join(m.Credit)
+	}
+	if len(all) != 10 {
+		t.Errorf("called back is %v", all)
+	}
+}

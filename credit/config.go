@@ -23,7 +23,7 @@ type Config struct {
 	CallBack time.Duration // how long who is called back may hold on; 0: for ever
 	Retry    time.Duration // after which a message is sent again; 0: 100 ms
 	// MaxRequests bounds the requests of one debtor that wait, and the spans of one
-	// request; 0: 1024. MaxSpans bounds what is kept of one debtor: the spans that it
+	// request and of one message; 0: 1024. MaxSpans bounds what is kept of one debtor: the spans that it
 	// has or waits for, of all resources together; 0: 16384. Who asks for more is
 	// refused with ErrLimit; whose credits fall to pieces is asked to give back what
 	// it does not hold, and its session ends if there are four times as many. So it

@@ -35,7 +35,20 @@ func (b *Book) DebtorDown(now time.Duration, id OwnerID) {
 // sendDown numbers a message to a debtor and returns its number.
 func (b *Book) sendDown(d *debtor, m Message) uint64 {
 	m.From, m.To, m.Session, m.Key = b.cfg.ID, d.id, d.session, d.key
-	d.link.number(&m, b.now, b.cfg.Retry)
+	return b.sendOver(&d.link, m)
+}
+
+// sendOver numbers a message, in parts if its credit has too many spans for one,
+// and returns the number of the last. A Raise is never parted: it is answered.
+func (b *Book) sendOver(l *link, m Message) uint64 {
+	for most := b.cfg.MaxRequests; len(m.Credit) > most && m.Kind != Raise; {
+		part := m
+		part.Credit, part.Request, part.Amount = m.Credit[:most:most], 0, 0
+		m.Credit = m.Credit[most:]
+		l.number(&part, b.now, b.cfg.Retry)
+		b.post(part)
+	}
+	l.number(&m, b.now, b.cfg.Retry)
 	b.post(m)
 	b.dirty = true
 	return m.Seq
@@ -258,8 +271,7 @@ func (b *Book) raise(d *debtor, a *account, m Message) {
 	if a != nil && d.loans[a.res] != nil {
 		c = m.Credit.Meet(d.loans[a.res].credit)
 		if d.raised += len(c); d.raised > 4*b.cfg.MaxSpans {
-			b.expel(d) // that makes one floor of all
-			b.tellDown(d, Message{Kind: Gone})
+			b.evict(d) // that makes one floor of all
 			return
 		}
 		b.loses(d, a.res)
@@ -285,9 +297,13 @@ func (b *Book) raise(d *debtor, a *account, m Message) {
 	if !b.up.lasts() {
 		return // all is lost: the debtor will hear of it
 	}
-	b.serial++
-	b.up.passed = append(b.up.passed, passed{b.serial, d, m.Request})
-	b.sendUp(Message{Kind: Raise, Resource: m.Resource, Request: b.serial, Credit: c, Token: m.Token})
+	left := 0
+	for part := range slices.Chunk(c, b.cfg.MaxRequests) {
+		left++
+		b.serial++
+		b.up.passed = append(b.up.passed, passed{b.serial, d, m.Request, &left})
+		b.sendUp(Message{Kind: Raise, Resource: m.Resource, Request: b.serial, Credit: part, Token: m.Token})
+	}
 }
 
 // drop ends a debtor's session. What it had is taken without telling it.

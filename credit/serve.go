@@ -227,10 +227,16 @@ func (b *Book) grant(a *account, q *request) {
 	h.lose(q.want) // what was called back of it is not any more
 	h.asked = 0
 	h.credit, h.token = h.credit.Join(q.want), t
-	seq := b.sendDown(d, Message{
-		Kind: Grant, Resource: a.res, Request: q.theirs, Credit: q.want, Token: t, Version: b.newest(a),
-	})
-	h.sent = append(slices.DeleteFunc(h.sent, func(s sent) bool { return s.seq <= d.seen }), sent{seq, q.want})
+	h.sent = slices.DeleteFunc(h.sent, func(s sent) bool { return s.seq <= d.seen })
+	for c := q.want; !c.Empty(); { // of an amount it may be too many spans for one message
+		part := c[:min(len(c), b.cfg.MaxRequests)]
+		c = c[len(part):]
+		m := Message{Kind: Grant, Resource: a.res, Credit: part, Token: t, Version: b.newest(a)}
+		if c.Empty() {
+			m.Request = q.theirs
+		}
+		h.sent = append(h.sent, sent{b.sendDown(d, m), part})
+	}
 	h.count()
 }
 

@@ -69,7 +69,7 @@ func (w *world) add(parent *node, group uint64) *node {
 	}
 	cfg := Config{
 		ID: n.id, Group: group, Drift: simDrift, CallBack: w.callBack, Retry: 50 * time.Millisecond,
-		Margin: 10 * time.Millisecond, MaxSpans: w.most, Leaves: w.leaves,
+		Margin: 10 * time.Millisecond, MaxSpans: w.most, MaxRequests: w.waiting, Leaves: w.leaves,
 	}
 	if w.leases {
 		cfg.Lease = simLease
@@ -145,7 +145,11 @@ func (n *node) happened(e Event) {
 		w.guard.Raise(e.Resource, e.Credit, e.Token)
 	case Unfenced:
 		w.guard.Forget(e.Resource)
-	case CalledBack, Waived, Fenced, Closed:
+	case Fenced:
+		if c := w.byID[e.Owner]; c.alive && n.book.byID[e.Owner] == nil && c.book.up.id == n.id {
+			c.parted = c.book.up.session // it broke its bounds: its session was ended
+		}
+	case CalledBack, Waived, Closed:
 	}
 }
 

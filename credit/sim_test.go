@@ -115,6 +115,7 @@ type world struct {
 	leases    bool
 	leaves    bool // nobody but the root lends
 	most      int  // spans of a debtor; 0: as many as it likes
+	waiting   int  // requests of a debtor, and spans of a message; 0: as many as it likes
 	loss      float64
 	double    float64
 	callBack  time.Duration
@@ -151,6 +152,7 @@ func newWorld(seed uint64) *world {
 	shape := w.rng.IntN(3)
 	w.leaves = shape == 0 && !w.leases
 	w.most = []int{0, 0, 4, 20}[w.rng.IntN(4)]
+	w.waiting = []int{0, 0, 2, 6}[w.rng.IntN(4)]
 	root := w.add(nil, 0)
 	size := 2 + w.rng.IntN(8)
 	if w.rng.IntN(6) == 0 {
@@ -284,6 +286,9 @@ func (w *world) delay() time.Duration {
 
 func (w *world) post(m Message) {
 	w.tracef("  sent %v", m)
+	if w.waiting > 0 && len(m.Credit) > w.waiting {
+		w.failf("a message of %d spans: %v", len(m.Credit), m)
+	}
 	debtor := w.byID[m.From]
 	if to := w.byID[m.To]; to.parent == debtor {
 		debtor = to

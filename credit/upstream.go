@@ -110,9 +110,7 @@ func (b *Book) sendUp(m Message) {
 		return
 	}
 	m.From, m.To, m.Session, m.Key = b.cfg.ID, u.id, u.session, u.key
-	u.link.number(&m, b.now, b.cfg.Retry)
-	b.post(m)
-	b.dirty = true
+	b.sendOver(&u.link, m)
 }
 
 // tellUp sends a message without a number.

@@ -85,11 +85,7 @@ func (a *account) short() uint64 {
 // was called back.
 func (b *Book) withdraw(d *debtor) {
 	d.waives = false
-	touched := map[Resource]*account{}
-	for r := range d.loans { // order does not matter: sorted next
-		touched[r] = b.accounts[r]
-	}
-	for _, a := range byAge(touched) {
+	for _, a := range b.lentTo(d) {
 		b.tellWaived(a, d.loans[a.res])
 	}
 }
