@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/test/daemon"
@@ -187,6 +188,15 @@ func (a *attacker) message(op ioctl.Op, tag uint64, m ioctl.Message) []byte {
 	b, err := ioctl.Append(nil, ioctl.Header{Op: op, Tag: tag}, m)
 	check(err)
 	return b
+}
+
+// blank encodes a request of an operation that asks for nothing in particular.
+func (a *attacker) blank(op ioctl.Op, tag uint64) []byte {
+	m := op.NewRequest()
+	if c, ok := m.(*ioctl.CreditMessage); ok {
+		c.Message.Kind = credit.Hello // it must be of some kind
+	}
+	return a.message(op, tag, m)
 }
 
 // bytes makes n random bytes.

@@ -69,7 +69,7 @@ func lengths(a *attacker) {
 	op := a.op()
 	b := a.message(ioctl.OpVersion, 1, &ioctl.Empty{})
 	if op.Valid() {
-		b = a.message(op, 1, op.NewRequest())
+		b = a.blank(op, 1)
 	}
 	switch a.rng.IntN(4) {
 	case 0:
@@ -105,7 +105,7 @@ func randomBodies(a *attacker) {
 		b[4], b[5] = byte(op), byte(op>>8)
 		size := a.rng.IntN(100)
 		if op.Valid() {
-			size = len(a.message(op, 0, op.NewRequest())) - ioctl.HeaderSize
+			size = len(a.blank(op, 0)) - ioctl.HeaderSize
 		}
 		b = append(b, a.bytes(size)...)
 		putSize(b)
