@@ -164,7 +164,7 @@ func (m *cachedMblock) open(ctx context.Context, op ioctl.Op) (*mblock, error) {
 	if !ok {
 		return nil, stale(op)
 	}
-	x, err := m.p.findOn(ctx, m.l, h, m.id)
+	x, err := m.find(ctx, h)
 	switch {
 	case err == nil && x.created.Equal(m.created):
 		m.inner.Store(x)
@@ -182,6 +182,25 @@ func (m *cachedMblock) open(ctx context.Context, op ioctl.Op) (*mblock, error) {
 	return nil, &api.Error{
 		Code: api.ESTALE, Op: op.Name(), Object: m.id,
 		Detail: "the credit under which the mblock was open was taken, and the mblock deleted: open it anew",
+	}
+}
+
+// How long the daemon is asked again for a handle that it does not give because
+// somebody else asks for the mblock.
+const (
+	firstBusy = time.Millisecond
+	lastBusy  = 64 * time.Millisecond
+)
+
+// find asks the daemon for its handle. Who only tries to have what conflicts with the
+// credit that is held here is in the way for a moment; who waits for it, until it is
+// released.
+func (m *cachedMblock) find(ctx context.Context, h ioctl.Handle) (*mblock, error) {
+	for wait := firstBusy; ; wait *= 2 {
+		x, err := m.p.findOn(ctx, m.l, h, m.id)
+		if !errors.Is(err, api.EBUSY) || wait > lastBusy || !m.hold.Valid() || m.hold.isWanted() || pause(ctx, wait) != nil {
+			return x, err
+		}
 	}
 }
 

@@ -74,6 +74,15 @@ func (h *Hold) Version() credit.Version { return h.h.Version() }
 // Wanted is closed when somebody waits for what is held: release it soon.
 func (h *Hold) Wanted() <-chan struct{} { return h.h.Wanted() }
 
+func (h *Hold) isWanted() bool {
+	select {
+	case <-h.Wanted():
+		return true
+	default:
+		return false
+	}
+}
+
 // Lost is closed when the credit was taken, or the connection is gone. It is not
 // got back: acquire it anew.
 func (h *Hold) Lost() <-chan struct{} { return h.h.Lost() }
@@ -116,8 +125,11 @@ func (r *CreditRequest) credit(id layout.ObjectID) (credit.Credit, error) {
 // creditError is an error of the library of credits as one of this package.
 func creditError(op string, id layout.ObjectID, err error) *api.Error {
 	e := &api.Error{Code: api.EIO, Op: op, Object: id, Err: err}
-	if c, ok := errors.AsType[credit.Code](err); ok {
-		e.Code = creditCode(c)
+	if x, ok := errors.AsType[*credit.Error](err); ok {
+		e.Code, e.Detail, e.Err = creditCode(x.Code), x.Detail, x.Code
+		if x.Code == credit.ErrNotFound {
+			e.Detail = "there is no such object, or none that you may see"
+		}
 	}
 	return e
 }

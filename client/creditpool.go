@@ -23,8 +23,10 @@ type Credits interface {
 	// GiveBackCredit gives what is cached of an object, its credits and its bytes,
 	// back to the daemon before anybody asks. What is held stays.
 	GiveBackCredit(id layout.ObjectID)
-	// RevokeCredit takes all credits on an object from whoever has them, without
-	// waiting for the call-back's deadline: their holders are fenced. Errors: EPERM.
+	// RevokeCredit calls all credits on an object back from whoever has them and waits
+	// until they are given back, or taken at the daemon's deadline for call-backs: their
+	// holders are fenced. Errors: EPERM (others than the caller's user have some),
+	// ENOENT.
 	RevokeCredit(ctx context.Context, id layout.ObjectID) error
 }
 

@@ -47,7 +47,9 @@ type credits struct {
 	// socket is what they travel by; nil: something else, which never refuses.
 	socket *socketEngine
 
-	messages, calledBack, givenBack atomic.Uint64
+	messages   atomic.Uint64 // sent
+	calledBack atomic.Uint64
+	givenBack  atomic.Uint64 // objects
 
 	mu sync.Mutex
 	// +checklocks:mu

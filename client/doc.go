@@ -63,6 +63,8 @@
 //	                              something is asked that only it can do
 //	read                          from this process's memory, if the bytes are here
 //	                              of the version that the credit was granted for
+//	                              (EBUSY if they are not, the daemon has given no handle,
+//	                              and somebody waits to delete the mblock)
 //	another's delete              EBUSY while the handle or a [View] is there; then it
 //	                              calls the credit back, and the bytes go at once
 //	the call-back's deadline      the credit is lost; a handle that the daemon knows of
