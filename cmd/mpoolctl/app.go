@@ -48,6 +48,8 @@ type daemon interface {
 	Scopes(ctx context.Context, name string) iter.Seq2[client.ScopeInfo, error]
 	// SetScope sets limits of a scope and returns it.
 	SetScope(ctx context.Context, name string, limits []client.ScopeLimit) ([]client.ScopeInfo, error)
+	// EachCredit iterates over the credits on the objects of a pool.
+	EachCredit(ctx context.Context, pool string) iter.Seq2[client.CreditInfo, error]
 	// Events iterates over what happened. A *client.EventGap is no end.
 	Events(ctx context.Context, o client.EventOptions) iter.Seq2[client.Event, error]
 	Close() error
@@ -68,6 +70,8 @@ type app struct {
 	// dataWritten says that stdout has got data, which a JSON document of an
 	// error must not be mixed with.
 	dataWritten bool
+	// credits is set by a verb that takes credits; nil: it does not.
+	credits *client.CreditOptions
 	// noHelp is the error of a request for help on what does not exist.
 	noHelp error
 
@@ -121,7 +125,7 @@ func (a *app) verb(run func(ctx context.Context, args []string) error) func(*cob
 
 // withDaemon connects, calls f and closes the connection.
 func (a *app) withDaemon(ctx context.Context, f func(d daemon) error) error {
-	d, err := a.dial(ctx, client.Options{Socket: a.socket, Hello: helloPatience, Reconnect: cmp.Or(a.patience, defaultPatience)})
+	d, err := a.dial(ctx, client.Options{Socket: a.socket, Hello: helloPatience, Reconnect: cmp.Or(a.patience, defaultPatience), Credits: a.credits})
 	if err != nil {
 		return err
 	}

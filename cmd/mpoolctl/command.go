@@ -49,7 +49,7 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 no daemon.`,
 		noun("handle", "What client processes hold", newHandleList(a)),
 		noun("scope", "What may be used now, and is", newScopeList(a), newScopeShow(a), newScopeSet(a)),
 		noun("event", "What happens", newEventFollow(a)),
-		newQuota(a),
+		newQuota(a), newCredit(a),
 		newStat(a), newDemo(a), newBench(a), newVersion(a), newCompletion(a), newMan(a),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true

@@ -80,6 +80,8 @@ func completerOf(noun, verb, word string) completer {
 	case name == "POOL", name == "OLD",
 		noun == "pool" && name == "NAME" && verb != "create" && verb != "activate":
 		return completePools
+	case name == "ID" && noun == "credit":
+		return completeRoots("@", 0)
 	case name == "ID" && noun == "mlog":
 		return completeRoots("@", layout.KindMlog)
 	case name == "ID":
@@ -138,6 +140,9 @@ func (a *app) completeFlags(verb *cobra.Command) {
 	fixed := map[string][]string{
 		"class": {api.ClassCapacity.String(), api.ClassStaging.String()},
 		"state": {api.StateUncommitted.String(), api.StateCommitted.String(), api.StateDeleting.String()},
+	}
+	if verb.Name() == "acquire" {
+		fixed["mode"] = creditModeNames()
 	}
 	asked := map[string]completer{"owner": completeOwners, "pid": completePIDs}
 	for name, values := range fixed {

@@ -32,7 +32,8 @@ var jsonResults = map[string]any{
 	"quota reserve": quotaClaimView{}, "quota provision": quotaClaimView{}, "quota resize": quotaClaimView{},
 	"quota release": quotaClaimView{}, "quota transfer": quotaClaimView{}, "quota expire": quotaClaimsView{},
 	"quota claims": quotaClaimsView{},
-	"stat":         statView{}, "demo": demoView{}, "bench": benchView{}, "version": versionView{}, "completion": nil, "man": nil,
+	"credit list":  creditView{}, "credit acquire": creditView{}, "credit release": creditsView{}, "credit revoke": creditsView{},
+	"stat": statView{}, "demo": demoView{}, "bench": benchView{}, "version": versionView{}, "completion": nil, "man": nil,
 }
 
 // The fields of every verb's result are the contract with scripts. A field that
