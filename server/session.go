@@ -128,7 +128,9 @@ const refusalTime = 100 * time.Millisecond
 
 // refuse turns a client away that there is no session for.
 func refuse(conn *net.UnixConn, err error) {
-	b, e := ioctl.Append(nil, ioctl.Header{Op: ioctl.OpHello, Flags: ioctl.FlagReply | ioctl.FlagError}, ioctl.NewError(err))
+	m := ioctl.NewError(err)
+	m.Refusal = nil // what it knows of it has not said yet
+	b, e := ioctl.Append(nil, ioctl.Header{Op: ioctl.OpHello, Flags: ioctl.FlagReply | ioctl.FlagError}, m)
 	if e == nil {
 		// An empty socket has room for it: this does not wait.
 		_, _ = conn.Write(b) //nolint:errcheck // who does not hear it sees the end

@@ -289,6 +289,98 @@ func TestCloseGivesUpCompaction(t *testing.T) {
 	}
 }
 
+// closing closes the store some time after its first compaction has begun.
+type closing struct {
+	api.MDC
+	s      *sched.Sched
+	after  time.Duration
+	st     *embedded.Store
+	begun  bool
+	ended  bool // the first compaction, before it was closed
+	inside bool // it was closed before that
+	closed sched.Completion
+	err    error
+}
+
+func (c *closing) CompactStart(ctx context.Context) error {
+	if !c.begun {
+		c.begun = true
+		c.s.Go("close", func() {
+			defer c.closed.Done()
+			if c.err = c.s.Sleep(bg, c.after); c.err == nil {
+				c.inside = !c.ended
+				c.err = c.st.Close(bg)
+			}
+		})
+	}
+	return c.MDC.CompactStart(ctx)
+}
+
+func (c *closing) CompactEnd(ctx context.Context) error {
+	err := c.MDC.CompactEnd(ctx)
+	c.ended = true
+	return err
+}
+
+// proves G22, G24: whenever a store is closed while its log is compacted, all that was
+// done before is there when it is opened again.
+func TestCloseInsideCompaction(t *testing.T) {
+	inside := 0
+	for seed := range 2 * *seeds {
+		s := sched.New(seed + 1)
+		disk := newDisk(t, s)
+		c := &closing{s: s, after: time.Duration(s.Rand().Int64N(int64(3 * time.Millisecond)))}
+		var failed error
+		err := s.Run(func() { failed = closeInside(s, disk, c) })
+		if failed != nil || err != nil {
+			t.Fatalf("seed %d: %v, %v", seed, failed, err)
+		}
+		if c.inside {
+			inside++
+		}
+	}
+	if inside == 0 {
+		t.Error("no compaction was under way")
+	}
+	t.Logf("%d of %d inside", inside, 2**seeds)
+}
+
+func closeInside(s *sched.Sched, disk *sim.Disk, c *closing) error {
+	c.closed.Init(s)
+	var last string
+	opt := embedded.Options{Changed: func(r quota.Reader, _ []quota.Change) { last = dump(r) }}
+	p, st, err := openOn(s, disk, sim.OpenOptions{}, 16<<10, opt, func(mdc api.MDC) api.MDC { c.MDC = mdc; return c })
+	if err != nil {
+		return err
+	}
+	c.st = st
+	l := quota.New(st, quota.Options{Now: s.Now, Sleep: s.Sleep, Jitter: func(d time.Duration) time.Duration { return d }})
+	if err := l.Define(bg, quota.NewClass("x", quota.Count)); err != nil {
+		return err
+	}
+	err = crowd(s, 3, func(n int) error {
+		for ; n < 1000; n += 3 {
+			if err := comeAndGo(l, s.Rand(), n); errors.Is(err, api.EBADF) {
+				return nil
+			} else if err != nil {
+				return fmt.Errorf("claimant %d: %w", n, err)
+			}
+		}
+		return errors.New("it was not closed")
+	})
+	if err := errors.Join(err, c.closed.Wait(bg), c.err, p.Close()); err != nil {
+		return err
+	}
+	before := last
+	if p, st, err = open(s, disk, sim.OpenOptions{}, 0, opt); err != nil {
+		return err
+	}
+	if last != before {
+		return fmt.Errorf("closed %v after the begin of a compaction with\n%s\nthere is\n%s", c.after, before, last)
+	}
+	return errors.Join(st.Verify(), st.Close(bg), p.Close())
+}
+
 // Changes that no ledger sends are refused before they are written; the store goes on,
 // and is opened again.
 func TestChangesThatNoLedgerSends(t *testing.T) {

@@ -171,6 +171,9 @@ func (s *Store) compacted(ctx context.Context, before uint64) error {
 		}
 	}
 	if s.compactErr != nil {
+		if err := s.usableLocked(ctx); err != nil {
+			return err // it was given up
+		}
 		return fmt.Errorf("%w: %w", quota.ErrFull, s.compactErr)
 	}
 	return nil
