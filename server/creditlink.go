@@ -14,6 +14,9 @@ import (
 // them.
 const maxCreditsQueued = 1024
 
+// maxLinks is how many handles of pools a session may have that borrow.
+const maxLinks = 16
+
 // creditLink is a handle of a pool as a debtor of the pool's creditor.
 type creditLink struct {
 	c    *creditor
@@ -116,6 +119,10 @@ func (c *creditor) admit(s *session, ref *poolRef, id layout.ObjectID, k credit.
 
 // connect makes a debtor of a handle.
 func (c *creditor) connect(s *session, h ioctl.Handle) (*creditLink, error) {
+	if s.links.Add(1) > maxLinks {
+		s.links.Add(-1)
+		return nil, api.Errorf(api.EAGAIN, "", "%d handles of the session borrow credits, as many as may: use one of them", maxLinks)
+	}
 	l := &creditLink{c: c, s: s, h: h}
 	c.leaf.Lock()
 	c.lastLink++
@@ -135,6 +142,7 @@ func (c *creditor) drop(l *creditLink) {
 	c.leaf.Lock()
 	defer c.leaf.Unlock()
 	delete(c.links, l.id)
+	l.s.links.Add(-1)
 }
 
 // close gives back all that the debtor has and returns of how many objects it had

@@ -189,10 +189,10 @@ func (c *creditor) busy(s *session, id layout.ObjectID, m credit.Modes) error {
 
 // modesOf returns what a handle does to an object, whose committed content nobody
 // changes.
-func modesOf(ctx context.Context, v resource) credit.Modes {
+func modesOf(v resource) credit.Modes {
 	switch v := v.(type) {
 	case *objectRef:
-		if info, err := v.obj.Info(ctx); err == nil && info.State == api.StateUncommitted {
+		if info, err := v.obj.Info(context.Background()); err == nil && info.State == api.StateUncommitted {
 			return credit.Write
 		}
 		return credit.Read
@@ -210,7 +210,7 @@ func (c *creditor) opened(ctx context.Context, s *session, v resource) error {
 	if c.watching.Load() == 0 || v.object() == 0 {
 		return nil
 	}
-	for _, id := range c.logsOf(ctx, v.object()) {
+	for _, id := range c.logsOf(v.object()) {
 		c.mu.Lock()
 		w := c.watched[id]
 		c.mu.Unlock()
@@ -226,19 +226,26 @@ func (c *creditor) opened(ctx context.Context, s *session, v resource) error {
 
 // logsOf returns the objects that a handle on an object is on: of a container's log
 // both logs.
-func (c *creditor) logsOf(ctx context.Context, id layout.ObjectID) []layout.ObjectID {
+func (c *creditor) logsOf(id layout.ObjectID) []layout.ObjectID {
 	ids := []layout.ObjectID{id}
 	if id.Kind() == layout.KindMlog {
-		if info, err := c.pool.pool.Describe(ctx, id); err == nil && info.Partner != 0 {
+		if info, err := c.pool.pool.Describe(context.Background(), id); err == nil && info.Partner != 0 {
 			ids = append(ids, info.Partner)
 		}
 	}
 	return ids
 }
 
+// atOnce is a context under which nothing is waited for.
+func atOnce() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
 // claim enters what a handle does to a watched object.
 func (c *creditor) claim(ctx context.Context, s *session, id layout.ObjectID, v resource) error {
-	m := modesOf(ctx, v)
+	m := modesOf(v)
 	if m == 0 {
 		return nil
 	}
@@ -313,9 +320,9 @@ func (c *creditor) watch(id layout.ObjectID) error {
 // else has anything of it, so that nothing is waited for.
 func (c *creditor) claimAll(id layout.ObjectID) bool {
 	ok := true
-	ctx := c.srv.hard
+	ctx := atOnce()
 	for _, s := range c.srv.all() {
-		for _, key := range c.logsOf(ctx, id) {
+		for _, key := range c.logsOf(id) {
 			s.table.EachOf(uint64(key), func(_ uhandle.Handle, v resource) {
 				if v.home() == c.pool && c.claim(ctx, s, id, v) != nil {
 					ok = false
@@ -374,8 +381,9 @@ func (c *creditor) committed(s *session, id layout.ObjectID) {
 		}
 	}
 	c.mu.Unlock()
+	ctx := atOnce() // a loop must not wait
 	for _, x := range list {
-		if c.claim(c.srv.hard, s, id, x.v) == nil {
+		if !x.v.isFenced() && c.claim(ctx, s, id, x.v) == nil {
 			c.dropClaim(x)
 		}
 	}

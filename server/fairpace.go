@@ -19,6 +19,9 @@ const (
 const (
 	sessionCost = 300 * time.Microsecond
 	messageCost = 10 * time.Microsecond
+	// creditCost is less than what a credit message costs, so that who uses credits
+	// much is not held up as who asks for what is refused.
+	creditCost = time.Microsecond
 )
 
 // pace is how much a process has spent.

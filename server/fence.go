@@ -31,6 +31,9 @@ func (c *creditor) taken(s *session, id layout.ObjectID, v resource) {
 	e.n++
 	c.fences.Go(func() {
 		s.endFenced(v)
+		if c.pool.adopter(id) == s { // nobody can commit it any more
+			c.pool.orphan(s, id)
+		}
 		c.leaf.Lock()
 		defer c.leaf.Unlock()
 		if e.n--; e.n == 0 {

@@ -31,7 +31,10 @@ func (s *session) read() {
 			return
 		}
 		msg := in.buf.receive()[:in.n]
-		taken := s.taken.Load()
+		taken, cost := s.taken.Load(), messageCost
+		if in.n >= ioctl.HeaderSize && ioctl.Op(binary.LittleEndian.Uint16(msg[4:])) == ioctl.OpCredit {
+			cost = creditCost
+		}
 		kept, err := s.take(in.buf, msg, in.oob[:in.oobn], in.flags)
 		if err != nil {
 			s.breach(msg, err)
@@ -42,7 +45,7 @@ func (s *session) read() {
 			in.done()
 		}
 		if s.taken.Load() == taken {
-			s.dawdle(messageCost)
+			s.dawdle(cost)
 		}
 	}
 	s.end(ioctl.SourceSocket)

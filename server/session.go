@@ -55,6 +55,7 @@ type session struct {
 	aborted   atomic.Uint64 // uncommitted objects, when it had ended
 	lists     atomic.Int32  // that it reads
 
+	links         atomic.Int32   // handles of pools that borrow credits
 	creditsQueued atomic.Int32   // credit messages that its socket had no room for
 	creditsLost   atomic.Uint32  // credits that it had when it ended
 	drains        sync.WaitGroup // who sends such messages, and ends it for them

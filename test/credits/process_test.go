@@ -33,7 +33,13 @@ var (
 
 func TestMain(m *testing.M) {
 	if socket := os.Getenv(envSocket); socket != "" {
-		if err := obey(socket); err != nil {
+		var err error
+		if what := os.Getenv(envStorm); what != "" {
+			err = storm(socket, what)
+		} else {
+			err = obey(socket)
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
