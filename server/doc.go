@@ -85,6 +85,16 @@
 //	        ▼                    │ gone: ENOENT                  ▼ swept and aborted
 //	   refused                   ▼ nothing has changed
 //
+// # Credits
+//
+// Each pool has a creditor, the root of its objects' credits (package credit). A
+// handle of the pool is its debtor from the first credit message on; those are
+// passed on by the session's reader and answered by the root's goroutine, or, when
+// the socket has no room, by one of the session's. Handles on objects of which a
+// client has a credit or wants one claim what they do: see type creditor. Who does not
+// give back in time is fenced: a claim that is taken ends its handle, which is ESTALE
+// from then on. See docs/architecture.md.
+//
 // # Death
 //
 // A session ends for the first reason that is seen: its socket's end, the news
@@ -143,6 +153,10 @@
 //	mappings of the dead      4 are ended at one time
 //	arenas                    Limits.Arenas and ArenaSession per session, ArenaTotal
 //	a message                 ioctl.MaxMessage; a page of any list, one message
+//	credit messages that wait 1,024 of a session, of which 16 handles of pools may borrow
+//	a debtor's credits        credit.Config.MaxRequests and MaxSpans; for longer than
+//	                          Options.CallBack only what nobody else wants
+//	handles that were fenced  remembered until they are given up, Limits.Handles of a session
 //	grants                    256 of one session in a pool, 4,096 of a pool; an hour
 //	events                    4,096, or Limits.Sessions up to 65,536; of one pool 256 different ones in 10 s
 //	log lines by clients      20 of each message in 10 s
@@ -161,7 +175,9 @@
 // the memory of pools; each session
 // has a reader, one per source of news of death, and, while it ends, one per log
 // that is being closed, one that waits for them and one that tells of the end; each request in flight has
-// one, and each change of a pool. An I/O loop has one, and one per ring where io_uring
+// one, and each change of a pool. A pool's creditor has one, and one for each handle that
+// is being fenced; a session, one per handle of a pool whose credit messages wait for
+// room in its socket. An I/O loop has one, and one per ring where io_uring
 // cannot wait for rings; a session, those of its lanes and of its errors. Shutdown waits for all of them within its time.
 //
 // # Lock order
@@ -169,7 +185,9 @@
 // Server.mu → poolTable.mu → activePool.mu, session.mu → dying.mu → uhandle.Table, feed.mu,
 // ownership.mu, eventRing.mu, budget.mu, fair.mu; sessionRings.mu → ioLoops.mu, ioLoop.mu,
 // which is innermost as handleLane.mu and errorQueue.mu are. Each guards maps and counts, and
-// nothing that waits is called under it, but for the start of a loop under sessionRings.mu. A
+// nothing that waits is called under it, but for the start of a loop under sessionRings.mu.
+// activePool.mu → creditor.mu → the lock of its credit.Owner → creditor.leaf, feed.mu,
+// eventRing.mu; creditLink.mu is taken with none of them held. A
 // hand-over asks the pool under activePool.mu and the giver's table whether the object is
 // free; the pool neither waits there nor calls back. session.letting and then
 // activePool.sweeping are taken first, before all of them, and are held across calls into the

@@ -1,0 +1,224 @@
+package server
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/credit"
+	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/uhandle"
+)
+
+// modesOf returns what a handle does to an object, whose committed content nobody
+// changes.
+func modesOf(v resource) credit.Modes {
+	switch v := v.(type) {
+	case *objectRef:
+		if info, err := v.obj.Info(context.Background()); err == nil && info.State == api.StateUncommitted {
+			return credit.Write
+		}
+		return credit.Read
+	case *appenderRef, *mdcRef:
+		return credit.Append
+	case *readerRef:
+		return credit.Read
+	}
+	return 0
+}
+
+// opened claims what a new handle does, if its object is watched. It waits no
+// longer than ctx for others to give back what they have cached.
+func (c *creditor) opened(ctx context.Context, s *session, v resource) error {
+	if c.watching.Load() == 0 || v.object() == 0 {
+		return nil
+	}
+	for _, id := range c.logsOf(v.object()) {
+		c.mu.Lock()
+		w := c.watched[id]
+		c.mu.Unlock()
+		if w == nil {
+			continue
+		}
+		if err := c.claim(ctx, s, id, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logsOf returns the objects that a handle on an object is on: of a container's log
+// both logs.
+func (c *creditor) logsOf(id layout.ObjectID) []layout.ObjectID {
+	ids := []layout.ObjectID{id}
+	if id.Kind() == layout.KindMlog {
+		if info, err := c.pool.pool.Describe(context.Background(), id); err == nil && info.Partner != 0 {
+			ids = append(ids, info.Partner)
+		}
+	}
+	return ids
+}
+
+// atOnce is a context under which nothing is waited for.
+func atOnce() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// claim enters what a handle does to a watched object.
+func (c *creditor) claim(ctx context.Context, s *session, id layout.ObjectID, v resource) error {
+	m := modesOf(v)
+	if m == 0 {
+		return nil
+	}
+	hold, err := c.acquire(ctx, s, id, m, func() { c.taken(s, id, v) })
+	if err != nil {
+		return err
+	}
+	x := &claim{id: id, v: v, hold: hold}
+	c.mu.Lock()
+	w := c.watched[id]
+	kept := w != nil && !v.wasTaken()
+	if kept {
+		c.claims[v] = append(c.claims[v], x)
+		w.claims[x] = struct{}{}
+	}
+	c.mu.Unlock()
+	if !kept { // it has ended meanwhile, or nobody asks for the object any more
+		_ = hold.Release(credit.Version{}) //nolint:errcheck // lost or not, it is over
+	}
+	return nil
+}
+
+// forget gives up what a handle has claimed, which has ended.
+func (c *creditor) forget(v resource) {
+	if c.watching.Load() == 0 {
+		return
+	}
+	c.mu.Lock()
+	list := c.claims[v]
+	delete(c.claims, v)
+	for _, x := range list {
+		if w := c.watched[x.id]; w != nil {
+			delete(w.claims, x)
+		}
+	}
+	c.mu.Unlock()
+	release(list)
+}
+
+func release(list []*claim) {
+	for _, x := range list {
+		_ = x.hold.Release(credit.Version{}) //nolint:errcheck // lost or not, it is over
+	}
+}
+
+// watch has an object watched until unpin, and after it while a link has something
+// of it. It fails while an object is being deleted that nobody knew was watched.
+func (c *creditor) watch(id layout.ObjectID) error {
+	c.mu.Lock()
+	w := c.watched[id]
+	first := w == nil
+	if first {
+		w = &watch{ready: make(chan struct{}), claims: make(map[*claim]struct{})}
+		c.watched[id] = w
+		c.watching.Add(1)
+	}
+	w.pins++
+	c.mu.Unlock()
+	if first {
+		w.failed = !c.claimAll(id)
+		close(w.ready)
+	}
+	<-w.ready
+	if w.failed {
+		c.unpin(id)
+		return &api.Error{Code: api.EBUSY, Object: id, Detail: "it is being deleted; try again"}
+	}
+	return nil
+}
+
+// claimAll makes the claims of all handles that there are on an object. Nobody
+// else has anything of it, so that nothing is waited for.
+func (c *creditor) claimAll(id layout.ObjectID) bool {
+	ok := true
+	ctx := atOnce()
+	for _, s := range c.srv.all() {
+		for _, key := range c.logsOf(id) {
+			s.table.EachOf(uint64(key), func(_ uhandle.Handle, v resource) {
+				if v.home() == c.pool && c.claim(ctx, s, id, v) != nil {
+					ok = false
+				}
+			})
+		}
+	}
+	return ok
+}
+
+// unpin ends one watch.
+func (c *creditor) unpin(id layout.ObjectID) {
+	c.mu.Lock()
+	if w := c.watched[id]; w != nil {
+		w.pins--
+	}
+	c.mu.Unlock()
+	c.review(id)
+}
+
+// review ends the watch of an object that no link has anything of.
+func (c *creditor) review(id layout.ObjectID) {
+	c.mu.Lock()
+	w := c.watched[id]
+	if w == nil || w.pins > 0 || c.root.Lent(objectOf(id)) {
+		c.mu.Unlock()
+		return
+	}
+	delete(c.watched, id)
+	c.watching.Add(-1)
+	over := slices.Collect(maps.Keys(w.claims)) // in no order: all are given up
+	for _, x := range over {
+		c.claims[x.v] = slices.DeleteFunc(c.claims[x.v], func(y *claim) bool { return y == x })
+		if len(c.claims[x.v]) == 0 {
+			delete(c.claims, x.v)
+		}
+	}
+	c.mu.Unlock()
+	release(over)
+}
+
+// committed says that an object is committed: what a handle on it does is reading,
+// and others may, too. If somebody waits who does more than that, it stays as it was
+// until the handle is closed.
+func (c *creditor) committed(s *session, id layout.ObjectID) {
+	if c.watching.Load() == 0 {
+		return
+	}
+	c.mu.Lock()
+	var list []*claim
+	if w := c.watched[id]; w != nil {
+		for x := range w.claims { // order does not matter
+			if x.hold.Credit()[0].Modes == credit.Write {
+				list = append(list, x)
+			}
+		}
+	}
+	c.mu.Unlock()
+	ctx := atOnce() // a loop must not wait
+	for _, x := range list {
+		if !x.v.isFenced() && c.claim(ctx, s, id, x.v) == nil {
+			c.dropClaim(x)
+		}
+	}
+}
+
+func (c *creditor) dropClaim(x *claim) {
+	c.mu.Lock()
+	c.claims[x.v] = slices.DeleteFunc(c.claims[x.v], func(y *claim) bool { return y == x })
+	if w := c.watched[x.id]; w != nil {
+		delete(w.claims, x)
+	}
+	c.mu.Unlock()
+	release([]*claim{x})
+}
