@@ -269,14 +269,14 @@ func (s *session) reserveArena(size int64) (uint16, error) {
 	case s.ended:
 		return 0, api.Errorf(api.ECANCELED, "", "the session has ended")
 	case len(s.arenas)-len(s.freeArenas) >= limits.Arenas:
-		return 0, api.Errorf(api.EAGAIN, "", "the session has %d arenas, as many as it may", limits.Arenas)
+		return 0, api.Errorf(api.EAGAIN, "", "the session has %d arenas, as many as it may; to change: [limits] arenas in mpoold's configuration", limits.Arenas)
 	case s.arenaBytes+size > limits.ArenaSession:
-		return 0, api.Errorf(api.EAGAIN, "", "%d bytes of arenas and %d asked for: at most %d",
+		return 0, api.Errorf(api.EAGAIN, "", "%d bytes of arenas and %d asked for: at most %d; to change: [limits] arena_session in mpoold's configuration",
 			s.arenaBytes, size, limits.ArenaSession)
 	}
 	if total, most := s.srv.arenaBytes.Add(size), s.srv.arenasMost(); total > most {
 		s.srv.arenaBytes.Add(-size)
-		return 0, api.Errorf(api.EAGAIN, "", "%d bytes of arenas in the daemon and %d asked for: at most %d; to change: [limits] arena_total, and %s",
+		return 0, api.Errorf(api.EAGAIN, "", "%d bytes of arenas in the daemon and %d asked for: at most %d; to change: [limits] arena_total and %s",
 			total-size, size, most, scopeSetting(scope.SystemName, scope.Memory))
 	}
 	s.arenaBytes += size

@@ -9,4 +9,9 @@ import (
 
 var mpoold string
 
-func TestMain(m *testing.M) { os.Exit(daemon.Main(m, false, &mpoold)) }
+func TestMain(m *testing.M) {
+	if socket := os.Getenv(unrulyEnv); socket != "" {
+		unruly(socket)
+	}
+	os.Exit(daemon.Main(m, false, &mpoold))
+}
