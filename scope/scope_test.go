@@ -368,3 +368,27 @@ func FuzzParseLimit(f *testing.F) {
 		}
 	})
 }
+
+// proves G1: nor does a scope refuse a release of its own, nor the end of what stands below
+// it, of any kind, while it is above a limit.
+func TestReleaseAboveLimit(t *testing.T) {
+	m := manager(t, nil)
+	s := open(t, m, "service:a")
+	for k := range Kind(NumKinds) {
+		if !k.reservable() {
+			continue
+		}
+		n := span(t, s)
+		must(t, n.Reserve(k, 3))
+		must(t, s.Reserve(k, 5))
+		for _, name := range []string{"service:a", SystemName} {
+			must(t, m.Set(name, Limits{k: Block()}))
+		}
+		must(t, s.Release(k, 2))
+		must(t, n.Release(k, 1))
+		must(t, n.Done())
+		must(t, s.Release(k, 3))
+		wantErr(t, s.Reserve(k, 1), ErrLimit)
+	}
+	wantEmpty(t, m)
+}
