@@ -100,6 +100,7 @@ func TestStepsDoNotStarve(t *testing.T) {
 	const most = 4
 	r, s := newScopeRig(t, scope.Layer{"system": {scope.Tasks: scope.Fixed(most)}})
 	f := newFlood(r)
+	tasksOver(t, s)
 	f.write(most)
 	f.hanging(most)
 	began := make(chan func(), 1)

@@ -79,10 +79,11 @@ func unruly(socket string) {
 			func() error { _, err := w.Alloc(ioctl.OpMblockAlloc, pool, 8192); return err },
 			func() error { _, err := w.OpenPool("data"); return err },
 		} {
-			for i := 0; i < most[k] && tell(more()); i++ {
+			for i, ok := 0, true; ok && i < most[k]; i++ {
+				ok = tell(more())
 			}
 		}
-		_ = w.Conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)) //nolint:errcheck // then it waits for longer
+		_ = w.Conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)) // else it waits for longer
 		for tag := range uint64(10_000) {
 			if w.Send(ioctl.Header{Op: ioctl.OpClientList, Tag: tag + 1e6}, &ioctl.ClientList{}) != nil {
 				break
