@@ -73,6 +73,7 @@ func (b *bench) reclaim(ctx context.Context) error {
 		}
 		with, without := all[0], all[1]
 		b.reportReclaim(c.name+", eBPF: free", with, "free", 1, 5, 1)
+		b.reportReclaim(c.name+", eBPF: free after the tracepoint", with, "after", 0, 0, 0)
 		b.reportReclaim(c.name+", eBPF: another process sees it", with, "seen", 0, 0, 0)
 		b.reportReclaim(c.name+", eBPF: the event", with, "told", 0, 0, 0)
 		b.reportReclaim(c.name+", without: free", without, "free", 0, 0, 0)

@@ -261,6 +261,7 @@ func note(f *os.File, at chan<- int64) {
 type moments struct {
 	exit   []float64 // the kernel ran the tracepoint for the victim's last thread
 	free   []float64 // the daemon had ended all handles, by its own clock
+	after  []float64 // free, after exit: the daemon's own part
 	seen   []float64 // another process had the answer that no reference is held
 	told   []float64 // the event says that all is given back
 	pidfd  []float64 // it is readable
@@ -305,7 +306,7 @@ func (u *undertaker) kill(ctx context.Context, v *victim, m *moments, l *measure
 	}
 	dead := <-v.dead
 	if n.Exit != 0 {
-		m.exit = append(m.exit, since(began, n.Exit))
+		m.exit, m.after = append(m.exit, since(began, n.Exit)), append(m.after, since(n.Exit, n.Free))
 	}
 	m.free, m.seen, m.told = append(m.free, since(began, n.Free)), append(m.seen, since(began, seen.free)), append(m.told, since(began, n.at))
 	m.pidfd, m.over = append(m.pidfd, since(began, dead)), append(m.over, since(dead, n.Free))
@@ -365,7 +366,7 @@ func clientReclaimWork(ctx context.Context, o *options) (*measure.Result, error)
 	r := clock.Stop()
 	r.Latencies(l)
 	r.Extra = map[string]float64{}
-	for name, v := range map[string][]float64{"exit": m.exit, "free": m.free, "seen": m.seen, "told": m.told, "pidfd": m.pidfd, "socket": m.socket, "freeOver": m.over} {
+	for name, v := range map[string][]float64{"exit": m.exit, "free": m.free, "after": m.after, "seen": m.seen, "told": m.told, "pidfd": m.pidfd, "socket": m.socket, "freeOver": m.over} {
 		if len(v) > 0 {
 			slices.Sort(v)
 			r.Extra[name+"P50"], r.Extra[name+"P99"] = v[len(v)/2], v[min(len(v)*99/100, len(v)-1)]
