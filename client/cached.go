@@ -90,12 +90,21 @@ func (p *pool) readCredit(ctx context.Context, l *link, h ioctl.Handle, id layou
 	if err != nil {
 		return nil
 	}
-	hold, err := c.acquire(ctx, id, CreditRequest{Modes: CreditRead, Try: true})
+	hold, err := c.acquire(ctx, id, CreditRequest{Modes: CreditRead, Try: true, Local: true})
+	if errors.Is(err, api.EAGAIN) {
+		soon, cancel := context.WithTimeout(ctx, creditPatience)
+		defer cancel()
+		hold, err = c.acquire(soon, id, CreditRequest{Modes: CreditRead, Try: true})
+	}
 	if err != nil {
 		return nil
 	}
 	return hold
 }
+
+// creditPatience is how long an open waits until others have said that they do not
+// hold what conflicts: one of them may be stopped.
+const creditPatience = time.Second
 
 // birthUnder returns what does not change of the mblock as long as the credit is for
 // the same version; false: it is not committed, or has no version, or the credit was

@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"os"
 	"path/filepath"
 	"testing"
@@ -83,7 +84,7 @@ func startDaemon(t *testing.T, dir string, loops int) *daemon {
 	}
 	d := &daemon{srv: srv, done: make(chan error, 1)}
 	go func() { d.done <- srv.Serve(l) }()
-	if d.conn, err = client.Dial(context.Background(), client.Options{Socket: sock}); err != nil {
+	if d.conn, err = client.Dial(context.Background(), client.Options{Socket: sock, Credits: credits()}); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -102,6 +103,16 @@ func (d *daemon) stop(t *testing.T) {
 	if err := <-d.done; err != nil {
 		t.Errorf("serve: %v", err)
 	}
+}
+
+var withCredits = flag.Bool("server.credits", false, "the behaviour tests' connection takes credits itself and caches objects")
+
+// credits returns the options of a connection that is to take credits itself.
+func credits() *client.CreditOptions {
+	if !*withCredits {
+		return nil
+	}
+	return &client.CreditOptions{Cached: 8, Bytes: 1 << 20}
 }
 
 // The client over a daemon behaves as the engine in process does, with rings and

@@ -155,3 +155,43 @@ func BenchmarkRevoke(b *testing.B) {
 		take(b, writer, id, client.CreditWrite)
 	}
 }
+
+// BenchmarkRead reads 4 KiB of an mblock at a time: without credits, under one, and
+// from the cache of objects.
+func BenchmarkRead(b *testing.B) {
+	for name, o := range map[string]*client.CreditOptions{"plain": nil, "credit": {}, "cached": {Bytes: 1 << 20}} {
+		b.Run(name, func(b *testing.B) {
+			d, id := lends(b)
+			c, p := d.Dial(), api.Pool(nil)
+			var err error
+			if o != nil {
+				_, p = borrows(b, d, *o)
+			} else if p, err = c.OpenPool(b.Context(), "data"); err != nil {
+				b.Fatal(err)
+			}
+			m, err := p.Mblock(b.Context(), id)
+			if err != nil {
+				b.Fatal(err)
+			}
+			buf := make([]byte, 4096)
+			n := int64(0)
+			read := func() {
+				if _, err := m.ReadAt(buf, n*5%16*4096); err != nil {
+					b.Fatal(err)
+				}
+				n++
+			}
+			for range 1000 {
+				read() // the ring is there, and what is to be cached
+			}
+			done := processorTime(b, d)
+			for b.Loop() {
+				read()
+			}
+			done()
+			if err := m.Put(); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+}
