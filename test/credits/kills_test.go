@@ -71,7 +71,7 @@ func (w *wire) step(rng *rand.Rand, ids []layout.ObjectID) error {
 	id := ids[rng.IntN(len(ids))]
 	if rng.IntN(4) == 0 {
 		if h, _, err := w.open(ioctl.OpMblockFind, &ioctl.Find{Pool: w.pool, ID: id}); err == nil && rng.IntN(8) > 0 {
-			_, _ = w.ask(ioctl.OpClose, &ioctl.Target{Handle: h}) //nolint:errcheck // it may be fenced
+			_, _ = w.ask(ioctl.OpClose, &ioctl.Target{Handle: h}) // it may be fenced
 		}
 		return nil
 	}
@@ -143,7 +143,7 @@ func TestKills(t *testing.T) {
 				if err := cmd.Process.Kill(); err != nil {
 					t.Errorf("round %d: a process has ended: %v %s", round, err, text.String())
 				}
-				_ = cmd.Wait() //nolint:errcheck // "signal: killed"
+				_ = cmd.Wait() // "signal: killed"
 			})
 		}
 		wg.Wait()

@@ -73,7 +73,7 @@ type outcome struct {
 }
 
 // obey is a process: it does what it reads from its standard input, one thing
-// after another, but for acquires, which it does at the same time.
+// after another.
 func obey(socket string) error {
 	w, err := dialWire(socket, poolName)
 	if err != nil {
@@ -85,8 +85,7 @@ func obey(socket string) error {
 	for {
 		var o order
 		if in.Decode(&o) != nil { // the test is over
-			w.end()
-			return nil
+			break
 		}
 		r := do(w, holds, &o)
 		r.Sent = w.sent.Load()
@@ -94,6 +93,8 @@ func obey(socket string) error {
 			return err
 		}
 	}
+	w.end()
+	return nil
 }
 
 func do(w *wire, holds []*credit.Hold, o *order) outcome {
