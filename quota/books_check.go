@@ -3,6 +3,7 @@ package quota
 import (
 	"fmt"
 	"math"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -31,6 +32,7 @@ type draft struct {
 	claims  map[ID]*Claim      // nil: it is dropped
 	below   map[ID]int         // how many claims more are right below one
 	real    map[string]ID      // whose they are; 0: nobody's
+	request map[string]ID      // likewise
 }
 
 func put[K comparable, V any](m *map[K]V, k K, v V) {
@@ -72,7 +74,7 @@ func (d *draft) change(c Change, last bool) (err error) {
 		}
 	case DropClaim:
 		if err = d.mayDropClaim(c.ID, c.Request); err == nil && !last {
-			d.dropClaim(c.ID)
+			d.dropClaim(c.ID, c.Request)
 		}
 	default:
 		err = invalid("no such change")
@@ -121,6 +123,14 @@ func (d *draft) realOf(name string) ID {
 // used returns how much of a class is claimed.
 func (d *draft) used(class string) int64 {
 	return d.b.Used("", class).Total() + d.sums[class]
+}
+
+// requested returns the claim of a request, which may have ended.
+func (d *draft) requested(id string) ID {
+	if c, ok := d.request[id]; ok {
+		return c
+	}
+	return d.b.requests[id].claim
 }
 
 func (d *draft) mayDropClass(name string) error {
@@ -199,6 +209,9 @@ func (d *draft) mayPutClaim(c *Claim) error {
 		if r.ID == "" || !validText(r.ID) {
 			return invalid("claim %v: a request id of %d bytes", c.ID, len(r.ID))
 		}
+		if id := d.requested(r.ID); id != 0 && (id != c.ID || old == nil) {
+			return faultf(ErrExists, "claim %v: request %q is that of claim %v", c.ID, r.ID, id)
+		}
 	}
 	for i, a := range c.Amounts {
 		had := int64(0)
@@ -236,11 +249,15 @@ func (d *draft) count(c *Claim, sign int64) {
 	for _, a := range c.Amounts {
 		put(&d.sums, a.Class, d.sums[a.Class]+sign*a.N)
 	}
+	id := c.ID
+	if sign < 0 {
+		id = 0
+	}
 	if c.Real != "" {
-		put(&d.real, c.Real, c.ID)
-		if sign < 0 {
-			put(&d.real, c.Real, 0)
-		}
+		put(&d.real, c.Real, id)
+	}
+	for _, r := range c.Requests {
+		put(&d.request, r.ID, id)
 	}
 }
 
@@ -254,16 +271,23 @@ func (d *draft) mayDropClaim(id ID, by Request) error {
 		return invalid("a request id of %d bytes", len(by.ID))
 	case children > 0:
 		return faultf(ErrInUse, "claim %v has %d claims below it", id, children)
+	case by.ID != "" && d.requested(by.ID) != 0 && d.claim(id) != nil:
+		return faultf(ErrExists, "request %q is that of claim %v", by.ID, d.requested(by.ID))
 	}
 	return nil
 }
 
-func (d *draft) dropClaim(id ID) {
+func (d *draft) dropClaim(id ID, by Request) {
 	old := d.claim(id)
 	if old == nil {
 		return
 	}
 	d.count(old, -1)
+	for _, r := range append(slices.Clip(old.Requests), by) { // they are remembered
+		if r.ID != "" {
+			put(&d.request, r.ID, id)
+		}
+	}
 	if old.Parent != 0 {
 		put(&d.below, old.Parent, d.below[old.Parent]-1)
 	}

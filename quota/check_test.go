@@ -1,6 +1,7 @@
 package quota_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,9 +16,9 @@ import (
 // anyChange draws a change, of the kind that a ledger sends or not.
 func anyChange(t *rapid.T) quota.Change {
 	name := rapid.SampledFrom([]string{"", "a", "b", "c", "bad\xff", strings.Repeat("n", quota.MaxName+1)})
-	id := rapid.Custom(func(t *rapid.T) quota.ID { return quota.ID(rapid.IntRange(0, 6).Draw(t, "id")) })
+	id := rapid.Custom(func(t *rapid.T) quota.ID { return quota.ID(rapid.IntRange(0, 4).Draw(t, "id")) })
 	n := rapid.SampledFrom([]int64{-2, -1, 0, 1, 2, 1 << 62})
-	switch rapid.IntRange(0, 10).Draw(t, "change") {
+	switch rapid.IntRange(0, 14).Draw(t, "change") {
 	case 0:
 		c := quota.NewClass(name.Draw(t, "class"), quota.Count)
 		c.Min, c.Total = n.Draw(t, "min"), quota.Limit(n.Draw(t, "total"))
@@ -30,12 +31,18 @@ func anyChange(t *rapid.T) quota.Change {
 		return quota.PutLimit{Limit: quota.OwnerLimit{Owner: name.Draw(t, "owner"), Class: name.Draw(t, "class"), Limit: quota.Limit(n.Draw(t, "limit"))}}
 	case 4:
 		return quota.DropLimit{Owner: name.Draw(t, "owner"), Class: name.Draw(t, "class")}
-	case 5, 6:
+	case 5, 6, 7:
 		return quota.DropClaim{ID: id.Draw(t, "id"), Request: quota.Request{ID: name.Draw(t, "request"), Sum: 1}}
 	}
-	c := &quota.Claim{ID: id.Draw(t, "id"), Parent: id.Draw(t, "parent") % 4, Owner: name.Draw(t, "owner"), State: quota.State(rapid.IntRange(0, 3).Draw(t, "state"))}
-	if rapid.IntRange(0, 3).Draw(t, "names") > 0 && c.State == quota.Held {
+	c := &quota.Claim{ID: id.Draw(t, "id"), Owner: "a", State: quota.State(rapid.IntRange(1, 2).Draw(t, "state"))}
+	if c.ID > 1 && rapid.Bool().Draw(t, "below") {
+		c.Parent = 1 + quota.ID(rapid.IntRange(0, int(c.ID)-1).Draw(t, "parent"))
+	}
+	if c.State == quota.Held {
 		c.Real = rapid.SampledFrom([]string{"r1", "r2"}).Draw(t, "real")
+	}
+	if rapid.IntRange(0, 9).Draw(t, "odd") == 0 {
+		c.Owner, c.State = name.Draw(t, "owner"), quota.State(rapid.IntRange(0, 3).Draw(t, "odd state"))
 	}
 	if c.State == quota.Reserved {
 		c.Expires = time.UnixMilli(1)
@@ -72,7 +79,7 @@ func TestChangesAllOrNone(t *testing.T) {
 		if err := b.Apply(made); err != nil {
 			t.Fatal(err)
 		}
-		for range rapid.IntRange(1, 12).Draw(t, "lists") {
+		for range rapid.IntRange(10, 40).Draw(t, "lists") {
 			list := make([]quota.Change, rapid.IntRange(1, 4).Draw(t, "changes"))
 			for i := range list {
 				list[i] = anyChange(t)
@@ -104,4 +111,34 @@ func TestChangesAllOrNone(t *testing.T) {
 			}
 		}
 	})
+}
+
+// proves G21, G24: owners that are too deep, and what is held and ends, are no
+// records; what is above ends last.
+func TestRecordsThatAreNone(t *testing.T) {
+	var chain []quota.Change
+	above := ""
+	for i := range quota.MaxDepth {
+		name := fmt.Sprint("o", i)
+		chain = append(chain, quota.PutOwner{Owner: quota.Owner{Name: name, Parent: above}})
+		above = name
+	}
+	b := quota.NewBooks()
+	if err := b.Apply(chain); !errors.Is(err, quota.ErrInvalid) || len(b.Owners()) != 0 {
+		t.Errorf("%d owners below one another: %v", len(chain), err)
+	}
+	chain = append(chain[:quota.MaxDepth-1], quota.PutClass{Class: quota.NewClass("x", quota.Count)})
+	if err := b.Apply(chain); err != nil {
+		t.Fatal(err)
+	}
+	c := &quota.Claim{ID: 1, Owner: "o0", State: quota.Held, Real: "r", Expires: time.UnixMilli(1), Amounts: []quota.Amount{{Class: "x", N: 1}}}
+	if err := b.Apply([]quota.Change{quota.PutClaim{Claim: c}}); !errors.Is(err, quota.ErrInvalid) {
+		t.Errorf("held until %v: %v", c.Expires, err)
+	}
+	parent := &quota.Claim{ID: 1, Owner: "o0", State: quota.Reserved, Expires: time.UnixMilli(1), Amounts: c.Amounts}
+	child := *parent
+	child.ID, child.Parent = 2, 1
+	if err := b.Apply([]quota.Change{quota.PutClaim{Claim: parent}, quota.PutClaim{Claim: &child}, quota.DropClaim{ID: 1}}); !errors.Is(err, quota.ErrInUse) {
+		t.Errorf("what is above ends first: %v", err)
+	}
 }
