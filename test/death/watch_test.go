@@ -152,9 +152,12 @@ const (
 	// the thread that asks for them: one for each under way, see bdev.OpenOptions, and
 	// one for each thread that ever asked.
 	mostWorkers = 256 + mostThreads
-	// mostHeap is by how much the reachable memory may differ, in bytes: pools of
-	// buffers, tables that grew, and the last 4,096 events.
-	mostHeap = 2 << 20
+	// mostHeap is by how much the reachable memory may differ, in bytes. What grows, by
+	// profiles (-death.heaps), has a bound, but is there only when it was first needed: the
+	// table of objects, by half a MiB whenever more are there than ever before, and it
+	// uses places again; the last 4,096 events, 1 MiB; pages and images of logs that are
+	// kept to be used again, half a MiB each.
+	mostHeap = 4 << 20
 )
 
 // finish judges the trend of what has no exact value. Only the second half of
