@@ -183,7 +183,7 @@ step_vet() { go vet ./... && go vet -tags invariants ./...; }
 step_lint() {
 	local golangci
 	golangci=$(tool golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint "$golangci_version") || return
-	"$golangci" run
+	"$golangci" run --allow-parallel-runners
 }
 
 # Tests may look into what nobody else uses any more, so their files are masked;
