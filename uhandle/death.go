@@ -81,9 +81,10 @@ func (p *Process) statusOnce() (int, bool) {
 }
 
 // maySeeStatus says whether the status in /proc is what it says: to those who
-// may not know, it is 0. Another file that is for the same readers tells.
+// may not know, it is 0. A link that is for the same readers tells; a file would
+// be root's once the process has given up its memory.
 func (p *Process) maySeeStatus() bool {
-	_, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", p.PID))
+	_, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", p.PID))
 	return err == nil && p.named()
 }
 
