@@ -148,6 +148,7 @@ type account struct {
 	tainted  Credit     // taken from a holder, whose token is still good
 	raises   []raise    // what of it the root was asked to refuse
 	stale    bool       // somebody for whom others were called back does not want it any more
+	took     bool       // something was taken for a request
 	active   bool
 }
 
@@ -265,6 +266,7 @@ func (b *Book) take(a *account, h *holding, k Credit) {
 	if h.debtor == nil {
 		k = h.credit // a user's hold is one
 	}
+	a.took = true
 	h.lose(k)
 	a.taint(k, b.cfg.MaxSpans)
 	b.cut(a, h, k)

@@ -144,3 +144,33 @@ func TestLeaseWithinTheOneAbove(t *testing.T) {
 		t.Errorf("renewed, of one that ends in 19 s: %v", renewed)
 	}
 }
+
+// proves G46: when all that a user holds is taken for a later request, because one
+// deadline was earlier, the earlier one that waits for another part of it is
+// served, too.
+func TestTakenForAnother(t *testing.T) {
+	b := NewBook(Config{ID: 1, CallBack: 10 * time.Second}, time.Second)
+	ask := func(now time.Duration, c Credit) uint64 {
+		return b.Acquire(now, Request{Resource: Resource{Access, 1}, Credit: c})
+	}
+	ask(time.Second, Make(Span{0, 10, Write})) // is never released
+	reader := ask(time.Second, Make(Span{20, 30, Read}))
+	writer := ask(2*time.Second, Make(Span{20, 30, Write}))
+	first := ask(2*time.Second, Make(Span{0, 5, Write}, Span{20, 30, Write})) // behind the writer
+	ask(3*time.Second, Make(Span{5, 10, Write}))                              // calls back at once
+	for _, id := range []uint64{reader, writer} {
+		if err := b.Release(4*time.Second, id, Version{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for now := 5 * time.Second; now < 20*time.Second; now += time.Second {
+		b.Tick(now)
+	}
+	_, events := b.Take()
+	for _, e := range events {
+		if e.Kind == Granted && e.Request == first {
+			return
+		}
+	}
+	t.Errorf("it waits for ever: %v", events)
+}

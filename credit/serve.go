@@ -34,11 +34,19 @@ func (q *request) behind(p *request) bool {
 
 // serve goes through the queue by order of arrival. A request that conflicts with
 // one before it waits, even if nobody holds anything: so no stream of later ones
-// keeps it waiting for ever.
+// keeps it waiting for ever. What is taken for one may be more than it wants, and
+// be what an earlier one waits for: then all are looked at again.
 func (b *Book) serve(a *account) {
 	if b.now < b.grace {
 		return
 	}
+	for a.took = true; a.took; {
+		a.took = false
+		b.serveOnce(a)
+	}
+}
+
+func (b *Book) serveOnce(a *account) {
 	var ahead Credit // of those that wait
 	for i := 0; i < len(a.queue); {
 		q := a.queue[i]

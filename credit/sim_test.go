@@ -318,7 +318,7 @@ func (w *world) deliver(n *node, m Message) {
 		before = slices.Clone(a.queue)
 	}
 	d := n.book.byID[m.From]
-	again := d == nil || d.requests[m.Request] != nil
+	again := d == nil || d.link.taken >= m.Seq || d.requests[m.Request] != nil
 	n.book.Receive(n.clock(), m)
 	if m.Kind == Borrow && !again {
 		for _, out := range n.book.messages {
