@@ -211,7 +211,7 @@ if needs mlog-sync scope; then
 fi
 
 # shellcheck disable=SC2086 # lists of rows
-if needs $reading $writing churn idle reclaim reclaim-storm quota; then
+if needs $reading $writing churn idle reclaim reclaim-storm quota credit; then
 	fast_device fast
 	args+=(-fast "$fast")
 fi

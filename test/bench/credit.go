@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
+	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/test/bench/measure"
 )
@@ -41,7 +43,104 @@ func (b *bench) credit(ctx context.Context) error {
 	revoke := fmt.Sprintf("a writer calls back %d cached readers", creditReaders)
 	b.report(revoke, perCall, all[0], nil, valueAtMost, revokeMicroseconds, 0)
 	b.report(revoke, slowest, all[0], nil, valueAtMost, 0, 0)
+	return b.creditThrough(ctx)
+}
+
+// creditThrough measures a client's credits, which the daemon lends to it.
+func (b *bench) creditThrough(ctx context.Context) error {
+	if _, err := b.work(ctx, "read-fill", "-dev", b.fast, "-size", strconv.Itoa(creditFill)); err != nil {
+		return err
+	}
+	for _, c := range []struct {
+		name, kind string
+		must       float64
+	}{
+		{"acquire and release, cached", creditCached, creditMicroseconds},
+		{"acquire, release and give back", creditGiven, creditDaemonMicroseconds},
+		{"open and close for reading, cached", creditOpens, 0},
+	} {
+		all, err := b.alternate(ctx, b.client("credit", "client-credit", "-dev", b.fast, "-time", b.time.String(), "-kind", c.kind))
+		if err != nil {
+			return err
+		}
+		b.report(c.name, perCall, all[0], nil, valueAtMost, c.must, 0)
+		messages := 0.0
+		if c.kind != creditGiven {
+			messages = noAllocation
+		}
+		b.report(c.name, creditMessages, all[0], nil, valueAtMost, messages, 0)
+	}
 	return nil
+}
+
+// The variants of a client's credits.
+const (
+	creditCached = "cached" // it keeps what it has released
+	creditGiven  = "given"  // it gives it back at once, and asks the daemon each time
+	creditOpens  = "opens"  // a committed mblock is opened and closed
+)
+
+// creditFill is how many bytes of mblocks are there, of which one is used.
+const creditFill = 256 << 20
+
+// creditDaemonMicroseconds is the most that it may take when the daemon is asked.
+const creditDaemonMicroseconds = 20
+
+// creditMessages is how many messages a client sends to the daemon for its credits.
+var creditMessages = extra("messages", "messages/op")
+
+// clientCreditWork uses the credit of one object through the daemon.
+func clientCreditWork(ctx context.Context, o *options) (*measure.Result, error) {
+	o.credits = &client.CreditOptions{}
+	c, err := o.activateThrough(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := c.mblocks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id := list[0].ID()
+	for _, m := range list {
+		if err := m.Put(); err != nil {
+			return nil, err
+		}
+	}
+	one := func() error {
+		h, err := c.pool.(client.Credits).AcquireCredit(ctx, id, client.CreditRequest{Modes: client.CreditRead})
+		if err != nil {
+			return err
+		}
+		return h.Release()
+	}
+	op := one
+	switch o.kind {
+	case creditGiven:
+		op = func() error {
+			err := one()
+			c.pool.(client.Credits).GiveBackCredit(id)
+			return err
+		}
+	case creditOpens:
+		op = func() error {
+			m, err := c.pool.Mblock(ctx, id)
+			if err != nil {
+				return err
+			}
+			return m.Put()
+		}
+	}
+	if err := op(); err != nil {
+		return nil, err
+	}
+	before := c.CreditStats().Messages
+	r, err := measure.Run(o.plan, func(int) error { return op() })
+	if err != nil {
+		return nil, err
+	}
+	sent := c.CreditStats().Messages - before
+	r.Extra = map[string]float64{"messages": float64(sent) / float64(max(r.Ops, 1))}
+	return r, c.finish(r)
 }
 
 // creditOwners opens a root and n debtors of it. The function ends them.

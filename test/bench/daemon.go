@@ -146,7 +146,7 @@ type connection struct {
 
 // connect connects to the task's daemon.
 func (o *options) connect(ctx context.Context) (*connection, error) {
-	c, err := client.Dial(ctx, client.Options{Socket: o.socket, Reconnect: -1})
+	c, err := client.Dial(ctx, client.Options{Socket: o.socket, Reconnect: -1, Credits: o.credits})
 	if err != nil {
 		return nil, err
 	}

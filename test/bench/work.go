@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/mpool"
 	"github.com/mpool-go/mpool/test/bench/measure"
 )
@@ -28,9 +29,10 @@ type options struct {
 	profile   string
 	stop      func() error // ends the profiles
 
-	socket  string // the daemon's, for clients
-	metrics string // the socket of the daemon's profiles, or ""
-	zone    int64  // of the pool that the task has made or activated, in bytes
+	socket  string                // the daemon's, for clients
+	metrics string                // the socket of the daemon's profiles, or ""
+	credits *client.CreditOptions // of clients; nil: none
+	zone    int64                 // of the pool that the task has made or activated, in bytes
 }
 
 func tasks() map[string]task {
@@ -66,6 +68,7 @@ func tasks() map[string]task {
 		"client-reclaim": clientReclaimWork,
 		"client-storm":   clientStormWork,
 		"client-victim":  clientVictimWork,
+		"client-credit":  clientCreditWork,
 	}
 }
 
