@@ -162,11 +162,11 @@ func BenchmarkRead(b *testing.B) {
 	for name, o := range map[string]*client.CreditOptions{"plain": nil, "credit": {}, "cached": {Bytes: 1 << 20}} {
 		b.Run(name, func(b *testing.B) {
 			d, id := lends(b)
-			c, p := d.Dial(), api.Pool(nil)
+			var p api.Pool
 			var err error
 			if o != nil {
 				_, p = borrows(b, d, *o)
-			} else if p, err = c.OpenPool(b.Context(), "data"); err != nil {
+			} else if p, err = d.Dial().OpenPool(b.Context(), "data"); err != nil {
 				b.Fatal(err)
 			}
 			m, err := p.Mblock(b.Context(), id)
