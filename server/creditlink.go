@@ -106,7 +106,11 @@ func (c *creditor) admit(s *session, ref *poolRef, id layout.ObjectID, k credit.
 	if err != nil {
 		return credit.ErrNotFound
 	}
+	foreign := info.State != api.StateCommitted && c.pool.adopter(id) != s
 	for _, span := range k {
+		if foreign && span.Modes&credit.Read != 0 {
+			return credit.ErrNotFound // nobody else reads it before it is committed; it may be being made
+		}
 		if span.Modes&^credit.Read != 0 && !ref.writable {
 			return credit.ErrDenied
 		}

@@ -84,8 +84,11 @@ func obey(socket string) error {
 	in := json.NewDecoder(os.Stdin)
 	for {
 		var o order
-		if in.Decode(&o) != nil { // the test is over
-			break
+		if err := in.Decode(&o); errors.Is(err, io.EOF) { // the test is over
+			w.end()
+			return nil
+		} else if err != nil {
+			return err
 		}
 		r := do(w, holds, &o)
 		r.Sent = w.sent.Load()
@@ -93,8 +96,6 @@ func obey(socket string) error {
 			return err
 		}
 	}
-	w.end()
-	return nil
 }
 
 func do(w *wire, holds []*credit.Hold, o *order) outcome {
