@@ -76,9 +76,10 @@ func (l *localLink) Send(m Message) {
 	o := l.creditor
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.debtors[l.debtor] == l && m.From == l.debtor {
+	if o.debtors[l.debtor] == l && m.From == l.debtor && !o.stopped {
 		o.book.Receive(o.opt.Now(), m)
-		o.absorb()
+		o.collect()
+		o.flush()
 	}
 }
 

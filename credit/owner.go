@@ -3,6 +3,7 @@ package credit
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"time"
 )
@@ -30,8 +31,10 @@ type Options struct {
 // Owner is a [Book] that runs: calls block, messages travel by an [Engine],
 // deadlines are kept. All its methods are safe for concurrent use.
 //
-// An owner has one goroutine, which sends its messages and keeps its time; it ends
-// with Close or Abandon. Nothing is sent while the lock is held.
+// Who asks for something sends what follows from it, unless another goroutine is
+// sending: that sends it, too, so that messages stay in order. An owner has one
+// goroutine of its own, which keeps its time and sends what follows from what its
+// creditor says; it ends with Close or Abandon. Nothing is sent while the lock is held.
 type Owner struct {
 	opt   Options
 	wake  chan struct{} // there is something for the goroutine; has one place
@@ -44,6 +47,8 @@ type Owner struct {
 	calls   map[uint64]*call       // +checklocks:mu
 	holds   map[uint64]*Hold       // +checklocks:mu
 	outbox  []Message              // +checklocks:mu
+	sending bool                   // +checklocks:mu
+	sent    sync.Cond              // of mu: sending has become false
 	armed   time.Duration          // +checklocks:mu
 	debtors map[OwnerID]*localLink // +checklocks:mu
 	up      *connection            // +checklocks:mu
@@ -75,8 +80,9 @@ func Open(opt Options, e Engine) (*Owner, error) {
 	o := &Owner{
 		opt: opt, wake: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
 		empty: make(chan struct{}), calls: map[uint64]*call{}, holds: map[uint64]*Hold{},
-		debtors: map[OwnerID]*localLink{},
+		debtors: map[OwnerID]*localLink{}, armed: math.MaxInt64,
 	}
+	o.sent.L = &o.mu
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if e != nil {
@@ -101,7 +107,8 @@ func (o *Owner) Acquire(ctx context.Context, r Request) (*Hold, error) {
 	id := o.book.Acquire(o.opt.Now(), r)
 	c := &call{lost: r.Lost}
 	o.calls[id] = c
-	o.absorb()
+	o.collect()
+	o.flush()
 	if c.hold == nil && c.code == 0 {
 		c.done = make(chan struct{})
 		o.mu.Unlock()
@@ -163,7 +170,8 @@ func (o *Owner) GiveBack(r Resource, c Credit) {
 		return
 	}
 	o.book.GiveBack(o.opt.Now(), r, c)
-	o.absorb()
+	o.collect()
+	o.flush()
 }
 
 // Close winds the owner up: see [Book.Close]. It waits until everything is given
@@ -224,20 +232,35 @@ func (o *Owner) Abandon() {
 	}
 }
 
-// absorb does what a step of the book left to be done.
+// absorb does what a step of the book left to be done, and leaves what is to be sent to
+// the owner's goroutine. For callers who must not send: it may be their creditor's
+// message, or a debtor's end, that they tell of.
 //
 // +checklocks:o.mu
 func (o *Owner) absorb() {
+	o.collect()
+	if len(o.outbox) > 0 && !o.sending {
+		o.poke()
+	}
+}
+
+// collect is absorb for who calls flush.
+//
+// +checklocks:o.mu
+func (o *Owner) collect() {
 	messages, events := o.book.Take()
 	for _, e := range events {
 		o.happened(e)
 	}
 	o.outbox = append(o.outbox, messages...)
-	next, _ := o.book.Next()
-	if len(o.outbox) == 0 && next == o.armed {
-		return
+	if next, ok := o.book.Next(); ok && next < o.armed {
+		o.armed = next
+		o.poke()
 	}
-	o.armed = next
+}
+
+// poke wakes the owner's goroutine.
+func (o *Owner) poke() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
@@ -311,11 +334,13 @@ func (o *Owner) run() {
 			o.book.Tick(now)
 			o.absorb()
 		}
+		o.flush()
 		next, ok := o.book.Next()
-		o.mu.Unlock()
-		if o.flush() {
-			continue
+		o.armed = math.MaxInt64
+		if ok {
+			o.armed = next
 		}
+		o.mu.Unlock()
 		var due <-chan time.Time
 		if ok {
 			timer.Reset(max(next-now, 0))
@@ -325,34 +350,49 @@ func (o *Owner) run() {
 		case <-o.wake:
 		case <-due:
 		case <-o.quit:
+			o.mu.Lock()
+			for o.sending {
+				o.sent.Wait()
+			}
 			o.flush()
+			o.mu.Unlock()
 			return
 		}
 	}
 }
 
-// flush sends the messages there are and says whether there were any.
-func (o *Owner) flush() bool {
-	o.mu.Lock()
-	out := o.outbox
-	o.outbox = nil
-	up := o.up
-	peers := make([]*localLink, len(out))
-	for i, m := range out {
-		peers[i] = o.debtors[m.To]
+// flush sends the messages there are, or leaves it to who is sending. It lets the
+// lock go meanwhile.
+//
+// +checklocks:o.mu
+func (o *Owner) flush() {
+	if o.sending {
+		return
 	}
-	creditor := OwnerID(0)
-	if o.book.up != nil {
-		creditor = o.book.up.id
-	}
-	o.mu.Unlock()
-	for i, m := range out {
-		switch { // what is for a debtor that is gone goes nowhere
-		case peers[i] != nil:
-			peers[i].peer.Deliver(m)
-		case up != nil && m.To == creditor:
-			up.link.Send(m)
+	o.sending = true
+	for len(o.outbox) > 0 {
+		out := o.outbox
+		o.outbox = nil
+		up := o.up
+		peers := make([]*localLink, len(out))
+		for i, m := range out {
+			peers[i] = o.debtors[m.To]
 		}
+		creditor := OwnerID(0)
+		if o.book.up != nil {
+			creditor = o.book.up.id
+		}
+		o.mu.Unlock()
+		for i, m := range out {
+			switch { // what is for a debtor that is gone goes nowhere
+			case peers[i] != nil:
+				peers[i].peer.Deliver(m)
+			case up != nil && m.To == creditor:
+				up.link.Send(m)
+			}
+		}
+		o.mu.Lock()
 	}
-	return len(out) > 0
+	o.sending = false
+	o.sent.Broadcast()
 }

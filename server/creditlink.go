@@ -168,7 +168,7 @@ func (l *creditLink) close() int {
 func (l *creditLink) Down() {}
 
 // Deliver implements [credit.Peer]. It sends the message, or leaves it to be sent
-// when there is room. Only the root's goroutine calls it.
+// when there is room. The root calls it for one message at a time.
 func (l *creditLink) Deliver(m credit.Message) {
 	if m.Kind == credit.Grant && m.Resource.Type == credit.Access {
 		m.Version = l.c.version(layout.ObjectID(m.Resource.ID))
