@@ -43,12 +43,13 @@ type Owner struct {
 	empty chan struct{} // closed: everything was given back
 
 	mu      sync.Mutex
-	book    *Book                  // +checklocks:mu
-	calls   map[uint64]*call       // +checklocks:mu
-	holds   map[uint64]*Hold       // +checklocks:mu
-	outbox  []Message              // +checklocks:mu
-	sending bool                   // +checklocks:mu
-	sent    sync.Cond              // of mu: sending has become false
+	book    *Book            // +checklocks:mu
+	calls   map[uint64]*call // +checklocks:mu
+	holds   map[uint64]*Hold // +checklocks:mu
+	outbox  []Message        // +checklocks:mu
+	sending bool             // +checklocks:mu
+	// +checklocks:mu
+	sent    sync.Cond              // sending has become false
 	armed   time.Duration          // +checklocks:mu
 	debtors map[OwnerID]*localLink // +checklocks:mu
 	up      *connection            // +checklocks:mu

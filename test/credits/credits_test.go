@@ -277,6 +277,7 @@ func TestRevoke(t *testing.T) {
 	h := r.ok(order{Verb: "find", ID: id}).Handle
 	b.ask(ioctl.OpCreditRevoke, &ioctl.Find{Pool: b.pool, ID: id})
 	b.residue()
+	p.ok(order{Verb: "lost"})
 	p.fails(credit.ErrStale, order{Verb: "release"})
 	r.fails(api.ESTALE, order{Verb: "commit", Handle: h})
 	r.fails(api.ESTALE, order{Verb: "close", Handle: h})

@@ -115,6 +115,12 @@ func do(w *wire, holds []*credit.Hold, o *order) outcome {
 		}
 	case "release":
 		err = holds[o.Slot].Release(credit.Version{})
+	case "lost": // waits until it is told so
+		select {
+		case <-holds[o.Slot].Lost():
+		case <-time.After(time.Minute):
+			err = errors.New("nobody says so")
+		}
 	case "valid":
 		r.Valid = holds[o.Slot].Valid()
 	case "alloc":

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/ioctl"
 )
 
@@ -143,6 +144,10 @@ var uses = []struct {
 		return &ioctl.QuotaSet{Pool: h, Verb: ioctl.QuotaAddOwner, Limit: api.QuotaLimit{Owner: "y"}}
 	}},
 	{ioctl.OpQuotaClaim, []string{aPool}, func(h ioctl.Handle) ioctl.Message { return &ioctl.QuotaClaim{Pool: h, Verb: ioctl.QuotaExpire} }},
+	{ioctl.OpCredit, []string{aPool}, func(h ioctl.Handle) ioctl.Message {
+		return &ioctl.CreditMessage{Pool: h, Message: credit.Message{Kind: credit.Hello}}
+	}},
+	{ioctl.OpCreditRevoke, []string{aPool}, findObject},
 	{ioctl.OpMblockAlloc, []string{aPool}, newObject},
 	{ioctl.OpMblockPut, []string{aPool}, func(h ioctl.Handle) ioctl.Message {
 		return &ioctl.MblockPut{Pool: h, Data: ioctl.InlinePayload([]byte("data"))}
@@ -204,7 +209,7 @@ var withoutHandle = []ioctl.Op{
 	ioctl.OpHello, ioctl.OpCancel, ioctl.OpArena, ioctl.OpArenaMapped, ioctl.OpVersion, ioctl.OpStat,
 	ioctl.OpPoolCreate, ioctl.OpPoolActivate, ioctl.OpPoolDeactivate, ioctl.OpPoolDestroy, ioctl.OpPoolRename,
 	ioctl.OpPoolSet, ioctl.OpPoolScrub, ioctl.OpPoolList, ioctl.OpPoolOpen, ioctl.OpClientList, ioctl.OpHandleList, ioctl.OpEventNext,
-	ioctl.OpScopeList, ioctl.OpScopeSet,
+	ioctl.OpScopeList, ioctl.OpScopeSet, ioctl.OpCreditList,
 	ioctl.OpRing, ioctl.OpRingClose,
 }
 
