@@ -142,3 +142,39 @@ func TestCompactAppendWhileEnding(t *testing.T) {
 		t.Error("every compaction's appends were over before its end")
 	}
 }
+
+// When the end of a compaction is acknowledged, it is durable: the power may go at
+// once, without an append that would flush it, and also in the next compaction,
+// whose start erases the log that was replaced.
+//
+// proves S26
+func TestSwitchIsDurable(t *testing.T) {
+	disk, _, m := newMDC(t, 20)
+	addTo(t, m, "old")
+	do(t, m.Sync(bg))
+	found := func(when, want string) {
+		t.Helper()
+		d, err := sim.Open(nil, disk.Durable(), sim.OpenOptions{})
+		do(t, err)
+		c := mdcConfig(nil, d, 20, 2)
+		after, err := OpenMDC(bg, c)
+		if err != nil {
+			t.Fatalf("the power goes %s: %v", when, err)
+		}
+		r := after.NewReader(ReaderOptions{})
+		defer r.Close()
+		if got, err := contentOf(r); err != nil || got != want {
+			t.Fatalf("the power goes %s: content %q, %v, want %q", when, got, err, want)
+		}
+	}
+	for _, content := range []string{"first", "second", "third"} {
+		do(t, m.CompactStart(bg))
+		do(t, m.CompactAppend(bg, []byte(content)))
+		do(t, m.CompactEnd(bg))
+		found("behind the switch", content)
+		do(t, m.CompactStart(bg))
+		found("behind the next start", content)
+		do(t, m.CompactAbort(bg))
+	}
+	do(t, m.Close(bg))
+}

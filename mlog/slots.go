@@ -212,8 +212,9 @@ func (s *slots) hidden(c *Config) (int, error) {
 	return keep, nil
 }
 
-// pairToKeep returns the pair that holds the tail which Open would choose, or
-// pair B when there is none.
+// pairToKeep returns the pair that holds the tail which Open would choose, or, of a
+// log that Open would refuse, the pair that makes it do so; pair B when there is no
+// tail.
 func pairToKeep(ctx context.Context, c *Config, current uint64) (int, error) {
 	const op = "mlog format"
 	s, err := readSlots(ctx, c)
@@ -241,8 +242,10 @@ func pairToKeep(ctx context.Context, c *Config, current uint64) (int, error) {
 	if err := r.walk(ctx); err != nil {
 		return 0, c.ioError(op, err)
 	}
-	if t := r.newest(); t != nil {
+	if t := r.newest(); t != nil && r.claim.met(&t.slot.page) {
 		return t.slot.pair, nil
 	}
+	// The log is broken: it stays so, if the tail stays that says the most of what
+	// was durable.
 	return list[0].pair, nil
 }

@@ -174,10 +174,18 @@ func mutants() []mutant {
 			new:  "Offset: c.pairOffset(keep), Buf: buf",
 		},
 		{
+			name: "mlog: an erase of a broken log drops what says so",
+			file: "mlog/slots.go",
+			old:  "t != nil && r.claim.met(&t.slot.page) {",
+			new:  "t != nil {",
+			pkg:  "./mlog", test: "TestFormatKeepsWhatIsFound",
+		},
+		{
 			name: "mdc: the switch does not make the end mark durable",
 			file: "mlog/mdc_compact.go",
 			old:  "if err = to.Sync(ctx); err != nil {",
 			new:  "if false {",
+			pkg:  "./mlog", test: "TestSwitchIsDurable",
 		},
 		{
 			name: "mdc: appends during a compaction go to the old log only",
