@@ -123,8 +123,17 @@ func (c *creation) divide() error {
 // blank refuses a drive that carries something, unless forced.
 func (c *creation) blank(ctx context.Context, d *newDrive) error {
 	what, err := occupied(ctx, d.dev)
-	if err != nil {
-		return ioError(opCreate, d.dev, err)
+	switch {
+	case err == nil:
+	case c.o.Force && ctx.Err() == nil:
+		// A write that a power cut has torn may leave a sector that cannot be read
+		// until it is written.
+	default:
+		err = ioError(opCreate, d.dev, err)
+		if e, ok := errors.AsType[*api.Error](err); ok && e.Code == api.EIO {
+			e.Detail = "whether the device carries anything cannot be read; --force overwrites it"
+		}
+		return err
 	}
 	old, err := readSuperblocks(ctx, d.dev)
 	if err != nil {

@@ -3,6 +3,7 @@ package mpool
 import (
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/mpool-go/mpool/api"
@@ -45,6 +46,23 @@ func TestFormerPoolStaysForgotten(t *testing.T) {
 			r.ok(reader.Close())
 			r.ok(l.Put())
 			r.ok(p.Close())
+		}
+	})
+}
+
+// proves S1 S41: a sector that a power cut has left unreadable does not keep a drive
+// from being used again: a creation says so, and --force makes the pool.
+func TestCreateOverUnreadableSector(t *testing.T) {
+	r := newRig(t, 1, 16<<20)
+	r.run(func() {
+		for _, off := range []int64{0, 8192, 1 << 20, 16<<20 - 4096} {
+			r.disk.SetUnreadable(off, 4096)
+			_, err := Create(bg, "p", []string{"sim"}, api.CreateOptions{}, r.options())
+			if api.CodeOf(err) != api.EIO && api.CodeOf(err) != api.ESTATE || !strings.Contains(err.Error(), "--force") {
+				t.Errorf("%d cannot be read: %v", off, err)
+			}
+			r.create(api.CreateOptions{Force: true})
+			r.ok(r.activate().Close())
 		}
 	})
 }
