@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mlog"
 )
 
@@ -42,6 +43,9 @@ func (s *scrub) log(o *object) (done bool, err error) {
 			o.mu.Lock()
 			alone := o.log.seized == was.seized && !o.log.busy
 			o.mu.Unlock()
+			if alone && s.replaced(&desc) {
+				return true, nil
+			}
 			if alone {
 				err = s.p.corrupted(ioError(opScrub, o.drive.dev, err))
 				return true, s.found(o.id, o.drive, desc.Extent.Offset(), err)
@@ -50,6 +54,36 @@ func (s *scrub) log(o *object) (done bool, err error) {
 	}
 	s.step.Skipped++
 	return true, nil
+}
+
+// replaced says whether a log that cannot be opened is that of a container which
+// a compaction has replaced: what it says counts no more, and the next compaction
+// writes it anew.
+func (s *scrub) replaced(desc *layout.Object) bool {
+	if desc.Partner == 0 {
+		return false
+	}
+	o := s.p.hold(desc.Partner)
+	if o == nil {
+		return false
+	}
+	defer o.unpin()
+	st, other := o.snapshot()
+	if st != committed || other.Generation <= desc.Generation {
+		return false
+	}
+	ended := false
+	c := o.logConfig(&other)
+	c.Writers, c.OnFailure = nil, nil
+	c.Replay = func(_ uint64, record []byte) error {
+		ended = ended || len(record) > 0 && record[0] == mlog.KindEnd
+		return s.p.alive(opScrub)
+	}
+	l, err := mlog.Open(s.ctx, c)
+	if err != nil {
+		return false
+	}
+	return l.Abandon(s.ctx) == nil && ended
 }
 
 // openLog verifies the records of an open log that are durable, from the cursor

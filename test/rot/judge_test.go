@@ -36,6 +36,9 @@ func (im *image) judge(ctx context.Context, d *sim.Disk) (verdict, error) {
 		return 0, wrongf("activate: %w", err)
 	}
 	v, err := im.compare(ctx, p)
+	if err == nil {
+		err = im.scrubbed(ctx, p, v)
+	}
 	if err != nil {
 		return v, errors.Join(err, p.Abandon(ctx))
 	}
@@ -43,6 +46,33 @@ func (im *image) judge(ctx context.Context, d *sim.Disk) (verdict, error) {
 		return v, wrongf("close: %w", err)
 	}
 	return v, nil
+}
+
+// scrubbed scrubs the pool: it must find something where reading did, and nothing
+// where everything was whole.
+func (im *image) scrubbed(ctx context.Context, p *mpool.Pool, v verdict) error {
+	var from api.ScrubCursor
+	var found []api.ScrubProblem
+	for {
+		step, err := p.Scrub(ctx, from, api.MaxScrubStep)
+		if err != nil {
+			return wrongf("scrub: %w", err)
+		}
+		found, from = append(found, step.Problems...), step.Next
+		if step.Skipped > 0 {
+			return wrongf("the scrub has left something out, which nobody uses")
+		}
+		if step.Done {
+			break
+		}
+	}
+	switch {
+	case v == detected && len(found) == 0:
+		return wrongf("it is %v, and the scrub finds nothing", v)
+	case v != detected && len(found) > 0:
+		return wrongf("it is %v, and the scrub finds %+v", v, found)
+	}
+	return nil
 }
 
 // compare compares everything in the pool with what was acknowledged.
