@@ -28,6 +28,10 @@
 //   - Stalls ([Drive.Stall]): the operations that match do not begin before
 //     they are released or a time has passed. A signal does not interrupt
 //     them, so a process that is killed meanwhile stays until they have ended.
+//   - A freeze ([Freezer]): all that changes the drives is held from one
+//     operation on, while who has begun it is killed; each of what is held is
+//     then done or not. Killed at operation 1, 2, 3 … a program has been killed
+//     everywhere.
 //   - Short writes ([Drive.Shorten]): a write of more than one sector stores
 //     its beginning only and says so, without an error, as a full file system
 //     does before it says ENOSPC. Of an asynchronous write (io_uring, a loop

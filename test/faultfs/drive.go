@@ -25,11 +25,13 @@ type Drive struct {
 	Path string // of the file
 
 	seed  uint64
-	disk  *sim.Disk
+	size  int64 // bytes
 	mount *mount
 
 	mu   sync.Mutex
 	cond *sync.Cond // waiting has changed
+	// +checklocks:mu
+	disk *sim.Disk
 	// +checklocks:mu
 	drive *bdev.Drive
 	// +checklocks:mu
@@ -38,6 +40,8 @@ type Drive struct {
 	waiting int
 	// +checklocks:mu
 	shorten int // writes to be cut short; negative: all
+	// +checklocks:mu
+	freezer *Freezer
 }
 
 // Stall says which operations hang.
@@ -53,13 +57,14 @@ type stall struct {
 }
 
 func newDrive(size int64, o Options) (*Drive, error) {
-	d := &Drive{disk: o.Disk, seed: o.Seed, stalls: make(map[*stall]struct{})}
+	d := &Drive{seed: o.Seed, stalls: make(map[*stall]struct{})}
 	d.cond = sync.NewCond(&d.mu)
-	if d.disk == nil {
-		d.disk = sim.NewDisk(size, sim.DiskOptions{LogicalSector: 512, PhysicalSector: 4096, Discard: true})
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.disk = o.Disk; d.disk == nil {
+		d.disk = sim.NewDisk(size, sim.DiskOptions{LogicalSector: 512, PhysicalSector: 4096, Discard: true})
+	}
+	d.size = d.disk.Size()
 	return d, d.openLocked()
 }
 
@@ -71,7 +76,11 @@ func (d *Drive) openLocked() (err error) {
 
 // Disk returns the disk below the file: for injecting faults and for looking at
 // what is there. It is open; for a power cut there is [Drive.PowerCut].
-func (d *Drive) Disk() *sim.Disk { return d.disk }
+func (d *Drive) Disk() *sim.Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.disk
+}
 
 // Stall makes operations hang, from the next one on. The returned function ends
 // it; operations that hang go on then.
@@ -148,8 +157,36 @@ func (d *Drive) PowerCut(tb testing.TB, rng *rand.Rand, o sim.CutOptions) sim.Cu
 	return cut
 }
 
-// hold waits as long as a stall wants an operation to.
-func (d *Drive) hold(code bdev.OpCode, off, size int64) {
+// Replace puts another disk of the same size in the place of the drive's. Nobody
+// may have the file open.
+func (d *Drive) Replace(tb testing.TB, disk *sim.Disk) {
+	tb.Helper()
+	if disk.Size() != d.size {
+		tb.Fatalf("a disk of %d bytes in the place of one of %d", disk.Size(), d.size)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err := d.drive.Close()
+	d.disk = disk
+	if err := errors.Join(err, d.openLocked()); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// hold waits as long as a freezer and a stall want an operation to. It says
+// whether the operation is to be done.
+func (d *Drive) hold(code bdev.OpCode, off, size int64) bool {
+	d.mu.Lock()
+	f := d.freezer
+	d.mu.Unlock()
+	if f != nil && !f.pass(code) {
+		return false
+	}
+	d.stall(code, off, size)
+	return true
+}
+
+func (d *Drive) stall(code bdev.OpCode, off, size int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for x := range d.stalls {
@@ -192,11 +229,13 @@ func (x *stall) wait() {
 
 // read fills p from an offset. It returns how much of p lies within the drive.
 func (d *Drive) read(p []byte, off int64) (int, syscall.Errno) {
-	p = p[:max(min(int64(len(p)), d.disk.Size()-off), 0)]
+	p = p[:max(min(int64(len(p)), d.size-off), 0)]
 	if len(p) == 0 {
 		return 0, 0
 	}
-	d.hold(bdev.OpRead, off, int64(len(p)))
+	if !d.hold(bdev.OpRead, off, int64(len(p))) {
+		return 0, syscall.EIO
+	}
 	buf := bdev.AllocBuffer(len(p))
 	defer bdev.FreeBuffer(buf)
 	if errno := d.run(&bdev.Op{Code: bdev.OpRead, Offset: off, Buf: buf[:len(p)]}); errno != 0 {
@@ -207,10 +246,12 @@ func (d *Drive) read(p []byte, off int64) (int, syscall.Errno) {
 
 // write stores p and returns how many bytes of it.
 func (d *Drive) write(p []byte, off int64) (int, syscall.Errno) {
-	if off+int64(len(p)) > d.disk.Size() {
+	if off+int64(len(p)) > d.size {
 		return 0, syscall.ENOSPC // a file here has a fixed size
 	}
-	d.hold(bdev.OpWrite, off, int64(len(p)))
+	if !d.hold(bdev.OpWrite, off, int64(len(p))) {
+		return 0, syscall.EIO
+	}
 	n := d.cut(len(p))
 	buf := bdev.AllocBuffer(n)
 	defer bdev.FreeBuffer(buf)
@@ -233,16 +274,20 @@ func (d *Drive) cut(n int) int {
 }
 
 func (d *Drive) flush() syscall.Errno {
-	d.hold(bdev.OpFlush, 0, 0)
+	if !d.hold(bdev.OpFlush, 0, 0) {
+		return syscall.EIO
+	}
 	return d.run(&bdev.Op{Code: bdev.OpFlush})
 }
 
 func (d *Drive) discard(off, size int64) syscall.Errno {
-	size = min(size, d.disk.Size()-off)
+	size = min(size, d.size-off)
 	if size <= 0 {
 		return 0 // beyond the end nothing changes
 	}
-	d.hold(bdev.OpDiscard, off, size)
+	if !d.hold(bdev.OpDiscard, off, size) {
+		return syscall.EIO
+	}
 	return d.run(&bdev.Op{Code: bdev.OpDiscard, Offset: off, Length: size})
 }
 

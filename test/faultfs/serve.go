@@ -33,7 +33,7 @@ const remember = 3600 // seconds
 func (f *files) attr(node uint64, a *fuse.Attr) {
 	a.Ino, a.Nlink, a.Mode = node, 1, syscall.S_IFDIR|0o700
 	if node == fileNode {
-		a.Mode, a.Size = syscall.S_IFREG|0o600, uint64(f.d.disk.Size())
+		a.Mode, a.Size = syscall.S_IFREG|0o600, uint64(f.d.size)
 		a.Blocks, a.Blksize = a.Size/512, 4096
 	}
 }
