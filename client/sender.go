@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"sync"
@@ -13,8 +14,8 @@ import (
 
 // sender sends messages in order. A message is sent at once if the socket takes
 // it; else it waits in a queue, which has no more entries than there may be
-// requests in flight, and maxCredits beside, and the caller waits for nothing but
-// its context.
+// requests in flight, and maxCredits bytes beside, and the caller waits for nothing
+// but its context.
 type sender struct {
 	l   *link
 	raw syscall.RawConn
@@ -22,12 +23,21 @@ type sender struct {
 	mu sync.Mutex
 	// +checklocks:mu
 	queue []queued // being sent by flush, which runs while it is not empty
+	// +checklocks:mu
+	credits int // bytes of messages of credits in the queue
 }
 
 type queued struct {
-	tag uint64
-	buf *[ioctl.MaxMessage]byte
-	n   int
+	tag    uint64
+	b      []byte
+	buf    *[ioctl.MaxMessage]byte // where b lies; nil: in memory of its own
+	credit bool
+}
+
+func (q *queued) done() {
+	if q.buf != nil {
+		putBuffer(q.buf)
+	}
 }
 
 func (s *sender) init(l *link, raw syscall.RawConn) { s.l, s.raw = l, raw }
@@ -44,8 +54,10 @@ func (s *sender) send(h ioctl.Header, m ioctl.Message) error {
 	return s.put(q)
 }
 
-// maxCredits is how long the queue is when messages of credits are lost.
-const maxCredits = 256
+// maxCredits is how many bytes of messages of credits wait before others are lost: of
+// 20,000 objects that are given back at once, say. The owner of credits keeps as many
+// until they are acknowledged. To send what was lost again takes long.
+const maxCredits = 4 << 20
 
 // sendCredit is send for a message that is sent again if it is lost: EAGAIN says that
 // it was, because the daemon has not read for long.
@@ -56,10 +68,11 @@ func (s *sender) sendCredit(h ioctl.Header, m ioctl.Message) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.queue) >= maxCredits {
-		putBuffer(q.buf)
+	if s.credits+len(q.b) > maxCredits {
+		q.done()
 		return unix.EAGAIN
 	}
+	q.credit = true
 	return s.put(q)
 }
 
@@ -70,13 +83,19 @@ func (s *sender) put(q queued) error {
 	if len(s.queue) == 0 {
 		err := s.now(q)
 		if !errors.Is(err, unix.EAGAIN) {
-			putBuffer(q.buf)
+			q.done()
 			return err
 		}
 		if !s.l.spawn(s.flush) {
-			putBuffer(q.buf)
+			q.done()
 			return net.ErrClosed
 		}
+	}
+	if q.credit { // there may be many, and they are small
+		s.credits += len(q.b)
+		q.b = bytes.Clone(q.b)
+		q.done()
+		q.buf = nil
 	}
 	s.queue = append(s.queue, q)
 	return nil
@@ -93,7 +112,7 @@ func (s *sender) try(h ioctl.Header, m ioctl.Message) {
 	if len(s.queue) == 0 {
 		_ = s.now(q) //nolint:errcheck // the caller can do without
 	}
-	putBuffer(q.buf)
+	q.done()
 }
 
 func encode(h ioctl.Header, m ioctl.Message) (queued, error) {
@@ -103,7 +122,7 @@ func encode(h ioctl.Header, m ioctl.Message) (queued, error) {
 		putBuffer(buf)
 		return queued{}, err
 	}
-	return queued{tag: h.Tag, buf: buf, n: len(b)}, nil
+	return queued{tag: h.Tag, b: b, buf: buf}, nil
 }
 
 // now sends without waiting: EAGAIN if the socket is full.
@@ -113,7 +132,7 @@ func (s *sender) now(q queued) error {
 	var err error
 	if werr := s.raw.Write(func(fd uintptr) bool {
 		for {
-			_, err = unix.SendmsgN(int(fd), q.buf[:q.n], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			_, err = unix.SendmsgN(int(fd), q.b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 			if !errors.Is(err, unix.EINTR) {
 				return true
 			}
@@ -131,7 +150,7 @@ func (s *sender) unsend(tag uint64) bool {
 	// The first may be half way out.
 	for i := 1; i < len(s.queue); i++ {
 		if s.queue[i].tag == tag {
-			putBuffer(s.queue[i].buf)
+			s.queue[i].done()
 			s.queue = append(s.queue[:i], s.queue[i+1:]...)
 			return true
 		}
@@ -145,15 +164,18 @@ func (s *sender) flush() {
 		s.mu.Lock()
 		q := s.queue[0]
 		s.mu.Unlock()
-		_, err := s.l.conn.Write(q.buf[:q.n])
+		_, err := s.l.conn.Write(q.b)
 		if err != nil {
 			s.l.fail()
 		}
 		s.mu.Lock()
-		putBuffer(q.buf)
+		q.done()
 		s.queue = s.queue[1:]
+		if q.credit {
+			s.credits -= len(q.b)
+		}
 		if err != nil {
-			s.queue = nil
+			s.queue, s.credits = nil, 0
 		}
 		last := len(s.queue) == 0
 		s.mu.Unlock()
