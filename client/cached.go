@@ -90,11 +90,11 @@ func (p *pool) readCredit(ctx context.Context, l *link, h ioctl.Handle, id layou
 	if err != nil {
 		return nil
 	}
-	hold, err := c.acquire(ctx, id, CreditRequest{Modes: CreditRead, Try: true, Local: true})
+	hold, err := c.acquireFor(ctx, id, CreditRequest{Modes: CreditRead, Try: true, Local: true}, true)
 	if errors.Is(err, api.EAGAIN) {
 		soon, cancel := context.WithTimeout(ctx, creditPatience)
 		defer cancel()
-		hold, err = c.acquire(soon, id, CreditRequest{Modes: CreditRead, Try: true})
+		hold, err = c.acquireFor(soon, id, CreditRequest{Modes: CreditRead, Try: true}, true)
 	}
 	if err != nil {
 		return nil
@@ -136,13 +136,17 @@ func (p *pool) findOn(ctx context.Context, l *link, h ioctl.Handle, id layout.Ob
 }
 
 func newCached(p *pool, l *link, hold *Hold, b birth) *cachedMblock {
-	m := &cachedMblock{p: p, l: l, c: hold.c, hold: hold, id: hold.id, birth: b, opening: make(chan struct{}, 1)}
+	m := &cachedMblock{p: p, l: l, c: hold.c, hold: hold, id: hold.k.id, birth: b, opening: make(chan struct{}, 1)}
 	m.pins.Store(1)
 	return m
 }
 
-// live refuses the use of a handle that was given up, or whose connection is gone.
+// live refuses the use of a handle that was given up, or whose connection is gone or
+// another process's, to which nobody tells what is called back.
 func (m *cachedMblock) live(op ioctl.Op) error {
+	if !m.l.mark.here() {
+		return foreign(op.Name(), m.l.pid)
+	}
 	if m.ended.Load() {
 		return api.Errorf(api.EBADF, op.Name(), "the handle was given up")
 	}
@@ -270,22 +274,20 @@ func (m *cachedMblock) Abort(ctx context.Context) error {
 	return x.Abort(ctx)
 }
 
-// Delete implements [api.Object]. Also EBUSY: there are views. If it fails, the
-// mblock is open without a credit from then on.
+// Delete implements [api.Object]. Also EBUSY: there are views. The credit is kept
+// meanwhile: it is in nobody's way.
 func (m *cachedMblock) Delete(ctx context.Context) error {
 	const op = ioctl.OpObjectDelete
 	x, err := m.open(ctx, op)
 	if err != nil {
 		return err
 	}
-	if !m.pins.CompareAndSwap(1, 0) && m.pins.Load() > 0 {
+	if m.pins.Load() > 1 {
 		return &api.Error{Code: api.EBUSY, Op: op.Name(), Object: m.id, Detail: "there are views of it in this process: release them"}
 	}
-	release(m.hold)
-	m.c.giveBack(m.id)
-	err = x.Delete(ctx)
-	if err == nil {
-		m.ended.Store(true)
+	err = x.delete(ctx, 1)
+	if err == nil && !m.ended.Swap(true) {
+		m.unpin()
 	}
 	return err
 }

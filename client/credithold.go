@@ -52,10 +52,12 @@ type CreditRequest struct {
 // until it is released, or have it taken at the call-back's deadline. Its methods
 // are safe for concurrent use.
 type Hold struct {
-	h    *credit.Hold
-	c    *credits
-	id   layout.ObjectID
-	once atomic.Bool // released
+	h       *credit.Hold
+	c       *credits
+	k       *known
+	version credit.Version
+	open    bool        // it is of a handle
+	once    atomic.Bool // released
 }
 
 // Token returns what the daemon compares: the greater one is the later one.
@@ -68,8 +70,13 @@ func (h *Hold) Credit() credit.Credit { return h.h.Credit() }
 // it; 0: the daemon did not say.
 func (h *Hold) Session() uint64 { return h.c.session }
 
-// Version returns which contents the object had when the credit was granted.
-func (h *Hold) Version() credit.Version { return h.h.Version() }
+// Version returns which contents the object had when the credit was granted: a copy
+// of an equal one is good as long as the credit is held. Of an mblock it is that of
+// its making; of a log its generation and how many bytes of it are durable. Zero: not known, and equal to
+// none, such as of a log that nobody has open, of what is not committed, and of what
+// this connection itself changes: while it has the log open for append, or until all
+// that it holds of what it has deleted or erased is released.
+func (h *Hold) Version() credit.Version { return h.version }
 
 // Wanted is closed when somebody waits for what is held: release it soon.
 func (h *Hold) Wanted() <-chan struct{} { return h.h.Wanted() }
@@ -98,9 +105,9 @@ func (h *Hold) Release() error {
 		return api.Errorf(api.EBADF, opRelease, "the credit was released before")
 	}
 	err := h.h.Release(credit.Version{})
-	h.c.leave(h.id)
+	h.c.leave(h.k, h.open)
 	if err != nil {
-		return creditError(opRelease, h.id, err)
+		return creditError(opRelease, h.k.id, err)
 	}
 	return nil
 }

@@ -46,6 +46,9 @@ func (e *socketEngine) Connect(_ credit.OwnerID, peer credit.Peer) (credit.Link,
 
 // Send implements [credit.Link].
 func (e *socketEngine) Send(m credit.Message) {
+	if !e.l.mark.here() {
+		return // a child's word would be taken for its parent's
+	}
 	err := e.l.out.sendCredit(ioctl.Header{Op: ioctl.OpCredit, Tag: e.tag}, &ioctl.CreditMessage{Pool: e.pool, Message: m})
 	switch {
 	case err == nil, errors.Is(err, unix.EAGAIN):

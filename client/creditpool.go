@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/credit"
@@ -88,6 +89,9 @@ type linkCredits struct {
 	pools []*credits
 	// +checklocks:mu
 	ended bool
+	// +checklocks:mu
+	changing map[cacheKey]int // objects that the connection itself changes just now
+	changes  atomic.Int32     // how many there are in changing
 }
 
 // engine returns one of the engines, or nil.
@@ -105,6 +109,9 @@ func (s *linkCredits) engine(is func(e *socketEngine) bool) *socketEngine {
 // creditsOf returns the credits of a pool on a connection, of which h is the
 // handle.
 func (l *link) creditsOf(p *pool, h ioctl.Handle) (*credits, error) {
+	if !l.mark.here() {
+		return nil, foreign(opAcquire, l.pid)
+	}
 	s := &l.credits
 	if c := s.of(p); c != nil {
 		return c, nil
@@ -117,11 +124,14 @@ func (l *link) creditsOf(p *pool, h ioctl.Handle) (*credits, error) {
 	if s.ended {
 		return nil, unsent(ioctl.OpCredit, l.why())
 	}
+	if err := p.live(ioctl.OpCredit); err != nil {
+		return nil, err // who closes it ends what there is, once
+	}
 	e, id, err := p.c.engine(l, p, h)
 	if err != nil {
 		return nil, err
 	}
-	c, err := openCredits(id, e, *p.c.credits, p.c.cache, p, l.over.Load)
+	c, err := openCredits(id, e, *p.c.credits, p.c.cache, p, l)
 	if err != nil {
 		return nil, err
 	}

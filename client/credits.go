@@ -39,6 +39,7 @@ type CreditStats struct {
 // the owner's own.
 type credits struct {
 	owner   *credit.Owner
+	on      *linkCredits
 	most    int    // objects of which nobody holds anything
 	cache   *cache // nil: none
 	of      *pool
@@ -62,10 +63,15 @@ type credits struct {
 type known struct {
 	id     layout.ObjectID
 	holds  int           // that there are, or are asked for
-	idle   *list.Element // nil while there are
+	opens  int           // of those, the ones of handles
+	used   bool          // somebody has asked since this was cleared
+	idle   *list.Element // nil while there are holds
 	wanted bool          // called back while there were holds
 	had    bool          // a credit was granted
 	opened birth
+	// spoiled is set when the connection itself has changed the object: versions that
+	// were told before may not be those of what is there now. All goes back.
+	spoiled atomic.Bool
 }
 
 // birth is what an open has learned of a committed mblock: what stays as it is as
@@ -76,10 +82,9 @@ type birth struct {
 	length  int64
 }
 
-// openCredits starts an owner that borrows through an engine. over says whether
-// the connection is gone.
-func openCredits(id credit.OwnerID, e credit.Engine, o CreditOptions, keep *cache, of *pool, over func() bool) (*credits, error) {
-	c := &credits{most: o.Cached, cache: keep, of: of, over: over, known: make(map[layout.ObjectID]*known)}
+// openCredits starts an owner that borrows through an engine of a connection.
+func openCredits(id credit.OwnerID, e credit.Engine, o CreditOptions, keep *cache, of *pool, l *link) (*credits, error) {
+	c := &credits{most: o.Cached, cache: keep, of: of, on: &l.credits, over: l.over.Load, known: make(map[layout.ObjectID]*known)}
 	if s, ok := e.(*socketEngine); ok {
 		c.socket, c.session = s, s.l.limits.Session
 	}
@@ -109,6 +114,11 @@ func (c *credits) resource(id layout.ObjectID) credit.Resource {
 
 // acquire waits until a credit on an object is granted or refused.
 func (c *credits) acquire(ctx context.Context, id layout.ObjectID, r CreditRequest) (*Hold, error) {
+	return c.acquireFor(ctx, id, r, false)
+}
+
+// acquireFor is acquire, for a handle or for another use.
+func (c *credits) acquireFor(ctx context.Context, id layout.ObjectID, r CreditRequest, open bool) (*Hold, error) {
 	want, err := r.credit(id)
 	if err != nil {
 		return nil, err
@@ -120,10 +130,10 @@ func (c *credits) acquire(ctx context.Context, id layout.ObjectID, r CreditReque
 	if r.Try {
 		q.Flags |= credit.Try
 	}
-	c.enter(id)
+	k := c.enter(id)
 	h, err := c.owner.Acquire(ctx, q)
 	if err != nil {
-		c.leave(id)
+		c.leave(k, false)
 		if c.socket != nil && c.socket.refused() != nil {
 			return nil, c.socket.refused()
 		}
@@ -132,12 +142,19 @@ func (c *credits) acquire(ctx context.Context, id layout.ObjectID, r CreditReque
 		}
 		return nil, creditError(opAcquire, id, err)
 	}
-	c.mark(id)
-	return &Hold{h: h, c: c, id: id}, nil
+	c.mark(k, open)
+	hold := &Hold{h: h, c: c, k: k, open: open}
+	// In this order: who changes it spoils it before the change is over.
+	if !c.on.isChanging(c.key(id)) && !k.spoiled.Load() {
+		hold.version = h.Version()
+	}
+	return hold, nil
 }
 
-// enter notes that somebody asks for a credit on an object.
-func (c *credits) enter(id layout.ObjectID) {
+func (c *credits) key(id layout.ObjectID) cacheKey { return cacheKey{c.of.uuid, id} }
+
+// enter notes that somebody asks for a credit on an object, until leave.
+func (c *credits) enter(id layout.ObjectID) *known {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k := c.known[id]
@@ -150,21 +167,30 @@ func (c *credits) enter(id layout.ObjectID) {
 		k.idle = nil
 	}
 	k.holds++
+	k.used = true
+	return k
 }
 
-// mark notes that a credit was granted.
-func (c *credits) mark(id layout.ObjectID) {
+// mark notes that a credit was granted, or may be without anybody waiting for it;
+// open: for a handle.
+func (c *credits) mark(k *known, open bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.known[id].had = true
+	k.had = true
+	if open {
+		k.opens++
+	}
 }
 
 // leave notes that somebody holds none any more, or has got none. If too many are
 // idle then, credits go back to the daemon.
-func (c *credits) leave(id layout.ObjectID) {
-	wanted, old := c.left(id)
+func (c *credits) leave(k *known, open bool) {
+	wanted, spoiled, old := c.left(k, open)
+	if spoiled {
+		c.renew(k)
+	}
 	if wanted {
-		c.forget(id) // it went back when it was released
+		c.forget(k.id) // it went back when it was released
 	}
 	for _, id := range old {
 		c.giveBack(id)
@@ -172,19 +198,26 @@ func (c *credits) leave(id layout.ObjectID) {
 	}
 }
 
-// left returns whether the object's credit was wanted while it was held, and whose
-// credits are to be given back.
-func (c *credits) left(id layout.ObjectID) (wanted bool, old []layout.ObjectID) {
+// left returns whether the object's credit was wanted while it was held, whether it is
+// spoiled, and the caller has the last hold still, and whose credits are to be given back.
+func (c *credits) left(k *known, open bool) (wanted, spoiled bool, old []layout.ObjectID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	k := c.known[id]
-	if k.holds--; k.holds > 0 {
-		return false, nil
+	if open {
+		k.opens--
+	}
+	if k.holds > 1 {
+		k.holds--
+		return false, false, nil
 	}
 	wanted, k.wanted = k.wanted, false
+	if k.spoiled.Load() {
+		return wanted, true, nil
+	}
+	k.holds = 0
 	if !k.had {
-		delete(c.known, id)
-		return wanted, nil
+		delete(c.known, k.id)
+		return wanted, false, nil
 	}
 	k.idle = c.idle.PushFront(k)
 	for c.idle.Len() > c.most {
@@ -192,7 +225,7 @@ func (c *credits) left(id layout.ObjectID) (wanted bool, old []layout.ObjectID) 
 		delete(c.known, k.id)
 		old = append(old, k.id)
 	}
-	return wanted, old
+	return wanted, false, old
 }
 
 // callBack notes that an object's credit is called back, or was taken.
@@ -243,7 +276,7 @@ func (c *credits) learn(id layout.ObjectID, b birth) {
 // forget drops the bytes of an object.
 func (c *credits) forget(id layout.ObjectID) {
 	if c.cache != nil {
-		c.cache.drop(cacheKey{c.of.uuid, id})
+		c.cache.drop(c.key(id))
 	}
 }
 
@@ -296,4 +329,15 @@ func (p *countedPeer) Deliver(m credit.Message) {
 		p.c.callBack(layout.ObjectID(m.Resource.ID))
 	}
 	p.Peer.Deliver(m)
+	if m.Kind == credit.Grant {
+		p.c.granted(layout.ObjectID(m.Resource.ID))
+	}
+}
+
+// granted notes that a credit has come. Who has asked for it may have given up: then it
+// is cached from now on.
+func (c *credits) granted(id layout.ObjectID) {
+	k := c.enter(id)
+	c.mark(k, false)
+	c.leave(k, false)
 }

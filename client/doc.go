@@ -65,8 +65,9 @@
 //	                              of the version that the credit was granted for
 //	                              (EBUSY if they are not, the daemon has given no handle,
 //	                              and somebody waits to delete the mblock)
-//	another's delete              EBUSY while the handle or a [View] is there; then it
-//	                              calls the credit back, and the bytes go at once
+//	a delete                      EBUSY while the handle or a [View] is there, also if it
+//	                              is this process's own; then another's calls the credit
+//	                              back, and the bytes go at once
 //	the call-back's deadline      the credit is lost; a handle that the daemon knows of
 //	                              reads on, others are ESTALE
 //

@@ -217,9 +217,7 @@ func (o *object) Abort(ctx context.Context) error {
 }
 
 // Delete implements [api.Object].
-func (o *object) Delete(ctx context.Context) error {
-	return o.end(ctx, ioctl.OpObjectDelete, undone(ioctl.OpObjectDelete, "the object is as it was"))
-}
+func (o *object) Delete(ctx context.Context) error { return o.delete(ctx, 0) }
 
 // commit commits the object.
 func (o *object) commit(ctx context.Context) error {

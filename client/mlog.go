@@ -30,11 +30,14 @@ func (l *mlog) Commit(ctx context.Context) error { return l.commit(ctx) }
 func (l *mlog) OpenAppend(ctx context.Context) (api.Appender, error) {
 	const op = ioctl.OpMlogOpenAppend
 	reply := &ioctl.AppenderOpened{}
+	over := l.change()
 	if err := l.ask(ctx, op, &ioctl.Target{Handle: l.h}, reply); err != nil {
+		over(false)
 		return nil, err
 	}
 	return &appender{
 		handle:  handle{l: l.l, h: reply.Appender},
+		over:    sync.OnceFunc(func() { over(true) }),
 		records: reply.Records, bytes: reply.Bytes, acknowledged: reply.Records,
 	}, nil
 }
@@ -47,12 +50,14 @@ func (l *mlog) OpenRead(ctx context.Context) (api.LogReader, error) {
 // Erase implements [api.Mlog].
 func (l *mlog) Erase(ctx context.Context, minGeneration uint64) error {
 	const op = ioctl.OpMlogErase
+	defer l.change()(true)
 	return l.ask(ctx, op, &ioctl.MlogErase{Mlog: l.h, MinGeneration: minGeneration}, &ioctl.Empty{})
 }
 
 // appender implements [api.Appender].
 type appender struct {
 	handle
+	over func() // it changes the log no more
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -140,7 +145,10 @@ func (a *appender) Len() (records uint64, bytes int64) {
 }
 
 // Close implements [api.Appender].
-func (a *appender) Close(ctx context.Context) error { return a.unknown(a.closeLog(ctx)) }
+func (a *appender) Close(ctx context.Context) error {
+	defer a.over()
+	return a.unknown(a.closeLog(ctx))
+}
 
 // reader implements [api.LogReader].
 type reader struct {

@@ -105,8 +105,7 @@ func (q *Queue) Release(m api.Mblock, user uint64) error {
 		return api.Errorf(api.EBADF, op.Name(), "the handle was given up before")
 	}
 	x.ahead.end(x)
-	if on, ok := m.(*cachedMblock); ok {
-		on.ended.Store(true)
+	if on, ok := m.(*cachedMblock); ok && !on.ended.Swap(true) {
 		on.unpin()
 	}
 	q.put(&ring.Descriptor{Op: uint16(op), Handle: uint64(x.h)}, nil, queueSlot{user: user, op: op})
