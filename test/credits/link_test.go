@@ -175,9 +175,17 @@ func (w *wire) open(op ioctl.Op, m ioctl.Message) (ioctl.Handle, layout.ObjectID
 
 // acquire asks the owner for modes of bytes of an object.
 func (w *wire) acquire(ctx context.Context, id layout.ObjectID, m credit.Modes, first, end uint64, more credit.Flags) (*credit.Hold, error) {
-	return w.owner.Acquire(ctx, credit.Request{
-		Resource: credit.Resource{Type: credit.Access, ID: uint64(id)},
+	return w.owner.Acquire(ctx, request(id, m, first, end, more))
+}
+
+func request(id layout.ObjectID, m credit.Modes, first, end uint64, more credit.Flags) credit.Request {
+	return credit.Request{
+		Resource: objectOf(id),
 		Credit:   credit.Make(credit.Span{First: first, End: end, Modes: m}),
 		Flags:    credit.MayBorrow | credit.MayRevoke | more,
-	})
+	}
+}
+
+func objectOf(id layout.ObjectID) credit.Resource {
+	return credit.Resource{Type: credit.Access, ID: uint64(id)}
 }

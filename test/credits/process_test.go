@@ -34,9 +34,13 @@ var (
 func TestMain(m *testing.M) {
 	if socket := os.Getenv(envSocket); socket != "" {
 		var err error
-		if what := os.Getenv(envStorm); what != "" {
-			err = storm(socket, what)
-		} else {
+		storms, reads := os.Getenv(envStorm), os.Getenv(envReads)
+		switch {
+		case storms != "":
+			err = storm(socket, storms)
+		case reads != "":
+			err = stream(socket, reads)
+		default:
 			err = obey(socket)
 		}
 		if err != nil {
@@ -56,7 +60,9 @@ type order struct {
 	Mode       credit.Modes
 	First, End uint64
 	Try        bool
-	Slot       int // where the hold is kept
+	Not        credit.Flags  // what may not be done for it
+	Within     time.Duration // until when it waits; 0: for ever
+	Slot       int           // where the hold is kept
 	Handle     ioctl.Handle
 	Data       []byte
 }
@@ -105,13 +111,19 @@ func do(w *wire, holds []*credit.Hold, o *order) outcome {
 	find := &ioctl.Find{Pool: w.pool, ID: o.ID}
 	switch o.Verb {
 	case "acquire":
-		flags := credit.Flags(0)
-		if o.Try {
-			flags = credit.Try
-		}
-		holds[o.Slot], err = w.acquire(ctx, o.ID, o.Mode, o.First, o.End, flags)
+		holds[o.Slot], err = w.acquireFor(o)
 		if err == nil {
 			r.Token = holds[o.Slot].Token()
+		}
+	case "give back":
+		w.owner.GiveBack(objectOf(o.ID), credit.Make(credit.Span{First: o.First, End: o.End, Modes: o.Mode}))
+	case "wind up":
+		err = w.owner.Close(ctx)
+	case "wanted":
+		select {
+		case <-holds[o.Slot].Wanted():
+			r.Valid = true
+		default:
 		}
 	case "release":
 		err = holds[o.Slot].Release(credit.Version{})
@@ -157,6 +169,20 @@ func do(w *wire, holds []*credit.Hold, o *order) outcome {
 		}
 	}
 	return r
+}
+
+func (w *wire) acquireFor(o *order) (*credit.Hold, error) {
+	limited := ctx
+	if o.Within > 0 {
+		var cancel context.CancelFunc
+		limited, cancel = context.WithTimeout(ctx, o.Within)
+		defer cancel()
+	}
+	r := request(o.ID, o.Mode, o.First, o.End, 0)
+	if r.Flags &^= o.Not; o.Try {
+		r.Flags |= credit.Try
+	}
+	return w.owner.Acquire(limited, r)
 }
 
 // process is one that obeys.

@@ -14,6 +14,28 @@ import (
 // Options.Profiles.
 func (d *Daemon) Profile(name string) string {
 	d.tb.Helper()
+	return d.page("debug/pprof/" + name)
+}
+
+// Metrics returns the daemon's metrics whose names begin with one of those given, by
+// name and labels. As Profile.
+func (d *Daemon) Metrics(names ...string) map[string]string {
+	d.tb.Helper()
+	values := map[string]string{}
+	for line := range strings.Lines(d.page("metrics")) {
+		for _, name := range names {
+			if strings.HasPrefix(line, name) {
+				at := strings.LastIndexByte(line, ' ')
+				values[line[:at]] = strings.TrimSpace(line[at:])
+			}
+		}
+	}
+	return values
+}
+
+// page returns what the daemon serves under a path.
+func (d *Daemon) page(path string) string {
+	d.tb.Helper()
 	t := &http.Transport{
 		DisableKeepAlives: true, // no connection stays
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -23,14 +45,14 @@ func (d *Daemon) Profile(name string) string {
 	}
 	defer t.CloseIdleConnections()
 	c := &http.Client{Transport: t, Timeout: Patience}
-	resp, err := c.Get("http://mpoold/debug/pprof/" + name)
+	resp, err := c.Get("http://mpoold/" + path)
 	if err != nil {
-		d.tb.Fatalf("profile %s: %v\n%s", name, err, d.Log())
+		d.tb.Fatalf("%s: %v\n%s", path, err, d.Log())
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		d.tb.Fatalf("profile %s: %v, %v: %s", name, resp.Status, err, b)
+		d.tb.Fatalf("%s: %v, %v: %s", path, resp.Status, err, b)
 	}
 	return string(b)
 }
