@@ -16,6 +16,13 @@ import (
 // acknowledgement. The socket loses none.
 const creditRetry = time.Second
 
+// How long what needs no answer waits for a message to go with: acknowledgements, and
+// what is given back that nobody has asked for.
+const (
+	creditAck    = 100 * time.Millisecond
+	creditLinger = 10 * time.Millisecond
+)
+
 const (
 	opAcquire = "credit acquire"
 	opRelease = "credit release"
@@ -94,7 +101,9 @@ func openCredits(id credit.OwnerID, e credit.Engine, o CreditOptions, keep *cach
 	case o.Cached < 0:
 		c.most = 0
 	}
-	owner, err := credit.Open(credit.Options{Config: credit.Config{ID: id, Retry: creditRetry}}, &countedEngine{e, c})
+	owner, err := credit.Open(credit.Options{
+		Config: credit.Config{ID: id, Retry: creditRetry, Ack: creditAck}, Linger: creditLinger,
+	}, &countedEngine{e, c})
 	if err != nil {
 		return nil, creditError(opAcquire, 0, err)
 	}

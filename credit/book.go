@@ -153,7 +153,11 @@ func (b *Book) GiveBack(now time.Duration, r Resource, c Credit) {
 	b.begin(now)
 	if a := b.accounts[r]; a != nil && b.up != nil && r.Type != nil && r.Type.valid(c) {
 		if free := a.free().Meet(c); !free.Empty() {
+			from := len(b.messages)
 			b.giveBack(a, free)
+			for i := range b.messages[from:] {
+				b.messages[from+i].Unasked = true
+			}
 			b.settle(a)
 		}
 	}
@@ -228,6 +232,9 @@ func (b *Book) expire() {
 			continue
 		}
 		d.link.resend(b.now, b.cfg.Retry, b.post)
+		if d.link.isDue(b.now) {
+			b.tellDown(d, Message{Kind: Ack})
+		}
 	}
 	for _, a := range slices.Clone(b.active) {
 		for _, q := range slices.Clone(a.queue) {
@@ -258,9 +265,7 @@ func (b *Book) schedule() {
 	}
 	for _, d := range b.debtors {
 		at(d.expires)
-		if len(d.link.unacked) > 0 {
-			at(d.link.again)
-		}
+		d.link.schedule(at)
 	}
 	b.active = slices.DeleteFunc(b.active, func(a *account) bool {
 		a.active = a.awaits()

@@ -22,6 +22,10 @@ type Config struct {
 
 	CallBack time.Duration // how long who is called back may hold on; 0: for ever
 	Retry    time.Duration // after which a message is sent again; 0: 100 ms
+	// Ack is how long the acknowledgement of a Grant or a Return waits for a message to
+	// go with, or up to twice that: well below the other side's Retry. 0: it is sent at
+	// once.
+	Ack time.Duration
 	// MaxRequests bounds the requests of one debtor that wait, and the spans of one
 	// request and of one message; 0: 1024. MaxSpans bounds what is kept of one debtor: the spans that it
 	// has or waits for, of all resources together; 0: 16384. Who asks for more is

@@ -57,6 +57,7 @@ func (b *Book) sendOver(l *link, m Message) uint64 {
 // tellDown sends a message without a number.
 func (b *Book) tellDown(d *debtor, m Message) {
 	m.From, m.To, m.Session, m.Key, m.Ack = b.cfg.ID, d.id, d.session, d.key, d.link.taken
+	d.link.paid()
 	b.post(m)
 }
 
@@ -84,8 +85,7 @@ func (b *Book) fromDebtor(m Message) {
 		d.seen = max(d.seen, m.Seen)
 		b.handle(d, m)
 	}
-	if d.link.owes && b.byID[m.From] == d {
-		d.link.owes = false
+	if b.byID[m.From] == d && d.link.owe(&m, mine, b.now, b.cfg.Ack) {
 		b.tellDown(d, Message{Kind: Ack})
 	}
 }

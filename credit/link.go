@@ -17,10 +17,11 @@ const unackedMost = 16
 // asks for: a debtor's requests ([Config.MaxRequests]) and resources. Of a debtor
 // that acknowledges nothing, nothing is taken after a while.
 type link struct {
-	sent    uint64    // the last number given
-	taken   uint64    // the last number that was taken
-	unacked []Message // rising, without gaps, up to sent
-	owes    bool      // something came that is not acknowledged
+	sent    uint64        // the last number given
+	taken   uint64        // the last number that was taken
+	unacked []Message     // rising, without gaps, up to sent
+	owes    int           // messages that came and are not acknowledged
+	due     time.Duration // when that is to be done; 0: nothing came but what is to be acknowledged at once
 	again   time.Duration
 }
 
@@ -32,8 +33,31 @@ func (l *link) number(m *Message, now, retry time.Duration) {
 		l.again = now + retry
 	}
 	l.unacked = append(l.unacked, *m)
-	l.owes = false
+	l.paid()
 }
+
+// owesMost is how many messages may wait to be acknowledged with the next message:
+// well below silentMost and what a resend has.
+const owesMost = 16
+
+// owe says whether to acknowledge now what m, which was handled, is the last of. If
+// not, it is done with the next message, or when it is due.
+func (l *link) owe(m *Message, next bool, now, wait time.Duration) bool {
+	if l.owes == 0 || m.Seq == 0 {
+		return false
+	}
+	if wait <= 0 || !next || m.Kind != Grant && m.Kind != Return || l.owes >= owesMost {
+		return true
+	}
+	if l.due == 0 {
+		// One moment for all sides, so that a creditor of many wakes up once for them.
+		l.due = (now/wait + 2) * wait
+	}
+	return false
+}
+
+// paid notes that a message acknowledges what came.
+func (l *link) paid() { l.owes, l.due = 0, 0 }
 
 // take looks at what m says of the sequences and returns whether m is to be
 // handled now: it is not numbered, or it is the next, and fewer than most
@@ -51,7 +75,7 @@ func (l *link) take(m *Message, most int) bool {
 	if m.Seq == 0 {
 		return true
 	}
-	l.owes = true
+	l.owes++
 	if m.Seq != l.taken+1 || len(l.unacked) >= most {
 		return false
 	}
@@ -77,5 +101,16 @@ func (l *link) resend(now, retry time.Duration, send func(Message)) {
 		m.Ack = l.taken
 		send(m)
 	}
-	l.owes = false
+	l.paid()
+}
+
+// isDue says whether to acknowledge now, by a message of its own.
+func (l *link) isDue(now time.Duration) bool { return l.due != 0 && now >= l.due }
+
+// schedule says when there is something to do.
+func (l *link) schedule(at func(time.Duration)) {
+	if len(l.unacked) > 0 {
+		at(l.again)
+	}
+	at(l.due)
 }

@@ -69,6 +69,9 @@ type Message struct {
 	Sent     time.Duration // the debtor's clock; the creditor only repeats it
 	Group    uint64
 	Level    int // of the creditor in the tree of owners
+	// Unasked is of a Return that nobody waits for: whoever carries it may keep it until
+	// there is another message to go with. Only its sender knows.
+	Unasked bool
 }
 
 func (m Message) String() string {

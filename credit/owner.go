@@ -13,6 +13,10 @@ type Options struct {
 	Config
 	// Now is the owner's monotonic clock; nil: the time since it was opened.
 	Now func() time.Duration
+	// Linger is how long a Return that nobody has asked for is kept for another message
+	// to go with; 0: it is sent at once. What is kept goes before anything is said about
+	// it, so that nobody waits for it.
+	Linger time.Duration
 	// Fence, of the root, has tokens older than t refused for the atoms c of r where
 	// the work is done ([Guard.Raise]). It is called before what conflicts is granted
 	// to anybody, with the owner's lock held: it must not wait, nor call the owner.
@@ -49,8 +53,10 @@ type Owner struct {
 	outbox  []Message        // +checklocks:mu
 	sending bool             // +checklocks:mu
 	// +checklocks:mu
-	sent    sync.Cond              // sending has become false
-	armed   time.Duration          // +checklocks:mu
+	sent  sync.Cond     // sending has become false
+	armed time.Duration // +checklocks:mu
+	// +checklocks:mu
+	keep    time.Duration          // until when what is in the outbox may stay if it is unasked; 0: not at all
 	debtors map[OwnerID]*localLink // +checklocks:mu
 	up      *connection            // +checklocks:mu
 	stopped bool                   // +checklocks:mu
@@ -233,41 +239,6 @@ func (o *Owner) Abandon() {
 	}
 }
 
-// absorb does what a step of the book left to be done, and leaves what is to be sent to
-// the owner's goroutine. For callers who must not send: it may be their creditor's
-// message, or a debtor's end, that they tell of.
-//
-// +checklocks:o.mu
-func (o *Owner) absorb() {
-	o.collect()
-	if len(o.outbox) > 0 && !o.sending {
-		o.poke()
-	}
-}
-
-// collect is absorb for who calls flush.
-//
-// +checklocks:o.mu
-func (o *Owner) collect() {
-	messages, events := o.book.Take()
-	for _, e := range events {
-		o.happened(e)
-	}
-	o.outbox = append(o.outbox, messages...)
-	if next, ok := o.book.Next(); ok && next < o.armed {
-		o.armed = next
-		o.poke()
-	}
-}
-
-// poke wakes the owner's goroutine.
-func (o *Owner) poke() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
-}
-
 // +checklocks:o.mu
 func (o *Owner) happened(e Event) {
 	switch e.Kind {
@@ -336,7 +307,7 @@ func (o *Owner) run() {
 			o.absorb()
 		}
 		o.flush()
-		next, ok := o.book.Next()
+		next, ok := o.next()
 		o.armed = math.MaxInt64
 		if ok {
 			o.armed = next
@@ -355,45 +326,10 @@ func (o *Owner) run() {
 			for o.sending {
 				o.sent.Wait()
 			}
+			o.keep = 0
 			o.flush()
 			o.mu.Unlock()
 			return
 		}
 	}
-}
-
-// flush sends the messages there are, or leaves it to who is sending. It lets the
-// lock go meanwhile.
-//
-// +checklocks:o.mu
-func (o *Owner) flush() {
-	if o.sending {
-		return
-	}
-	o.sending = true
-	for len(o.outbox) > 0 {
-		out := o.outbox
-		o.outbox = nil
-		up := o.up
-		peers := make([]*localLink, len(out))
-		for i, m := range out {
-			peers[i] = o.debtors[m.To]
-		}
-		creditor := OwnerID(0)
-		if o.book.up != nil {
-			creditor = o.book.up.id
-		}
-		o.mu.Unlock()
-		for i, m := range out {
-			switch { // what is for a debtor that is gone goes nowhere
-			case peers[i] != nil:
-				peers[i].peer.Deliver(m)
-			case up != nil && m.To == creditor:
-				up.link.Send(m)
-			}
-		}
-		o.mu.Lock()
-	}
-	o.sending = false
-	o.sent.Broadcast()
 }

@@ -68,7 +68,7 @@ func (w *world) add(parent *node, group uint64) *node {
 		pins: map[uint64]*pin{}, asked: map[uint64]Resource{}, copies: map[Resource]*copied{},
 	}
 	cfg := Config{
-		ID: n.id, Group: group, Drift: simDrift, CallBack: w.callBack, Retry: 50 * time.Millisecond,
+		ID: n.id, Group: group, Drift: simDrift, CallBack: w.callBack, Retry: 50 * time.Millisecond, Ack: w.ack,
 		Margin: 10 * time.Millisecond, MaxSpans: w.most, MaxRequests: w.waiting, Leaves: w.leaves,
 	}
 	if w.leases {

@@ -119,6 +119,7 @@ type world struct {
 	loss      float64
 	double    float64
 	callBack  time.Duration
+	ack       time.Duration
 	calm      bool // nobody does anything new
 	err       error
 	steps     int
@@ -137,6 +138,7 @@ func newWorld(seed uint64) *world {
 	w.loss = []float64{0, 0.03, 0.2}[w.rng.IntN(3)]
 	w.double = []float64{0, 0.1}[w.rng.IntN(2)]
 	w.callBack = []time.Duration{0, 200 * time.Millisecond, 600 * time.Millisecond}[w.rng.IntN(3)]
+	w.ack = []time.Duration{0, 10 * time.Millisecond}[w.rng.IntN(2)]
 	for i := range 1 + w.rng.IntN(2) {
 		w.resources = append(w.resources, Resource{Access, uint64(i)})
 	}

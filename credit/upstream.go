@@ -32,9 +32,7 @@ func (u *upstream) schedule(at func(time.Duration)) {
 	at(u.ends)
 	if u.state != down {
 		at(u.again)
-		if len(u.link.unacked) > 0 {
-			at(u.link.again)
-		}
+		u.link.schedule(at)
 	}
 }
 
@@ -116,6 +114,7 @@ func (b *Book) sendUp(m Message) {
 // tellUp sends a message without a number.
 func (b *Book) tellUp(m Message) {
 	m.From, m.To, m.Session, m.Key, m.Ack = b.cfg.ID, b.up.id, b.up.session, b.up.key, b.up.link.taken
+	b.up.link.paid()
 	b.post(m)
 }
 
@@ -156,6 +155,9 @@ func (b *Book) expireUp() {
 		b.call()
 	}
 	u.link.resend(b.now, b.cfg.Retry, b.post)
+	if u.state == attached && u.link.isDue(b.now) {
+		b.tellUp(Message{Kind: Ack})
+	}
 }
 
 // leaseEnd returns when a lease is over here that the creditor gave when it was
@@ -215,11 +217,11 @@ func (b *Book) fromCreditor(m Message) {
 	case u.state != attached:
 		return
 	}
-	if u.link.take(&m, math.MaxInt) {
+	next := u.link.take(&m, math.MaxInt)
+	if next {
 		b.obey(m)
 	}
-	if u.link.owes && b.up.session == m.Session {
-		u.link.owes = false
+	if b.up.session == m.Session && u.link.owe(&m, next, b.now, b.cfg.Ack) {
 		b.tellUp(Message{Kind: Ack})
 	}
 }

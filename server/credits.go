@@ -88,7 +88,7 @@ func newCreditor(srv *Server, a *activePool) (*creditor, error) {
 	}
 	root, err := credit.Open(credit.Options{
 		Config: credit.Config{
-			ID: ioctl.Creditor, CallBack: max(srv.opt.CallBack, 0), Retry: noRetry,
+			ID: ioctl.Creditor, CallBack: max(srv.opt.CallBack, 0), Retry: noRetry, Ack: creditAck,
 			Capital: func(r credit.Resource) credit.Credit {
 				if r.Type == credit.Access {
 					return r.Type.All()
@@ -101,6 +101,10 @@ func newCreditor(srv *Server, a *activePool) (*creditor, error) {
 	c.root = root
 	return c, err
 }
+
+// creditAck is how long what a client gives back waits to be acknowledged with the next
+// grant: well below the time after which it would send it again.
+const creditAck = 100 * time.Millisecond
 
 // noRetry is after how long what a socket has taken is sent again: it loses
 // nothing, and to a client that was stopped more and more would be sent.

@@ -133,6 +133,9 @@ func clientCreditWork(ctx context.Context, o *options) (*measure.Result, error) 
 	if err := op(); err != nil {
 		return nil, err
 	}
+	if err := o.measured(); err != nil {
+		return nil, err
+	}
 	before := c.CreditStats().Messages
 	r, err := measure.Run(o.plan, func(int) error { return op() })
 	if err != nil {

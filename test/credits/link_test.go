@@ -53,7 +53,7 @@ func dialWire(socket, pool string) (*wire, error) {
 		return nil, err
 	}
 	go w.receive()
-	w.owner, err = credit.Open(credit.Options{Config: credit.Config{ID: 1, Retry: longRetry}}, w)
+	w.owner, err = credit.Open(credit.Options{Config: credit.Config{ID: 1, Retry: longRetry, Ack: 100 * time.Millisecond}, Linger: 10 * time.Millisecond}, w)
 	return w, err
 }
 
