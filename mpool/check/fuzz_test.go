@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/bdev"
 	devsim "github.com/mpool-go/mpool/bdev/sim"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mlog"
@@ -138,6 +141,66 @@ func agree(t *testing.T, disk *devsim.Disk) (ok bool) {
 	return true
 }
 
+// objectsBegin says where on a good disk objects may lie.
+func objectsBegin(t testing.TB, disk *devsim.Disk) int64 {
+	t.Helper()
+	sb, err := omf.Decode(readPage(t, disk, 0))
+	do(t, err)
+	last := sb.Logs[1]
+	return int64(last.Start+uint64(last.Blocks)) * page
+}
+
+// bear has the engine use a damaged disk: it is activated, everything is scrubbed
+// and read, whatever comes of it, and ends. An activation that fails has written
+// nothing but the superblock, whose epoch fences others off before anything is read;
+// afterwards nothing is written but metadata, which activation may have to mend.
+func bear(t *testing.T, disk *devsim.Disk, objects int64) {
+	t.Helper()
+	watchdog := time.AfterFunc(time.Minute, func() { panic("it hangs") })
+	defer watchdog.Stop()
+	var beside, data atomic.Int64 // writes beside the superblocks, and to objects
+	o := options(disk)
+	o.Open = func(_ context.Context, _ string, readOnly bool) (*bdev.Drive, error) {
+		return devsim.Open(nil, disk, devsim.OpenOptions{ReadOnly: readOnly, OnIO: func(b devsim.Boundary) bool {
+			off := b.Op.Offset
+			if b.Op.Code == bdev.OpWrite && off != 0 && off != omf.SecondCopyOffset && off != disk.Size()-page {
+				beside.Add(1)
+				if off >= objects {
+					data.Add(1)
+				}
+			}
+			return false
+		}})
+	}
+	p, err := mpool.Activate(bg, "pool", []string{"x"}, api.ActivateOptions{}, o)
+	if err != nil {
+		if n := beside.Load(); n > 0 {
+			t.Errorf("an activation that fails has written %d times: %v", n, err)
+		}
+		return
+	}
+	for from := (api.ScrubCursor{}); ; {
+		step, err := p.Scrub(bg, from, 1<<20)
+		if err != nil || step.Done {
+			break
+		}
+		if step.Next == from {
+			t.Fatalf("the scrub does not go on from %+v", from)
+		}
+		from = step.Next
+	}
+	if n := data.Load(); n > 0 {
+		t.Errorf("a scrub has written %d times", n)
+	}
+	for o, err := range p.Objects(bg, api.Filter{}) {
+		if err != nil {
+			break
+		}
+		_ = readObject(p, &o) // whatever it says
+	}
+	_ = p.Abandon(bg) // objects that could not be read are still in use
+}
+
 // readAll reads everything in a pool and deactivates it.
 func readAll(p *mpool.Pool) error {
 	var objects, mblocks int64
@@ -203,11 +266,13 @@ func readLog(r api.LogReader) error {
 }
 
 // Whatever is on a drive: the check ends, without a panic, says the same twice,
-// and finds what activation trips over.
+// and finds what activation trips over; activation, reading and scrub end, too, and
+// write nothing where they fail.
 //
 // proves S43 S45
 func FuzzCheck(f *testing.F) {
 	disk, used := newSmall(f)
+	objects := objectsBegin(f, disk)
 	rng := rand.New(rand.NewPCG(4, 5))
 	for what := range byte(6) {
 		for range 8 {
@@ -222,6 +287,7 @@ func FuzzCheck(f *testing.F) {
 		d := disk.Clone()
 		damage(d, used, program[:min(len(program), 120)])
 		agree(t, d)
+		bear(t, d, objects)
 	})
 }
 
@@ -232,6 +298,7 @@ var agreeSeeds = flag.Uint64("check.seeds", 100, "how many damaged pools TestAgr
 // proves S45
 func TestAgreement(t *testing.T) {
 	disk, used := newSmall(t)
+	objects := objectsBegin(t, disk)
 	if !agree(t, disk) {
 		t.Fatal("the good pool has problems")
 	}
@@ -246,6 +313,7 @@ func TestAgreement(t *testing.T) {
 		if agree(t, d) {
 			clean++
 		}
+		bear(t, d, objects)
 		if t.Failed() {
 			t.Fatalf("seed %d: %x", seed, program)
 		}
