@@ -4,7 +4,8 @@
 # Parts, each with an equal share of the time (all of them when none is named):
 #   simulate  crashes, failing I/Os and ended contexts, simulated
 #   cut       power cuts under the real daemon; needs root
-#   kill      the real daemon killed under load
+#   kill      the real daemon killed under load, and inside every operation, for
+#             which it needs root
 #   rot       flipped bits and lying writes
 #   fuzz      every decoder of what lies on a drive, and the checker
 #
@@ -30,6 +31,10 @@ while [ $# -gt 0 ]; do
 		shift
 		[ $# -eq 0 ] || shift
 		;;
+	--minutes=*)
+		minutes=${1#*=}
+		shift
+		;;
 	-h | --help)
 		sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
 		exit 0
@@ -49,8 +54,34 @@ if [ ${#parts[@]} -eq 0 ]; then
 fi
 share=$((minutes * 60 / ${#parts[@]}))
 
+if ! command -v go >/dev/null; then
+	echo "torture.sh: Go is missing; install Go $(awk '$1 == "go" { print $2 }' go.mod) or later" >&2
+	exit 1
+fi
+
 work=$(mktemp -d "${TMPDIR:-/tmp}/mpool-torture.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+# What a test that is interrupted leaves behind lies here.
+export TMPDIR=$work
+
+# cleanup removes all that. Drives that a test had mounted go a moment after it.
+cleanup() {
+	local code=$? i
+	trap - EXIT
+	trap '' INT TERM HUP PIPE
+	for ((i = 0; i < 100; i++)); do
+		if ! grep -qF " $work/" /proc/self/mountinfo && rm -rf "$work" 2>/dev/null; then break; fi
+		sleep 0.1
+	done
+	exit $code
+}
+trap cleanup EXIT
+trap 'echo "torture.sh: interrupted" >&2; exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+if [ ${#work} -gt 40 ]; then # a socket's path has 103 bytes
+	echo "torture.sh: $work is too long for the paths of sockets in it: set TMPDIR to a directory with a shorter one" >&2
+	exit 1
+fi
 
 seed() { echo $((RANDOM * 32768 + RANDOM + 1)); }
 
@@ -83,7 +114,7 @@ part_cut() {
 	until_end $((SECONDS + share)) tests test/powercut -powercut.cuts=100 -powercut.pools=4
 }
 
-part_kill() { until_end $((SECONDS + share)) tests test/kill -run TestKillDaemon -kill.rounds=40; }
+part_kill() { until_end $((SECONDS + share)) tests test/kill -kill.rounds=20 -kill.inside=2; }
 
 part_rot() { until_end $((SECONDS + share)) tests test/rot -rot.flips=2000 -rot.lies=80; }
 

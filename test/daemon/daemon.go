@@ -227,30 +227,42 @@ func (d *Daemon) Pool(name, drive string, o api.CreateOptions) (*client.Conn, ap
 }
 
 // Drive makes a blank drive for the life of the test: a loop device as root,
-// else a file beside the test. It is made before the daemon is started that is
+// else a file. It is made before the daemon is started that is
 // to have it, so that it goes after it.
 func Drive(tb testing.TB, size int64) string {
 	tb.Helper()
 	if os.Geteuid() == 0 {
 		return loopdev.New(tb, size, loopdev.Options{SectorSize: 4096}).Path
 	}
-	dir, err := os.MkdirTemp(".", "drive") // on the disk: a temporary folder may have no direct I/O
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			tb.Error(err)
+	dir := tb.TempDir()
+	path, err := driveFile(dir, size)
+	if errors.Is(err, syscall.EINVAL) { // temporary files have no direct I/O there
+		if dir, err = os.MkdirTemp(".", "drive"); err == nil {
+			tb.Cleanup(func() {
+				if err := os.RemoveAll(dir); err != nil {
+					tb.Error(err)
+				}
+			})
+			path, err = driveFile(dir, size)
 		}
-	})
-	path, err := filepath.Abs(filepath.Join(dir, "drive"))
-	if err != nil {
-		tb.Fatal(err)
 	}
-	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, size)); err != nil {
+	if err != nil {
 		tb.Fatal(err)
 	}
 	return path
+}
+
+// driveFile makes a file in a folder that can be opened for direct I/O.
+func driveFile(dir string, size int64) (string, error) {
+	path, err := filepath.Abs(filepath.Join(dir, "drive"))
+	if err != nil {
+		return "", err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_DIRECT, 0o600)
+	if err != nil {
+		return "", err
+	}
+	return path, errors.Join(f.Truncate(size), f.Close())
 }
 
 // Eventually waits until ok says true, and fails the test if it does not.

@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -23,7 +22,6 @@ import (
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mpool/check"
 	testdaemon "github.com/mpool-go/mpool/test/daemon"
-	"github.com/mpool-go/mpool/test/loopdev"
 )
 
 var (
@@ -130,7 +128,7 @@ func TestKillDaemon(t *testing.T) {
 	rng := rand.New(rand.NewPCG(s, 3))
 	bin := build(t)
 	dir := t.TempDir()
-	device := device(t)
+	device := testdaemon.Drive(t, driveBytes)
 	socket := filepath.Join(dir, "sock")
 	ctx := context.Background()
 	m := &model{live: map[layout.ObjectID]uint64{}, maybe: map[layout.ObjectID]uint64{}, leaving: map[layout.ObjectID]uint64{}}
@@ -213,28 +211,6 @@ func build(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return bin
-}
-
-// device is a loop device as root, else a file.
-func device(t *testing.T) string {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return loopdev.New(t, driveBytes, loopdev.Options{SectorSize: 4096}).Path
-	}
-	dir, err := os.MkdirTemp(".", "kill") // on the disk: a temporary folder may have no direct I/O
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	path := filepath.Join(dir, "drive")
-	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, driveBytes)); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 func TestMain(m *testing.M) {
