@@ -10,8 +10,8 @@ import (
 
 // proves S26 S27: what is committed while compactions of the metadata begin, go on
 // and end is there after a restart, and what is deleted is not. All delete, then all
-// create: so that compactions begin, too, when nothing but creates is under way, of
-// which the table knows nothing yet.
+// create: so that compactions write objects whose deletes are under way, and begin,
+// too, when nothing but creates is, of which the table knows nothing yet.
 func TestCommitsDuringCompactions(t *testing.T) {
 	const tasks, each, rounds = 8, 6, 8
 	compactions := 0
@@ -35,9 +35,17 @@ func TestCommitsDuringCompactions(t *testing.T) {
 					r.ok(done[n].Wait(bg))
 				}
 			}
+			compact := func() {
+				p.meta.mu.Lock()
+				defer p.meta.mu.Unlock()
+				p.meta.compactLocked()
+			}
 			for range rounds {
 				all(func(n int) {
-					for _, id := range mine[n] {
+					for i, id := range mine[n] {
+						if n == i {
+							compact()
+						}
 						r.ok(r.remove(p, id))
 					}
 					mine[n] = nil
@@ -46,9 +54,7 @@ func TestCommitsDuringCompactions(t *testing.T) {
 					for i := range each {
 						mine[n] = append(mine[n], r.put(p, 0))
 						if n == i {
-							p.meta.mu.Lock()
-							p.meta.compactLocked()
-							p.meta.mu.Unlock()
+							compact()
 						}
 					}
 				})

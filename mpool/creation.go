@@ -230,7 +230,7 @@ func (c *creation) write(ctx context.Context) error {
 		}
 	}
 	if err := c.prepare(ctx); err != nil {
-		c.undo(ctx)
+		c.undo(ctx, false)
 		return err
 	}
 	d := c.drives[0].dev
@@ -238,7 +238,7 @@ func (c *creation) write(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	if !c.undo(ctx) {
+	if !c.undo(ctx, true) {
 		return &api.Error{
 			Code: api.EUNKNOWN, Op: opCreate, Device: d.Path(), Err: err,
 			Detail: "the superblock that makes the pool could not be written whole; whether there is a pool now is unknown",
@@ -288,9 +288,13 @@ func (c *creation) distinct(ctx context.Context) error {
 }
 
 // undo wipes what was written, the metadata drive first. It returns true when
-// that is durable there: then there is no pool.
-func (c *creation) undo(ctx context.Context) bool {
+// that is durable there: then there is no pool. If it is not, and there may be one,
+// the others stay as they are, so that it is whole.
+func (c *creation) undo(ctx context.Context, made bool) bool {
 	gone := wipeSuperblocks(ctx, c.drives[0].dev) == nil
+	if made && !gone {
+		return false
+	}
 	for _, d := range c.drives[1:] {
 		// What stays is refused, without force, by the next creation.
 		_ = wipeSuperblocks(ctx, d.dev) //nolint:errcheck // see above

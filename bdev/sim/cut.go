@@ -45,6 +45,16 @@ const (
 	FateTear // a random part of it is kept
 )
 
+// Sector is what becomes of a sector of a torn write.
+type Sector uint8
+
+// What becomes of a sector of a torn write.
+const (
+	SectorOld Sector = iota // as it was
+	SectorNew               // written
+	SectorBad               // unreadable, with all of its physical sector; with 512-byte ones as SectorOld
+)
+
 // CutOptions narrow what a power cut may do. The zero value allows everything
 // that the disk's options allow.
 type CutOptions struct {
@@ -53,6 +63,9 @@ type CutOptions struct {
 	NoUnreadable bool // leave no sector unreadable
 	// Choose says what becomes of the i-th write of Pending; for CutChosen.
 	Choose func(i int, w Write) Fate
+	// Torn says what becomes of the sectors of the i-th write of Pending, counted
+	// from 0, when that is torn; nil: it is drawn.
+	Torn func(i, sector int) Sector
 }
 
 // Cut says what a power cut did.
@@ -188,6 +201,10 @@ func (d *Disk) cutLocked(m *medium, rng *rand.Rand, o CutOptions) Cut {
 			}
 		case FateTear:
 			cut.Torn++
+			if o.Torn != nil {
+				cut.Unreadable += d.tearAsToldLocked(m, w, func(sector int) Sector { return o.Torn(at(i), sector) })
+				continue
+			}
 			cut.Unreadable += d.tearLocked(m, rng, o, w)
 		}
 	}
@@ -215,6 +232,36 @@ func (d *Disk) tearLocked(m *medium, rng *rand.Rand, o CutOptions, w *write) int
 			odds = 2
 		}
 		if rng.IntN(odds) == 0 {
+			m.setBad(p.index)
+			unreadable++
+		}
+	}
+	return unreadable
+}
+
+// tearAsToldLocked is tearLocked where it is said what becomes of each sector.
+//
+// +checklocks:d.mu
+func (d *Disk) tearAsToldLocked(m *medium, w *write, told func(sector int) Sector) int {
+	unreadable, n := 0, 0
+	for _, p := range w.pieces {
+		asked, bad := p.mask, false
+		p.mask = 0
+		for s := range pageSectors {
+			if asked>>s&1 == 0 {
+				continue
+			}
+			switch told(n) {
+			case SectorNew:
+				p.mask |= 1 << s
+			case SectorBad:
+				bad = d.opts.PhysicalSector == pageSize
+			case SectorOld:
+			}
+			n++
+		}
+		m.apply(p)
+		if bad {
 			m.setBad(p.index)
 			unreadable++
 		}

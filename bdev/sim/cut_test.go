@@ -131,6 +131,47 @@ func TestChosenCuts(t *testing.T) {
 	}
 }
 
+// Each sector of a torn write becomes what is said of it.
+func TestTornAsTold(t *testing.T) {
+	for _, physical := range []int{512, 4096} {
+		d := NewDisk(8<<10, DiskOptions{PhysicalSector: physical})
+		drive := mustOpen(t, nil, d, OpenOptions{})
+		if err := do(drive, writeOp(0, letters(16, 'A')), &bdev.Op{Code: bdev.OpFlush}, writeOp(6*512, letters(4, 'B'))); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 81 {
+			var want [4]Sector
+			for k, n := 0, i; k < 4; k, n = k+1, n/3 {
+				want[k] = Sector(n % 3)
+			}
+			picked := []byte("AAAAAAAA|AAAAAAAA")
+			for k, s := range want {
+				at := []int{6, 7, 9, 10}[k]
+				if s == SectorNew {
+					picked[at] = 'B'
+				}
+			}
+			for k, s := range want {
+				if s == SectorBad && physical == 4096 {
+					copy(picked[k/2*9:], "????????")
+				}
+			}
+			n, cut := d.Survivor(nil, CutOptions{
+				Mode: CutChosen, Choose: func(int, Write) Fate { return FateTear },
+				Torn: func(w, sector int) Sector {
+					if w != 0 {
+						t.Errorf("write %d", w)
+					}
+					return want[sector]
+				},
+			})
+			if got := picture(n); got != string(picked) || cut.Torn != 1 || cut.Unreadable != strings.Count(got, "????????") {
+				t.Fatalf("%v, sectors of %d: %s, want %s; %v", want, physical, got, picked, cut)
+			}
+		}
+	}
+}
+
 func TestCutOptionsNarrow(t *testing.T) {
 	d := NewDisk(8<<10, DiskOptions{PhysicalSector: 4096})
 	drive := mustOpen(t, nil, d, OpenOptions{})

@@ -73,7 +73,8 @@
 //
 // Lies, only where a [Fault] asks for them: a write that is acknowledged and
 // never done (lost), done in another place (misdirected), a read or write with
-// one bit flipped. [Disk.FlipBit] rots a bit of the medium,
+// one bit flipped; a flush that is acknowledged and never done: what it should
+// have made durable stays volatile. [Disk.FlipBit] rots a bit of the medium,
 // [Disk.SetUnreadable] a physical sector.
 //
 // # What is not modelled
@@ -81,7 +82,6 @@
 //   - Sectors that tear within 512 bytes.
 //   - Durable data that a power cut changes although nothing was written to its
 //     physical sector.
-//   - A flush that reports success and has not flushed.
 //   - The kernel's page cache beside O_DIRECT, and reordering by it.
 //   - A bounded device queue: the device takes any number of operations at once.
 //   - FUA writes, write zeroes, zones, atomic writes.

@@ -13,7 +13,7 @@ type Effect uint8
 // The effects.
 const (
 	EffectNone      Effect = iota
-	EffectLost             // write: acknowledged, never done
+	EffectLost             // write or flush: acknowledged, never done
 	EffectMisdirect        // write: acknowledged, done Shift bytes away
 	EffectFlip             // read or write: one random bit of the data is flipped on the way
 )

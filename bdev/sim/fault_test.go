@@ -322,3 +322,20 @@ func TestKillInARunningSimulation(t *testing.T) {
 		t.Errorf("%v", seen)
 	}
 }
+
+// What a lying flush should have made durable can be read, and goes with the power.
+func TestLyingFlush(t *testing.T) {
+	d := NewDisk(4<<10, DiskOptions{})
+	drive := mustOpen(t, nil, d, OpenOptions{})
+	d.Inject(Fault{Code: bdev.OpFlush, Effect: EffectLost, Count: 1})
+	flush := &bdev.Op{Code: bdev.OpFlush}
+	if got := outcome(drive, writeOp(0, letters(1, 'A')), flush); got != ".." {
+		t.Fatal(got)
+	}
+	if now, durable := picture(d), picture(d.Durable()); now != "A......." || durable != "........" {
+		t.Fatalf("%s can be read, %s is durable", now, durable)
+	}
+	if got := outcome(drive, &bdev.Op{Code: bdev.OpFlush}); got != "." || picture(d.Durable()) != "A......." {
+		t.Fatalf("after an honest one %s is durable", picture(d.Durable()))
+	}
+}

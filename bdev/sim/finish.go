@@ -20,6 +20,9 @@ func (e *engine) finishLocked(t *transfer) error {
 			d.failFlushLocked(t.ends, e.rng)
 			return t.verdict.err
 		}
+		if t.verdict.effect == EffectLost {
+			return nil
+		}
 		d.flushLocked(t.ends)
 		return nil
 	case bdev.OpRead:

@@ -13,7 +13,7 @@ type PlanOptions struct {
 	Faults int    // how many; default 1
 	Within uint64 // they begin within so many operations of their kind; default 50
 	Size   int64  // bytes of the disk: some faults hit a range only; 0: none does
-	Lies   bool   // also lost, misdirected and flipped writes, flipped reads
+	Lies   bool   // also lost, misdirected and flipped writes, flipped reads, lost flushes
 }
 
 // DrawFaults draws a plan: errors of reads, writes and flushes, a full disk,
@@ -52,7 +52,7 @@ func DrawFaults(rng *rand.Rand, o PlanOptions) []Fault {
 func drawKind(rng *rand.Rand, lies bool) Fault {
 	kinds := 6
 	if lies {
-		kinds = 10
+		kinds = 11
 	}
 	switch rng.IntN(kinds) {
 	case 0:
@@ -73,7 +73,9 @@ func drawKind(rng *rand.Rand, lies bool) Fault {
 		return Fault{Code: bdev.OpWrite, Effect: EffectMisdirect, Shift: (1 + rng.Int64N(64)) * pageSize}
 	case 8:
 		return Fault{Code: bdev.OpWrite, Effect: EffectFlip}
-	default:
+	case 9:
 		return Fault{Code: bdev.OpRead, Effect: EffectFlip}
+	default:
+		return Fault{Code: bdev.OpFlush, Effect: EffectLost}
 	}
 }

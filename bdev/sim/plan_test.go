@@ -36,7 +36,7 @@ func TestDrawnPlansVary(t *testing.T) {
 			}
 		}
 	}
-	if len(kinds) != 15 {
+	if len(kinds) != 16 {
 		t.Errorf("%d kinds: %v", len(kinds), kinds)
 	}
 	for what, n := range kinds {

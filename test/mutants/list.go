@@ -228,7 +228,7 @@ func mutants() []mutant {
 			name: "mpool: a deleted object's zones are freed before its record is durable",
 			file: "mpool/commit.go",
 			old:  "o.state = deleting\n\treturn o.desc, nil",
-			new:  "o.state = deleting\n\to.drive.drain.discard(context.Background(), []space.Run{o.run})\n\treturn o.desc, nil",
+			new:  "o.state = deleting\n\to.drive.drain.discard([]space.Run{o.run})\n\treturn o.desc, nil",
 		},
 		{
 			name: "mpool: a compaction reads what is not applied yet",
@@ -242,6 +242,7 @@ func mutants() []mutant {
 			file: "mpool/compact.go",
 			old:  "if busy[o.ID] {",
 			new:  "if busy[o.ID] && next == ^uint64(0) {",
+			pkg:  "./mpool", test: "TestCommitsDuringCompactions",
 		},
 		{
 			name: "mpool: a commit of many is several transactions",
@@ -298,6 +299,13 @@ func mutants() []mutant {
 			old:  "\tsb := p.sb.Load()\n\tif err := p.metaDrive().takeOver(",
 			new:  "\tsb := p.sb.Load()\n\tfor _, d := range p.drives[1:] {\n\t\tif err := d.takeOver(ctx, sb, m); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n\tif err := p.metaDrive().takeOver(",
 			pkg:  "./mpool", test: "TestLifecycleOverDrivesIsAtomic",
+		},
+		{
+			name: "mpool: of a pool that may have been made, drives are wiped",
+			file: "mpool/creation.go",
+			old:  "if made && !gone {",
+			new:  "if !made && !gone {",
+			test: "TestEachCallFailsAnywhere",
 		},
 		{
 			name: "mpool: a destruction wipes the metadata drive at once",
