@@ -39,6 +39,7 @@ type request struct {
 	flags    Flags
 	group    uint64
 	named    bool // a user of this owner has named the group
+	keep     bool // what it is granted is not taken
 	deadline time.Duration
 	asked    uint64 // the Borrow that is under way for it, or 0
 	tried    bool   // divisible: debtors were asked for what they do not use
@@ -105,6 +106,9 @@ func (h *holding) overdue(k Credit, now time.Duration) bool {
 	}
 	return k.Empty()
 }
+
+// keeps says whether it is not taken however long it is held.
+func (h *holding) keeps(t *Type) bool { return t.keep || h.debtor == nil && h.req.keep }
 
 // lose removes k from the holding.
 func (h *holding) lose(k Credit) {

@@ -85,7 +85,7 @@ func (b *Book) Acquire(now time.Duration, r Request) uint64 {
 	b.serial++
 	q := &request{
 		id: b.serial, res: r.Resource, want: r.Credit, amount: r.Amount, least: r.Amount,
-		flags: r.Flags, deadline: r.Deadline, group: b.cfg.Group,
+		flags: r.Flags, deadline: r.Deadline, group: b.cfg.Group, keep: r.Keep && b.up == nil,
 	}
 	if r.Group != 0 {
 		q.group, q.named = r.Group, true

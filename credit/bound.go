@@ -120,8 +120,23 @@ func (b *Book) evict(d *debtor) {
 	for _, a := range b.lentTo(d) {
 		b.events = append(b.events, Event{Kind: Fenced, Owner: d.id, Resource: a.res, Credit: d.loans[a.res].credit})
 	}
+	for _, a := range b.knownTo(d) {
+		b.events = append(b.events, Event{Kind: Evicted, Owner: d.id, Resource: a.res})
+	}
 	b.expel(d)
 	b.tellDown(d, Message{Kind: Gone})
+}
+
+// knownTo returns the accounts of which a debtor has something or waits for it, by age.
+func (b *Book) knownTo(d *debtor) []*account {
+	known := make(map[Resource]*account, len(d.loans)+len(d.requests))
+	for r := range d.loans { // order does not matter: sorted next
+		known[r] = b.accounts[r]
+	}
+	for _, q := range d.requests { // the same
+		known[q.res] = b.accounts[q.res]
+	}
+	return byAge(known)
 }
 
 // lentTo returns the accounts of which a debtor has something, by age.

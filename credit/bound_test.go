@@ -133,7 +133,7 @@ func TestFloorsAreBounded(t *testing.T) {
 				guard.Raise(e.Resource, e.Credit, e.Token)
 			case Unfenced:
 				guard.Forget(e.Resource)
-			case Granted, Failed, CalledBack, Lost, Fenced, Closed, Waived:
+			case Granted, Failed, CalledBack, Lost, Fenced, Closed, Waived, Evicted:
 			}
 		}
 	}

@@ -69,6 +69,9 @@ type Request struct {
 	// Group, if it is not 0, is whose request it is in place of the owner's: it never
 	// conflicts with debtors of that group, nor with other requests that name it.
 	Group uint64
+	// Keep, of a user of the root, says that what is granted is not taken when it is called
+	// back, however long it is held: something is under way under it that nobody can stop.
+	Keep bool
 	// Lost is called when what was granted is taken, in place of being told by
 	// [Hold.Lost] and as [Options.Fence] is: before anybody gets what conflicts, with the
 	// owner's lock held. Nil: nobody wants to know. A Book does not look at it.
@@ -89,6 +92,7 @@ const (
 	Closed                          // the owner has given everything back
 	Waived                          // nobody wants what Request holds any more
 	Unfenced                        // root with Leaves: who had older tokens of Resource is gone
+	Evicted                         // the debtor Owner broke its bounds: it has nothing of Resource any more, nor waits for it
 )
 
 // Event is what a step tells the owner's users.

@@ -87,7 +87,7 @@ func ExampleBook() {
 			fmt.Println("granted", e.Request == second, e.Token)
 		case credit.CalledBack:
 			fmt.Println("called back")
-		case credit.Failed, credit.Lost, credit.Fence, credit.Fenced, credit.Closed, credit.Waived, credit.Unfenced:
+		case credit.Failed, credit.Lost, credit.Fence, credit.Fenced, credit.Closed, credit.Waived, credit.Unfenced, credit.Evicted:
 		}
 	}
 	// Output:

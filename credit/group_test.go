@@ -35,7 +35,7 @@ func TestNamedGroups(t *testing.T) {
 		if n := len(root.Loans(q.Resource)); n != 3 {
 			t.Errorf("%d loans, want 3", n)
 		}
-		if r := root.Debts(2); len(r) != 1 || r[0] != q.Resource || len(root.Resources()) != 1 {
+		if r, _ := root.Debts(2); len(r) != 1 || r[0] != q.Resource || len(root.Resources()) != 1 {
 			t.Errorf("the debtor has %v of %v", r, root.Resources())
 		}
 		next := acquire(t, other, access(credit.Append, 0, credit.End, anyhow)) // after the deadline

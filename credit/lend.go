@@ -314,14 +314,7 @@ func (b *Book) drop(d *debtor) {
 	if b.up != nil {
 		b.up.passed = slices.DeleteFunc(b.up.passed, func(p passed) bool { return p.debtor == d })
 	}
-	touched := map[Resource]*account{}
-	for r := range d.loans { // order does not matter: sorted below
-		touched[r] = b.accounts[r]
-	}
-	for _, q := range d.requests { // order does not matter: sorted below
-		touched[q.res] = b.accounts[q.res]
-	}
-	for _, a := range byAge(touched) {
+	for _, a := range b.knownTo(d) {
 		for _, q := range slices.Clone(a.queue) {
 			if q.debtor == d {
 				q.to(failed)

@@ -74,17 +74,39 @@ func (o *Owner) Resources() []Resource {
 	return list
 }
 
-// Debts returns, in no order, of what a debtor has something.
-func (o *Owner) Debts(id OwnerID) []Resource {
+// Debts returns, in no order, of what a debtor has something, and what it waits for.
+func (o *Owner) Debts(id OwnerID) (has, waits []Resource) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	d := o.book.byID[id]
 	if d == nil {
-		return nil
+		return nil, nil
 	}
-	list := make([]Resource, 0, len(d.loans))
+	has, waits = make([]Resource, 0, len(d.loans)), make([]Resource, 0, len(d.requests))
 	for r := range d.loans { // order does not matter: as it says
-		list = append(list, r)
+		has = append(has, r)
 	}
-	return list
+	for _, q := range d.requests { // the same
+		waits = append(waits, q.res)
+	}
+	return has, waits
+}
+
+// Footprint is how much an owner keeps of a debtor.
+type Footprint struct {
+	Loans    int // resources of which it has something
+	Requests int // that wait
+	Spans    int // of these
+	Messages int // that were sent to it and are not acknowledged
+}
+
+// Footprint returns how much is kept of a debtor.
+func (o *Owner) Footprint(id OwnerID) Footprint {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	d := o.book.byID[id]
+	if d == nil {
+		return Footprint{}
+	}
+	return Footprint{len(d.loans), len(d.requests), d.spans, len(d.link.unacked)}
 }

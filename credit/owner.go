@@ -25,6 +25,10 @@ type Options struct {
 	// Fenced is told that a credit was taken from a debtor that did not give it back
 	// in time. It is called like Fence. Nil: nobody wants to know.
 	Fenced func(debtor OwnerID, r Resource, c Credit)
+	// Evicted is told that a debtor that broke its bounds has nothing of a resource any
+	// more, nor waits for it: its session was ended. It is called like Fence. Nil: nobody
+	// wants to know.
+	Evicted func(debtor OwnerID, r Resource)
 	// Unfenced, of a root with Leaves and without leases, is told that all are gone
 	// who had tokens of r that are older than what Fence was told: if nothing is done
 	// for a debtor any more when its end is told, what Fence was told of r can be
@@ -272,6 +276,10 @@ func (o *Owner) happened(e Event) {
 	case Fenced:
 		if o.opt.Fenced != nil {
 			o.opt.Fenced(e.Owner, e.Resource, e.Credit)
+		}
+	case Evicted:
+		if o.opt.Evicted != nil {
+			o.opt.Evicted(e.Owner, e.Resource)
 		}
 	case Unfenced:
 		if o.opt.Unfenced != nil {

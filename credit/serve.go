@@ -51,7 +51,7 @@ func (b *Book) serveOnce(a *account) {
 	for i := 0; i < len(a.queue); {
 		q := a.queue[i]
 		blocked := i > 0 && (a.res.Type.divisible || a.res.Type.Conflict(ahead, q.want)) &&
-			slices.ContainsFunc(a.queue[:i], q.behind)
+			slices.ContainsFunc(a.queue[:i], q.behind) && !b.covered(a, q)
 		switch {
 		case !blocked:
 			q.to(check)
@@ -63,6 +63,47 @@ func (b *Book) serveOnce(a *account) {
 			ahead = ahead.Join(q.want)
 			i++
 		}
+	}
+}
+
+// covered says whether q, of a user of this owner, is for no more than debtors of its
+// group have. They have it until they give it back, whoever waits for it; that it is held
+// here, too, keeps nobody waiting for longer: see inherit.
+func (b *Book) covered(a *account, q *request) bool {
+	if q.debtor != nil || !q.named || a.res.Type.divisible {
+		return false
+	}
+	rest := q.want
+	for _, h := range a.holdings {
+		if h.debtor != nil && h.debtor.group == q.group {
+			rest = rest.Diff(h.credit)
+		}
+	}
+	return rest.Empty()
+}
+
+// inherit has what was called back of a user's group called back of what the user was
+// granted just now, with the same deadlines: else one after the other could be granted
+// for ever what others wait for.
+func (b *Book) inherit(a *account, h *holding) {
+	if !h.req.named {
+		return
+	}
+	rest := h.credit
+	for _, x := range a.holdings {
+		if x.debtor == nil || x.debtor.group != h.req.group {
+			continue
+		}
+		for _, r := range x.recalls {
+			if k := r.credit.Meet(rest); !k.Empty() {
+				rest = rest.Diff(k)
+				h.recalls = append(h.recalls, recall{k, r.due})
+			}
+		}
+	}
+	if len(h.recalls) > 0 {
+		h.called = true
+		b.events = append(b.events, Event{Kind: CalledBack, Request: h.req.id, Resource: a.res, Credit: h.credit})
 	}
 }
 
@@ -97,7 +138,7 @@ func (b *Book) clear(a *account, q *request) (over bool, code Code) {
 	t := a.res.Type
 	var late []*holding
 	obstacle := func(h *holding) bool { return t.Conflict(h.credit, q.want) && !b.exempt(h, q) }
-	if h := q.blocker; h != nil && obstacle(h) && (t.keep || !h.overdue(t.Against(h.credit, q.want), b.now)) {
+	if h := q.blocker; h != nil && obstacle(h) && (h.keeps(t) || !h.overdue(t.Against(h.credit, q.want), b.now)) {
 		return false, 0
 	}
 	q.blocker = nil
@@ -116,7 +157,7 @@ func (b *Book) clear(a *account, q *request) (over bool, code Code) {
 		}
 		k := t.Against(h.credit, q.want)
 		b.callBack(a, h, k, q.flags&Try != 0, b.due())
-		if !t.keep && h.overdue(k, b.now) {
+		if !h.keeps(t) && h.overdue(k, b.now) {
 			late = append(late, h)
 		} else {
 			over, q.blocker, q.called = false, h, true
@@ -218,10 +259,12 @@ func (b *Book) grant(a *account, q *request) {
 	}
 	t := b.token(a)
 	if q.debtor == nil {
-		a.holdings = append(a.holdings, &holding{req: q, credit: q.want, token: t})
+		h := &holding{req: q, credit: q.want, token: t}
+		a.holdings = append(a.holdings, h)
 		b.events = append(b.events, Event{
 			Kind: Granted, Request: q.id, Resource: a.res, Credit: q.want, Token: t, Version: b.newest(a),
 		})
+		b.inherit(a, h)
 		return
 	}
 	d := q.debtor

@@ -149,7 +149,7 @@ func (n *node) happened(e Event) {
 		if c := w.byID[e.Owner]; c.alive && n.book.byID[e.Owner] == nil && c.book.up.id == n.id {
 			c.parted = c.book.up.session // it broke its bounds: its session was ended
 		}
-	case CalledBack, Waived, Closed:
+	case CalledBack, Waived, Closed, Evicted:
 	}
 }
 
