@@ -41,7 +41,10 @@ func (c *creditor) opened(ctx context.Context, s *session, v resource) error {
 		if w == nil {
 			continue
 		}
-		if err := c.claim(ctx, s, id, v); err != nil {
+		c.relax(id)
+		err := c.claim(ctx, s, id, v)
+		c.review(id) // what was in the way may have been taken from the last link
+		if err != nil {
 			return err
 		}
 	}
@@ -60,8 +63,8 @@ func (c *creditor) logsOf(id layout.ObjectID) []layout.ObjectID {
 	return ids
 }
 
-// atOnce is a context under which nothing is waited for.
-func atOnce() context.Context {
+// over returns a context that has ended: under it nothing is waited for.
+func over() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
@@ -77,7 +80,7 @@ func (c *creditor) claim(ctx context.Context, s *session, id layout.ObjectID, v 
 	if err != nil {
 		return err
 	}
-	x := &claim{id: id, v: v, hold: hold}
+	x := &claim{id: id, s: s, v: v, hold: hold}
 	c.mu.Lock()
 	w := c.watched[id]
 	kept := w != nil && !v.wasTaken()
@@ -129,12 +132,14 @@ func (c *creditor) watch(id layout.ObjectID) error {
 	w.pins++
 	c.mu.Unlock()
 	if first {
-		w.failed = !c.claimAll(id)
+		if !c.claimAll(id) {
+			w.failed = true
+			c.unwatch(id, w) // who comes next tries it himself
+		}
 		close(w.ready)
 	}
 	<-w.ready
 	if w.failed {
-		c.unpin(id)
 		return &api.Error{Code: api.EBUSY, Object: id, Detail: "it is being deleted; try again"}
 	}
 	return nil
@@ -144,11 +149,10 @@ func (c *creditor) watch(id layout.ObjectID) error {
 // else has anything of it, so that nothing is waited for.
 func (c *creditor) claimAll(id layout.ObjectID) bool {
 	ok := true
-	ctx := atOnce()
 	for _, s := range c.srv.all() {
 		for _, key := range c.logsOf(id) {
 			s.table.EachOf(uint64(key), func(_ uhandle.Handle, v resource) {
-				if v.home() == c.pool && c.claim(ctx, s, id, v) != nil {
+				if v.home() == c.pool && c.claim(c.atOnce, s, id, v) != nil {
 					ok = false
 				}
 			})
@@ -175,26 +179,47 @@ func (c *creditor) review(id layout.ObjectID) {
 		c.mu.Unlock()
 		return
 	}
-	delete(c.watched, id)
-	c.watching.Add(-1)
-	over := slices.Collect(maps.Keys(w.claims)) // in no order: all are given up
-	for _, x := range over {
-		c.claims[x.v] = slices.DeleteFunc(c.claims[x.v], func(y *claim) bool { return y == x })
-		if len(c.claims[x.v]) == 0 {
-			delete(c.claims, x.v)
-		}
-	}
+	claims := c.unwatchLocked(id, w)
 	c.mu.Unlock()
-	release(over)
+	release(claims)
 }
 
-// committed says that an object is committed: what a handle on it does is reading,
-// and others may, too. If somebody waits who does more than that, it stays as it was
-// until the handle is closed.
-func (c *creditor) committed(s *session, id layout.ObjectID) {
-	if c.watching.Load() == 0 {
-		return
+// unwatch ends a watch.
+func (c *creditor) unwatch(id layout.ObjectID, w *watch) {
+	c.mu.Lock()
+	claims := c.unwatchLocked(id, w)
+	c.mu.Unlock()
+	release(claims)
+}
+
+// unwatchLocked ends a watch, which is that of the object, and returns its claims, which
+// are to be released.
+//
+// +checklocks:c.mu
+func (c *creditor) unwatchLocked(id layout.ObjectID, w *watch) []*claim {
+	delete(c.watched, id)
+	c.watching.Add(-1)
+	claims := slices.Collect(maps.Keys(w.claims)) // in no order: all are given up
+	for _, x := range claims {
+		c.dropLocked(x)
 	}
+	return claims
+}
+
+// dropLocked takes a claim from its handle.
+//
+// +checklocks:c.mu
+func (c *creditor) dropLocked(x *claim) {
+	c.claims[x.v] = slices.DeleteFunc(c.claims[x.v], func(y *claim) bool { return y == x })
+	if len(c.claims[x.v]) == 0 {
+		delete(c.claims, x.v)
+	}
+}
+
+// relax has those who claim to write an object that is committed by now claim to read
+// it, which others may, too. While somebody waits who does more than that they claim what
+// they did.
+func (c *creditor) relax(id layout.ObjectID) {
 	c.mu.Lock()
 	var list []*claim
 	if w := c.watched[id]; w != nil {
@@ -205,17 +230,24 @@ func (c *creditor) committed(s *session, id layout.ObjectID) {
 		}
 	}
 	c.mu.Unlock()
-	ctx := atOnce() // a loop must not wait
 	for _, x := range list {
-		if !x.v.isFenced() && c.claim(ctx, s, id, x.v) == nil {
+		// Nothing is waited for: a loop may be asking.
+		if !x.v.isFenced() && modesOf(x.v) != credit.Write && c.claim(c.atOnce, x.s, id, x.v) == nil {
 			c.dropClaim(x)
 		}
 	}
 }
 
+// committed says that an object is committed: what a handle on it does is reading.
+func (c *creditor) committed(id layout.ObjectID) {
+	if c.watching.Load() != 0 {
+		c.relax(id)
+	}
+}
+
 func (c *creditor) dropClaim(x *claim) {
 	c.mu.Lock()
-	c.claims[x.v] = slices.DeleteFunc(c.claims[x.v], func(y *claim) bool { return y == x })
+	c.dropLocked(x)
 	if w := c.watched[x.id]; w != nil {
 		delete(w.claims, x)
 	}

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/credit"
@@ -24,6 +26,9 @@ type creditLink struct {
 	h    ioctl.Handle // of the pool
 	id   credit.OwnerID
 	link credit.Link
+
+	room    int64       // bytes that are reserved for what is kept of it; the reader's
+	evicted atomic.Bool // it has lost, in the book, more than was asked for
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -69,12 +74,12 @@ func (c *creditor) receive(s *session, ref *poolRef, m *ioctl.CreditMessage) err
 	id := layout.ObjectID(msg.Resource.ID)
 	switch msg.Kind { //nolint:exhaustive // the others change nothing of what is watched
 	case credit.Hello, credit.Bye: // what it had before is free
-		had := c.root.Debts(l.id)
+		has, waits := c.root.Debts(l.id)
 		l.link.Send(msg)
-		c.reviewAll(had)
+		c.reviewAll(has, waits)
 	case credit.Borrow:
-		msg.Code = 0
-		if msg.Resource.Type == credit.Access {
+		msg.Code = l.makeRoom(len(msg.Credit))
+		if msg.Code == 0 && msg.Resource.Type == credit.Access {
 			if msg.Code = c.admit(s, ref, id, msg.Credit); msg.Code == 0 {
 				defer c.unpin(id)
 			}
@@ -86,12 +91,24 @@ func (c *creditor) receive(s *session, ref *poolRef, m *ioctl.CreditMessage) err
 			c.review(id)
 		}
 	}
+	if msg.Kind != credit.Borrow {
+		l.giveRoom()
+	}
+	if l.evicted.Swap(false) {
+		c.leaf.Lock()
+		had := c.evicted[l.id]
+		delete(c.evicted, l.id)
+		c.leaf.Unlock()
+		c.reviewAll(had)
+	}
 	return nil
 }
 
-func (c *creditor) reviewAll(list []credit.Resource) {
-	for _, r := range list {
-		c.review(layout.ObjectID(r.ID))
+func (c *creditor) reviewAll(lists ...[]credit.Resource) {
+	for _, list := range lists {
+		for _, r := range list {
+			c.review(layout.ObjectID(r.ID))
+		}
 	}
 }
 
@@ -118,6 +135,7 @@ func (c *creditor) admit(s *session, ref *poolRef, id layout.ObjectID, k credit.
 	if c.watch(id) != nil {
 		return credit.ErrBusy
 	}
+	c.relax(id)
 	return 0
 }
 
@@ -127,7 +145,11 @@ func (c *creditor) connect(s *session, h ioctl.Handle) (*creditLink, error) {
 		s.links.Add(-1)
 		return nil, api.Errorf(api.EAGAIN, "", "%d handles of the session borrow credits, as many as may: use one of them", maxLinks)
 	}
-	l := &creditLink{c: c, s: s, h: h}
+	l := &creditLink{c: c, s: s, h: h, room: creditRoom}
+	if err := s.reserve(CreditBytes, l.room); err != nil {
+		s.links.Add(-1)
+		return nil, err
+	}
 	c.leaf.Lock()
 	c.lastLink++
 	l.id = c.lastLink
@@ -144,23 +166,50 @@ func (c *creditor) connect(s *session, h ioctl.Handle) (*creditLink, error) {
 
 func (c *creditor) drop(l *creditLink) {
 	c.leaf.Lock()
-	defer c.leaf.Unlock()
 	delete(c.links, l.id)
+	delete(c.evicted, l.id)
+	c.leaf.Unlock()
 	l.s.links.Add(-1)
+	l.s.unreserve(CreditBytes, l.room)
 }
 
 // close gives back all that the debtor has and returns of how many objects it had
 // something.
 func (l *creditLink) close() int {
 	l.mu.Lock()
-	l.s.creditsQueued.Add(-int32(len(l.queue)))
-	l.ended, l.queue = true, nil
+	l.endLocked()
 	l.mu.Unlock()
-	had := l.c.root.Debts(l.id)
+	has, waits := l.c.root.Debts(l.id)
 	l.link.Close()
 	l.c.drop(l)
-	l.c.reviewAll(had)
-	return len(had)
+	l.c.reviewAll(has, waits)
+	return len(has)
+}
+
+// endLocked drops what waits to be sent: nothing is sent any more.
+//
+// +checklocks:l.mu
+func (l *creditLink) endLocked() {
+	l.s.creditsQueued.Add(-int32(len(l.queue)))
+	l.ended, l.queue = true, nil
+}
+
+// fail ends the session, which cannot be told any more what it must be told.
+func (l *creditLink) fail(by ioctl.Source) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failLocked(by)
+}
+
+// failLocked is fail. The session is ended apart: whoever has something to be sent to
+// it may have locks.
+//
+// +checklocks:l.mu
+func (l *creditLink) failLocked(by ioctl.Source) {
+	l.endLocked()
+	if !l.s.failing.Swap(true) {
+		l.s.drains.Go(func() { l.s.end(by) })
+	}
 }
 
 // Down implements [credit.Peer]: the creditor has ended with the pool, and so has
@@ -179,7 +228,11 @@ func (l *creditLink) Deliver(m credit.Message) {
 	case l.ended:
 		return
 	case !l.draining:
-		if l.send(m, false) {
+		sent, err := l.send(m, false)
+		if err != nil {
+			l.failLocked(ioctl.SourceSocket)
+		}
+		if sent || err != nil {
 			return
 		}
 		l.draining = true
@@ -188,49 +241,54 @@ func (l *creditLink) Deliver(m credit.Message) {
 	l.queue = append(l.queue, m)
 	if l.s.creditsQueued.Add(1) > maxCreditsQueued {
 		l.s.srv.complaints.Warn("client does not read its credit messages", l.s.who())
-		l.ended, l.queue = true, nil
-		l.s.drains.Go(func() { l.s.end(ioctl.SourceProtocol) })
+		l.failLocked(ioctl.SourceProtocol)
 	}
 }
 
 // drain sends what the socket had no room for.
 func (l *creditLink) drain() {
 	for {
-		l.mu.Lock()
-		if len(l.queue) == 0 {
-			l.draining = false
-			l.mu.Unlock()
+		m, ok := l.next()
+		if !ok {
 			return
 		}
-		m := l.queue[0]
-		l.queue = l.queue[1:]
-		l.mu.Unlock()
-		l.s.creditsQueued.Add(-1)
-		l.send(m, true)
+		if _, err := l.send(m, true); err != nil {
+			l.fail(ioctl.SourceSocket)
+		}
 	}
 }
 
-// send sends a message; without wait it says whether there was room.
-func (l *creditLink) send(m credit.Message, wait bool) bool {
+// next takes the first message that waits; false: there is none, and what comes next is
+// not drain's.
+func (l *creditLink) next() (m credit.Message, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue) == 0 {
+		l.draining = false
+		return m, false
+	}
+	m = l.queue[0]
+	l.queue = l.queue[1:]
+	l.s.creditsQueued.Add(-1)
+	return m, true
+}
+
+// send sends a message; without wait it says whether there was room. An error is that
+// nobody is there to hear.
+func (l *creditLink) send(m credit.Message, wait bool) (sent bool, err error) {
 	buf := getBuffer()
 	defer putBuffer(buf)
 	b, err := ioctl.Append(buf.mem[:0], ioctl.Header{Op: ioctl.OpCredit, Flags: ioctl.FlagReply},
 		&ioctl.CreditMessage{Pool: l.h, Message: m})
-	if err != nil { // more spans than a message has: the debtor made them so many
-		l.s.srv.complaints.Warn("credit message does not fit", l.s.who())
-		l.s.drains.Go(func() { l.s.end(ioctl.SourceProtocol) })
-		return true
-	}
-	sent := false
-	if wait {
+	switch {
+	case err != nil: // the root makes none of more than MaxRequests spans
+		l.s.srv.log.Error("credit message does not fit", l.s.who(), slog.Any("error", err))
+	case wait:
 		_, err = l.s.conn.Write(b)
-	} else {
-		sent, err = l.s.trySend(b, nil)
+	default:
+		return l.s.trySend(b, nil)
 	}
-	if err != nil {
-		l.s.drains.Go(func() { l.s.end(ioctl.SourceSocket) }) // nobody is there to hear
-	}
-	return sent || err != nil
+	return err == nil, err
 }
 
 // versioned is a pool that knows which contents objects have.

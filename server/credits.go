@@ -28,9 +28,10 @@ import (
 // One of the two sees the other, so no handle on a watched object is without
 // its claim. A claim that is taken ends its handle.
 type creditor struct {
-	srv  *Server
-	pool *activePool
-	root *credit.Owner
+	srv    *Server
+	pool   *activePool
+	root   *credit.Owner
+	atOnce context.Context // it has ended: for who must not wait
 
 	watching atomic.Int32  // objects
 	fenced   atomic.Uint64 // credits taken from who did not give them back in time
@@ -49,6 +50,8 @@ type creditor struct {
 	// +checklocks:leaf
 	lastLink credit.OwnerID
 	// +checklocks:leaf
+	evicted map[credit.OwnerID][]credit.Resource // what links had that broke their bounds, until they see to it
+	// +checklocks:leaf
 	ending map[layout.ObjectID]*ending
 	// +checklocks:leaf
 	closed bool
@@ -66,6 +69,7 @@ type watch struct {
 // claim is what a handle does to an object.
 type claim struct {
 	id   layout.ObjectID
+	s    *session
 	v    resource
 	hold *credit.Hold
 }
@@ -82,13 +86,15 @@ const firstLink = 1 << 48
 
 func newCreditor(srv *Server, a *activePool) (*creditor, error) {
 	c := &creditor{
-		srv: srv, pool: a,
+		srv: srv, pool: a, atOnce: over(),
 		watched: make(map[layout.ObjectID]*watch), claims: make(map[resource][]*claim),
 		links: make(map[credit.OwnerID]*creditLink), lastLink: firstLink, ending: make(map[layout.ObjectID]*ending),
+		evicted: make(map[credit.OwnerID][]credit.Resource),
 	}
 	root, err := credit.Open(credit.Options{
 		Config: credit.Config{
 			ID: ioctl.Creditor, CallBack: max(srv.opt.CallBack, 0), Retry: noRetry, Ack: creditAck,
+			MaxRequests: ioctl.MaxSpans,
 			Capital: func(r credit.Resource) credit.Credit {
 				if r.Type == credit.Access {
 					return r.Type.All()
@@ -96,7 +102,7 @@ func newCreditor(srv *Server, a *activePool) (*creditor, error) {
 				return nil // nobody looks whether space and activation are used
 			},
 		},
-		Fenced: c.tellFenced,
+		Fenced: c.tellFenced, Evicted: c.tellEvicted,
 	}, nil)
 	c.root = root
 	return c, err
@@ -133,11 +139,12 @@ const answerTime = time.Second
 
 // acquire takes a credit on a whole object for a session. What others have cached is
 // called back; what they hold is EBUSY. Who does not answer is waited for as one
-// who holds, until it is fenced, unless that is never.
+// who holds, until it is fenced, unless that is never. If lost is nil it is for
+// something that runs to its end, and so not taken.
 func (c *creditor) acquire(ctx context.Context, s *session, id layout.ObjectID, m credit.Modes, lost func()) (*credit.Hold, error) {
 	q := credit.Request{
 		Resource: objectOf(id), Credit: wholeOf(m), Flags: credit.MayBorrow | credit.MayRevoke | credit.Try,
-		Group: s.id, Lost: lost,
+		Group: s.id, Lost: lost, Keep: lost == nil,
 	}
 	soon, cancel := context.WithTimeout(ctx, answerTime)
 	hold, err := c.root.Acquire(soon, q)
@@ -188,10 +195,16 @@ func (c *creditor) busy(s *session, id layout.ObjectID, m credit.Modes) error {
 	return e
 }
 
-// during does what needs a credit on whole objects, such as deleting them.
+// during does what needs a credit on whole objects, such as deleting them. The session's
+// end ends the wait for that, not what is done.
 func (c *creditor) during(ctx context.Context, s *session, ids []layout.ObjectID, m credit.Modes, do func() error) error {
+	wait, letGo := s.untilEnd(ctx)
+	defer letGo()
 	for _, id := range ids {
-		hold, err := c.acquire(ctx, s, id, m, nil)
+		hold, err := c.acquire(wait, s, id, m, nil)
+		if c.watching.Load() != 0 {
+			c.review(id) // what was in the way may have been taken from the last link
+		}
 		if err != nil {
 			return err
 		}

@@ -135,7 +135,9 @@ func mlogErase(r *request, m *ioctl.MlogErase) (ioctl.Message, error) {
 	if err := o.ref.mustWrite(); err != nil {
 		return nil, err
 	}
-	return &ioctl.Empty{}, r.withHolders(o.ref.pool, o.obj.ID(), o.mlog.Erase(r.ctx, m.MinGeneration))
+	a, ids := o.ref.pool, []layout.ObjectID{o.obj.ID()}
+	err = a.credits.during(r.ctx, r.s, ids, credit.Append, func() error { return o.mlog.Erase(r.ctx, m.MinGeneration) })
+	return &ioctl.Empty{}, r.withHolders(a, o.obj.ID(), err)
 }
 
 func appendRecord(r *request, m *ioctl.AppendRecord) (ioctl.Message, error) {
@@ -255,8 +257,8 @@ func (r *request) mustReachMDC(a *activePool, id layout.ObjectID) error {
 	if id.Kind() != layout.KindMlog {
 		return nil
 	}
-	if r.hidden(a, id) {
-		return noObject(id)
+	if err := r.mustShow(a, id); err != nil {
+		return err
 	}
 	return r.mustReach(a, id)
 }

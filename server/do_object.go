@@ -135,8 +135,8 @@ func (r *request) find(m *ioctl.Find, kind layout.Kind, get func(context.Context
 		return nil, err
 	}
 	a := p.pool
-	if r.hidden(a, m.ID) {
-		return nil, noObject(m.ID)
+	if err := r.mustShow(a, m.ID); err != nil {
+		return nil, err
 	}
 	if m.ID.Kind() == kind { // else the pool says what is wrong
 		// Looked at first, so that a stranger's look is in nobody's way.
@@ -162,6 +162,22 @@ func (r *request) find(m *ioctl.Find, kind layout.Kind, get func(context.Context
 		return nil, errors.Join(err, obj.Put())
 	}
 	return r.opened(p, obj)
+}
+
+// mustShow says ENOENT of another session's uncommitted object. One whose session was
+// fenced is being aborted, unless its commit had begun before: whoever has its credit now
+// is told what became of it.
+func (r *request) mustShow(a *activePool, id layout.ObjectID) error {
+	if !r.hidden(a, id) {
+		return nil
+	}
+	if a.credits.settled(r.ctx, []layout.ObjectID{id}) && r.hidden(a, id) && a.credits.isEnding(id) {
+		return &api.Error{Code: api.EBUSY, Object: id, Detail: "what its fenced owner had begun is under way still: try again"}
+	}
+	if r.hidden(a, id) {
+		return noObject(id)
+	}
+	return nil
 }
 
 // hidden says whether an object is another session's uncommitted one.

@@ -33,6 +33,7 @@ func (c *creditor) taken(s *session, id layout.ObjectID, v resource) {
 		s.endFenced(v)
 		if c.pool.adopter(id) == s { // nobody can commit it any more
 			c.pool.orphan(s, id)
+			c.awaitFate(s, id) // unless that was under way
 		}
 		c.leaf.Lock()
 		defer c.leaf.Unlock()
@@ -41,6 +42,22 @@ func (c *creditor) taken(s *session, id layout.ObjectID, v resource) {
 			delete(c.ending, id)
 		}
 	})
+}
+
+// awaitFate waits until an orphan is aborted or committed, which it is when who used it
+// has let go of it.
+func (c *creditor) awaitFate(s *session, id layout.ObjectID) {
+	fate := c.pool.fate(s, id)
+	if fate == nil {
+		return
+	}
+	patience := time.NewTimer(closeTimeout)
+	defer patience.Stop()
+	select {
+	case <-fate:
+	case <-patience.C:
+	case <-c.srv.hard.Done():
+	}
 }
 
 // event is one of type revoked.
@@ -63,8 +80,20 @@ func (c *creditor) tellFenced(debtor credit.OwnerID, r credit.Resource, k credit
 	}
 }
 
+// tellEvicted is the root's Evicted: it is told while the link's own message is received,
+// which looks at it then.
+func (c *creditor) tellEvicted(debtor credit.OwnerID, r credit.Resource) {
+	c.leaf.Lock()
+	defer c.leaf.Unlock()
+	if l := c.links[debtor]; l != nil {
+		c.evicted[debtor] = append(c.evicted[debtor], r)
+		l.evicted.Store(true)
+	}
+}
+
 // settled waits until the handles that were fenced on objects have given up their
-// references, but for those that operations use, and says whether there were any.
+// references, but for those that operations use, and what they had not committed is
+// aborted or committed after all. It says whether there were any.
 func (c *creditor) settled(ctx context.Context, ids []layout.ObjectID) (some bool) {
 	patience := time.NewTimer(closeTimeout)
 	defer patience.Stop()
@@ -84,6 +113,13 @@ func (c *creditor) settled(ctx context.Context, ids []layout.ObjectID) (some boo
 		}
 	}
 	return some
+}
+
+// isEnding says whether handles on an object are being ended.
+func (c *creditor) isEnding(id layout.ObjectID) bool {
+	c.leaf.Lock()
+	defer c.leaf.Unlock()
+	return c.ending[id] != nil
 }
 
 // endFenced ends the handle of what was fenced.

@@ -246,7 +246,11 @@ func (r *request) take(p *poolRef, t api.Token, kind layout.Kind) (ioctl.Handle,
 		r.s.release(ref)
 		return 0, r.s.noHandle(err)
 	}
-	return ioctl.Handle(h), r.claim(h, ref)
+	if err := r.claim(h, ref); err != nil { // others have its credit, and the giver has lost it: it is nobody's
+		p.pool.orphan(r.s, ref.object())
+		return 0, err
+	}
+	return ioctl.Handle(h), nil
 }
 
 // handOver moves a granted object from its giver to another session, all of it in
@@ -264,6 +268,9 @@ func (a *activePool) handOver(to *session, h uhandle.Handle, into *poolRef, t ap
 		return nil, noGrant()
 	}
 	v, err := g.from.table.Take(g.handle, func(v resource) error {
+		if v.isFenced() {
+			return noGrant()
+		}
 		return a.pool.MayHandOver(v.(*objectRef).obj) // it does not wait, nor call back
 	})
 	switch {

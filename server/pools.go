@@ -43,6 +43,8 @@ type activePool struct {
 	// +checklocks:mu
 	orphaned map[layout.ObjectID]*session // uncommitted objects of sessions that ended
 	// +checklocks:mu
+	fates map[layout.ObjectID]chan struct{} // of orphans, for who waits; closed when they are settled
+	// +checklocks:mu
 	grants grants
 }
 
@@ -54,6 +56,7 @@ func newActivePool(srv *Server, p Pool, f *feed) (*activePool, error) {
 		adopters: make(map[layout.ObjectID]*session),
 		own:      make(map[*session]map[layout.ObjectID]struct{}),
 		orphaned: make(map[layout.ObjectID]*session),
+		fates:    make(map[layout.ObjectID]chan struct{}),
 		grants:   newGrants(),
 	}
 	var err error

@@ -154,7 +154,7 @@ func (a *activePool) adopter(id layout.ObjectID) *session {
 // settled says that a session's object is committed or aborted: it is nobody's
 // any more. By now its id may have been given again, to another session.
 func (a *activePool) settled(s *session, id layout.ObjectID) {
-	a.credits.committed(s, id)
+	a.credits.committed(id)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.dropOwn(s, id)
@@ -164,7 +164,26 @@ func (a *activePool) settled(s *session, id layout.ObjectID) {
 	if a.orphaned[id] == s {
 		delete(a.orphaned, id)
 		a.orphans.Add(-1)
+		if fate := a.fates[id]; fate != nil {
+			delete(a.fates, id)
+			close(fate)
+		}
 	}
+}
+
+// fate returns a channel that is closed when a session's orphan is settled; nil: it is.
+func (a *activePool) fate(s *session, id layout.ObjectID) <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.orphaned[id] != s {
+		return nil
+	}
+	fate := a.fates[id]
+	if fate == nil {
+		fate = make(chan struct{})
+		a.fates[id] = fate
+	}
+	return fate
 }
 
 // dropOwn says that an object is not the session's any more, nor its to grant.

@@ -257,15 +257,18 @@ func (r *request) give(kind uhandle.Kind, v resource) (ioctl.Handle, error) {
 		r.s.release(v)
 		return 0, r.s.noHandle(err)
 	}
-	if !r.fresh { // nobody knows of what was allocated just now, and a loop must not wait
-		err = r.claim(h, v)
+	c := v.home().credits
+	if r.fresh { // hardly anybody has guessed its id, and a loop must not wait
+		return ioctl.Handle(h), r.claimUnder(c.atOnce, h, v)
 	}
-	return ioctl.Handle(h), err
+	return ioctl.Handle(h), r.claim(h, v)
 }
 
 // claim takes the credit that a new handle needs, or ends the handle.
-func (r *request) claim(h uhandle.Handle, v resource) error {
-	err := v.home().credits.opened(r.ctx, r.s, v)
+func (r *request) claim(h uhandle.Handle, v resource) error { return r.claimUnder(r.ctx, h, v) }
+
+func (r *request) claimUnder(ctx context.Context, h uhandle.Handle, v resource) error {
+	err := v.home().credits.opened(ctx, r.s, v)
 	if err == nil {
 		return nil
 	}

@@ -25,10 +25,11 @@ const (
 	ArenaBytes                       // shared memory
 	IOBytes                          // data of requests in flight, in arenas or in messages; in chunks
 	HandleBytes                      // memory of handles; in chunks, given back by the session's end
+	CreditBytes                      // memory of what clients borrow; in chunks
 )
 
 var resourceNames = [...]string{
-	Connections: "connections", Descriptors: "descriptors", Requests: "requests in flight", Urgent: "urgent requests in flight", HandleBytes: "bytes of handles",
+	Connections: "connections", Descriptors: "descriptors", Requests: "requests in flight", Urgent: "urgent requests in flight", HandleBytes: "bytes of handles", CreditBytes: "bytes of credits",
 	MessageBytes: "bytes of messages", ArenaBytes: "bytes of arenas", IOBytes: "bytes of I/O in flight",
 }
 
@@ -40,7 +41,9 @@ func (r Resource) String() string {
 }
 
 // isMemory says whether a resource is memory that nothing else is charged for.
-func (r Resource) isMemory() bool { return r == MessageBytes || r == ArenaBytes || r == HandleBytes }
+func (r Resource) isMemory() bool {
+	return r == MessageBytes || r == ArenaBytes || r == HandleBytes || r == CreditBytes
+}
 
 // Client says for whom something is reserved: one session.
 type Client struct {

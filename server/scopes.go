@@ -355,7 +355,7 @@ func kindOfResource(r Resource) (scope.Kind, bool) {
 		return scope.TasksMedium, true
 	case Urgent:
 		return scope.TasksHigh, true
-	case MessageBytes, ArenaBytes, HandleBytes:
+	case MessageBytes, ArenaBytes, HandleBytes, CreditBytes:
 		return scope.Memory, true
 	case IOBytes:
 	}

@@ -58,6 +58,7 @@ type session struct {
 	links         atomic.Int32   // handles of pools that borrow credits
 	creditsQueued atomic.Int32   // credit messages that its socket had no room for
 	creditsLost   atomic.Uint32  // credits that it had when it ended
+	failing       atomic.Bool    // one of drains ends it
 	drains        sync.WaitGroup // who sends such messages, and ends it for them
 
 	// letting is held while some of what its handles stood for is released, after it
