@@ -25,8 +25,14 @@ type bench struct {
 
 func newBench(t *testing.T, config string) *bench {
 	t.Helper()
-	drive := daemon.Drive(t, 32<<20)
-	b := &bench{t: t, d: daemon.Start(t, mpoold, daemon.Options{Config: config})}
+	return newBenchOn(t, daemon.Options{Config: config}, 32<<20)
+}
+
+// newBenchOn is newBench with a drive of so many bytes.
+func newBenchOn(t *testing.T, o daemon.Options, size int64) *bench {
+	t.Helper()
+	drive := daemon.Drive(t, size)
+	b := &bench{t: t, d: daemon.Start(t, mpoold, o)}
 	c, _ := b.d.Pool(poolName, drive, api.CreateOptions{ZoneSize: 64 << 10})
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
