@@ -35,6 +35,8 @@ type Log struct {
 	// +checklocks:mu
 	bytes int64 // of records
 	// +checklocks:mu
+	appender uint64 // the process that appends: see AppendAs
+	// +checklocks:mu
 	images images
 
 	// +checklocks:mu
@@ -86,6 +88,14 @@ type Stats struct {
 	Bytes   uint64 // of those records
 	Groups  uint64 // made durable; several logs' may share a flush
 	Pages   uint64 // final pages written
+}
+
+// AppendAs says which process appends from now on; 0: none that readers are of. Who
+// calls it sees to it that what was appended before is durable, or lost.
+func (l *Log) AppendAs(process uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.appender = process
 }
 
 // Append appends a record, given in any number of pieces, and returns its

@@ -11,6 +11,9 @@ import (
 // ReaderOptions are the options of a reader.
 type ReaderOptions struct {
 	Unsynced bool // see records that are not durable yet, too
+	// Process, if not 0, is who reads: it sees those while it is who appends (see
+	// Log.AppendAs).
+	Process uint64
 }
 
 // Reader reads a log's records in order. Not safe for concurrent use. Close it
@@ -18,6 +21,7 @@ type ReaderOptions struct {
 type Reader struct {
 	l        *Log
 	unsynced bool
+	process  uint64
 
 	// The cursor: the record that is read next, and where it begins. at may be
 	// the end of its page.
@@ -46,7 +50,7 @@ type readerPage struct {
 
 // NewReader returns a reader placed at the first record.
 func (l *Log) NewReader(o ReaderOptions) *Reader {
-	r := &Reader{l: l, unsynced: o.Unsynced, stream: newStream(&l.c, 0, streamFirst)}
+	r := &Reader{l: l, unsynced: o.Unsynced, process: o.Process, stream: newStream(&l.c, 0, streamFirst)}
 	r.stream.pin = l.pin
 	return r
 }
@@ -146,7 +150,7 @@ func (r *Reader) look() error {
 		return &api.Error{Code: api.EBADF, Op: "mlog read", Object: l.c.ID, Detail: "the log was closed"}
 	}
 	r.seen = l.durable.records
-	if r.unsynced {
+	if r.unsynced || r.process != 0 && r.process == l.appender {
 		r.seen = l.records
 	}
 	if r.record >= r.seen {

@@ -235,30 +235,37 @@ func (o *object) releaseLog() {
 }
 
 // OpenAppend implements [api.Mlog].
-func (m *Mlog) OpenAppend(ctx context.Context) (api.Appender, error) {
+func (m *Mlog) OpenAppend(ctx context.Context) (api.Appender, error) { return m.OpenAppendAs(ctx, 0) }
+
+// OpenAppendAs is OpenAppend for one of several processes, by any number of its own but
+// 0: only readers that [Mlog.OpenReadAs] gave it see what it has not synced.
+func (m *Mlog) OpenAppendAs(ctx context.Context, process uint64) (api.Appender, error) {
 	const op = "mlog open"
 	l, o, err := m.open(ctx, op, true)
 	if err != nil {
 		return nil, err
 	}
+	l.AppendAs(process)
 	return &appender{obj: o, log: l}, nil
 }
 
 // OpenRead implements [api.Mlog]. The reader sees unsynced records too.
-func (m *Mlog) OpenRead(ctx context.Context) (api.LogReader, error) { return m.openRead(ctx, true) }
-
-// OpenReadSynced is OpenRead for somebody who is not in the writer's process:
-// the reader sees synced records only.
-func (m *Mlog) OpenReadSynced(ctx context.Context) (api.LogReader, error) {
-	return m.openRead(ctx, false)
+func (m *Mlog) OpenRead(ctx context.Context) (api.LogReader, error) {
+	return m.openRead(ctx, mlog.ReaderOptions{Unsynced: true})
 }
 
-func (m *Mlog) openRead(ctx context.Context, unsynced bool) (api.LogReader, error) {
+// OpenReadAs is OpenRead for one of several processes, by the number of OpenAppendAs:
+// the reader sees synced records and, while that process appends, all.
+func (m *Mlog) OpenReadAs(ctx context.Context, process uint64) (api.LogReader, error) {
+	return m.openRead(ctx, mlog.ReaderOptions{Process: process})
+}
+
+func (m *Mlog) openRead(ctx context.Context, ro mlog.ReaderOptions) (api.LogReader, error) {
 	l, o, err := m.open(ctx, "mlog open", false)
 	if err != nil {
 		return nil, err
 	}
-	return &logReader{Reader: l.NewReader(mlog.ReaderOptions{Unsynced: unsynced}), obj: o}, nil
+	return &logReader{Reader: l.NewReader(ro), obj: o}, nil
 }
 
 func (m *Mlog) open(ctx context.Context, op string, forAppend bool) (*mlog.Log, *object, error) {

@@ -73,6 +73,13 @@ func mblockRead(r *request, m *ioctl.MblockRead) (ioctl.Message, error) {
 	return reply, nil
 }
 
+// processLog is a log that tells the process that appends from others: only its own
+// readers see what it has not synced.
+type processLog interface {
+	OpenAppendAs(ctx context.Context, process uint64) (api.Appender, error)
+	OpenReadAs(ctx context.Context, process uint64) (api.LogReader, error)
+}
+
 func mlogOpenAppend(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	o, err := use[*objectRef](r, m.Handle, kindMlog)
 	if err != nil {
@@ -81,9 +88,13 @@ func mlogOpenAppend(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err := o.ref.mustWrite(); err != nil {
 		return nil, err
 	}
-	app, err := opening(r, appenderBytes, o.mlog.OpenAppend)
+	open := o.mlog.OpenAppend
+	if l, ok := o.mlog.(processLog); ok {
+		open = func(ctx context.Context) (api.Appender, error) { return l.OpenAppendAs(ctx, r.s.peer.number()) }
+	}
+	app, err := opening(r, appenderBytes, open)
 	if api.CodeOf(err) == api.EBUSY && o.ref.pool.credits.settled(r.ctx, []layout.ObjectID{o.obj.ID()}) {
-		app, err = opening(r, appenderBytes, o.mlog.OpenAppend)
+		app, err = opening(r, appenderBytes, open)
 	}
 	if err != nil {
 		return nil, r.withHolders(o.ref.pool, o.obj.ID(), err)
@@ -115,7 +126,11 @@ func mlogOpenRead(r *request, m *ioctl.Target) (ioctl.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader, err := opening(r, readerBytes, o.mlog.OpenRead)
+	open := o.mlog.OpenRead
+	if l, ok := o.mlog.(processLog); ok {
+		open = func(ctx context.Context) (api.LogReader, error) { return l.OpenReadAs(ctx, r.s.peer.number()) }
+	}
+	reader, err := opening(r, readerBytes, open)
 	if err != nil {
 		return nil, err
 	}

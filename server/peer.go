@@ -92,6 +92,16 @@ func identify(conn *net.UnixConn, noPeerPidfd bool) (*peer, error) {
 	return p, nil
 }
 
+// number is the process's own among those that live, and not 0. It is for requests that
+// come once the process is known.
+func (p *peer) number() uint64 {
+	n := uint64(uint32(p.pid))
+	if p.proc != nil {
+		n |= p.proc.Start << 32
+	}
+	return n
+}
+
 // printable makes a name that a process has chosen fit for a terminal.
 func printable(name string) string {
 	return strings.Map(func(r rune) rune {
