@@ -4,6 +4,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,6 +65,7 @@ type Options struct {
 	Attr   *syscall.SysProcAttr
 	// Profiles makes it serve profiles; see Profile.
 	Profiles bool
+	Socket   string // a path, for one daemon after the other; "": its own
 }
 
 // Daemon is a running mpoold.
@@ -108,7 +110,7 @@ func Start(tb testing.TB, bin string, o Options) *Daemon {
 func Launch(tb testing.TB, bin string, o Options) *Daemon {
 	tb.Helper()
 	dir := tb.TempDir()
-	d := &Daemon{tb: tb, Socket: filepath.Join(dir, "s"), ended: make(chan struct{})}
+	d := &Daemon{tb: tb, Socket: cmp.Or(o.Socket, filepath.Join(dir, "s")), ended: make(chan struct{})}
 	args := append([]string{"--socket", d.Socket}, o.Args...)
 	if o.Profiles {
 		d.metrics = filepath.Join(dir, "m")

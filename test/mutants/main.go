@@ -32,6 +32,7 @@ type mutant struct {
 	new  string
 	pkg  string // whose tests must fail; default ./test/sim
 	test string // which of them; default the crash tests
+	args string // flags of theirs, between spaces
 }
 
 const crashTests = "^(TestCrashRandom|TestCrashEveryBoundary)$"
@@ -100,7 +101,7 @@ func try(m mutant, root, tmp string, limit time.Duration) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	pkg, test, args := m.pkg, m.test, []string(nil)
+	pkg, test, args := m.pkg, m.test, strings.Fields(m.args)
 	if pkg == "" {
 		pkg, args = "./test/sim", []string{"-sim.for", limit.String()}
 		if test == "" {
@@ -117,6 +118,8 @@ func try(m mutant, root, tmp string, limit time.Duration) (string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bin, append([]string{"-test.run", test, "-test.failfast", "-test.short"}, args...)...)
 	cmd.Dir = filepath.Join(root, pkg)
+	// Tests that build the daemon build the mutant, too.
+	cmd.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay, "MPOOL_TEST_BUILT=")
 	msg, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	switch {
@@ -127,7 +130,13 @@ func try(m mutant, root, tmp string, limit time.Duration) (string, error) {
 	case !errors.As(err, &exit):
 		return "", err
 	}
+	if bytes.Contains(msg, []byte("build mpoold: ")) {
+		return "", fmt.Errorf("the daemon does not build:\n%s", msg)
+	}
 	for line := range bytes.Lines(msg) {
+		if bytes.Contains(line, []byte(": seed ")) {
+			continue
+		}
 		if bytes.Contains(line, []byte("_test.go:")) || bytes.Contains(line, []byte("panic:")) {
 			return strings.TrimSpace(string(line)), nil
 		}
