@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/bdev"
@@ -15,6 +16,7 @@ import (
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mpool"
 	"github.com/mpool-go/mpool/mpool/check"
+	testdaemon "github.com/mpool-go/mpool/test/daemon"
 )
 
 // noPool is the state of drives without a pool.
@@ -123,6 +125,10 @@ func look(p *mpool.Pool) ([]string, error) {
 		things["root "+r.Name] = r.ID.String()
 	}
 	info, err := p.Info(ctx)
+	for end := time.Now().Add(testdaemon.Patience); err == nil && info.Space.Draining != 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // an object of which a crash has left the record only goes in the background
+		info, err = p.Info(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
