@@ -45,11 +45,22 @@ func (e *socketEngine) Connect(_ credit.OwnerID, peer credit.Peer) (credit.Link,
 }
 
 // Send implements [credit.Link].
-func (e *socketEngine) Send(m credit.Message) {
+func (e *socketEngine) Send(m credit.Message) { e.SendAll([]credit.Message{m}) }
+
+// SendAll implements [credit.Packer].
+func (e *socketEngine) SendAll(list []credit.Message) {
 	if !e.l.mark.here() {
 		return // a child's word would be taken for its parent's
 	}
-	err := e.l.out.sendCredit(ioctl.Header{Op: ioctl.OpCredit, Tag: e.tag}, &ioctl.CreditMessage{Pool: e.pool, Message: m})
+	for len(list) > 0 {
+		var m ioctl.CreditMessage
+		m, list = ioctl.PackCredits(e.pool, list)
+		e.send(&m)
+	}
+}
+
+func (e *socketEngine) send(m *ioctl.CreditMessage) {
+	err := e.l.out.sendCredit(ioctl.Header{Op: ioctl.OpCredit, Tag: e.tag}, m)
 	switch {
 	case err == nil, errors.Is(err, unix.EAGAIN):
 	case errors.Is(err, ioctl.ErrTooLong):
@@ -97,8 +108,12 @@ func (l *link) credited(h ioctl.Header, body []byte) {
 	if e == nil || e.refused() != nil {
 		return // the pool's handle was given up meanwhile
 	}
-	m.Message.From, m.Message.To = ioctl.Creditor, credit.OwnerID(e.pool)
-	if p := e.peer.Load(); p != nil {
-		(*p).Deliver(m.Message)
+	p := e.peer.Load()
+	if p == nil {
+		return
+	}
+	for c := range m.All() {
+		c.From, c.To = ioctl.Creditor, credit.OwnerID(e.pool)
+		(*p).Deliver(c)
 	}
 }

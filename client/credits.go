@@ -312,7 +312,11 @@ func (e *countedEngine) Connect(debtor credit.OwnerID, peer credit.Peer) (credit
 	if err != nil {
 		return nil, err
 	}
-	return &countedLink{l, e.c}, nil
+	counted := &countedLink{l, e.c}
+	if p, ok := l.(credit.Packer); ok {
+		return &countedPacker{counted, p}, nil
+	}
+	return counted, nil
 }
 
 type countedLink struct {
@@ -324,6 +328,17 @@ type countedLink struct {
 func (l *countedLink) Send(m credit.Message) {
 	l.c.messages.Add(1)
 	l.Link.Send(m)
+}
+
+type countedPacker struct {
+	*countedLink
+	p credit.Packer
+}
+
+// SendAll implements [credit.Packer].
+func (l *countedPacker) SendAll(list []credit.Message) {
+	l.c.messages.Add(uint64(len(list)))
+	l.p.SendAll(list)
 }
 
 type countedPeer struct {

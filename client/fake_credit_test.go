@@ -46,8 +46,10 @@ func (s *fakeSession) credit(h ioctl.Header, m *ioctl.CreditMessage) {
 		s.debtors[m.Pool] = d
 		f.mu.Unlock()
 	}
-	m.Message.From, m.Message.To = d.id, rootID
-	d.link.Send(m.Message)
+	for c := range m.All() {
+		c.From, c.To = d.id, rootID
+		d.link.Send(c)
+	}
 }
 
 // rootID is the fake daemon's as a creditor.

@@ -68,6 +68,13 @@ func (b *Book) Take() ([]Message, []Event) {
 	return m, e
 }
 
+// giveMemory gives the memory of messages that Take has returned to be used again.
+func (b *Book) giveMemory(m []Message) {
+	if b.messages == nil {
+		b.messages = reuse(m)
+	}
+}
+
 // Next returns when Tick is to be called at the latest, and whether it must be at
 // all.
 func (b *Book) Next() (at time.Duration, ok bool) { return b.next, b.next != 0 }

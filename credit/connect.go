@@ -58,6 +58,17 @@ func (o *Owner) connect(e Engine) error {
 	return nil
 }
 
+// send sends messages, together if the link can.
+func (c *connection) send(list []Message) {
+	if p, ok := c.link.(Packer); ok && len(list) > 1 {
+		p.SendAll(list)
+		return
+	}
+	for _, m := range list {
+		c.link.Send(m)
+	}
+}
+
 // Deliver implements [Peer].
 func (c *connection) Deliver(m Message) {
 	c.o.mu.Lock()

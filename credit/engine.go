@@ -33,6 +33,13 @@ type Link interface {
 	Close()
 }
 
+// Packer is a [Link] that carries several messages as one.
+type Packer interface {
+	// SendAll sends messages in their order, each as Send does. It does not keep the
+	// list.
+	SendAll(m []Message)
+}
+
 // Local is the engine between owners of one process. It loses nothing and tells
 // of every end.
 type Local struct{ creditor *Owner }

@@ -68,7 +68,7 @@ func (l *link) take(m *Message, most int) bool {
 		n++
 	}
 	if n == len(l.unacked) {
-		l.unacked = nil
+		l.unacked = reuse(l.unacked)
 	} else {
 		l.unacked = l.unacked[n:]
 	}
@@ -113,4 +113,16 @@ func (l *link) schedule(at func(time.Duration)) {
 		at(l.again)
 	}
 	at(l.due)
+}
+
+// reuseMost is how many messages memory is kept for that are not there any more.
+const reuseMost = 16
+
+// reuse empties a list of messages, and keeps its memory if that is little.
+func reuse(list []Message) []Message {
+	if cap(list) > reuseMost {
+		return nil
+	}
+	clear(list)
+	return list[:0]
 }

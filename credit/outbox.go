@@ -1,6 +1,7 @@
 package credit
 
 import (
+	"runtime"
 	"slices"
 	"time"
 )
@@ -41,6 +42,7 @@ func (o *Owner) collect() {
 		o.keep = o.opt.Now() + o.opt.Linger
 	}
 	o.outbox = append(o.outbox, messages...)
+	o.book.giveMemory(messages)
 	if next, ok := o.next(); ok && next < o.armed {
 		o.armed = next
 		o.poke()
@@ -76,28 +78,43 @@ func (o *Owner) flush() {
 		return
 	}
 	o.sending = true
+	if o.up != nil && len(o.calls) > 1 {
+		// Others ask at the same time, and may be about to again: that goes along.
+		o.mu.Unlock()
+		runtime.Gosched()
+		o.mu.Lock()
+	}
 	for len(o.outbox) > 0 {
 		out := o.outbox
-		o.outbox = nil
+		o.outbox, o.spare = o.spare, nil
 		up := o.up
-		peers := make([]*localLink, len(out))
-		for i, m := range out {
-			peers[i] = o.debtors[m.To]
+		peers := o.peers[:0]
+		for _, m := range out {
+			peers = append(peers, o.debtors[m.To])
 		}
 		creditor := OwnerID(0)
 		if o.book.up != nil {
 			creditor = o.book.up.id
 		}
 		o.mu.Unlock()
-		for i, m := range out {
+		for i := 0; i < len(out); {
+			n := 1
 			switch { // what is for a debtor that is gone goes nowhere
 			case peers[i] != nil:
-				peers[i].peer.Deliver(m)
-			case up != nil && m.To == creditor:
-				up.link.Send(m)
+				peers[i].peer.Deliver(out[i])
+			case up != nil && out[i].To == creditor:
+				for i+n < len(out) && peers[i+n] == nil && out[i+n].To == creditor {
+					n++
+				}
+				up.send(out[i : i+n])
 			}
+			i += n
 		}
 		o.mu.Lock()
+		o.spare = reuse(out)
+		if clear(peers); cap(peers) <= reuseMost {
+			o.peers = peers
+		}
 	}
 	o.sending = false
 	o.sent.Broadcast()

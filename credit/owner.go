@@ -55,6 +55,8 @@ type Owner struct {
 	calls   map[uint64]*call // +checklocks:mu
 	holds   map[uint64]*Hold // +checklocks:mu
 	outbox  []Message        // +checklocks:mu
+	spare   []Message        // +checklocks:mu
+	peers   []*localLink     // +checklocks:mu
 	sending bool             // +checklocks:mu
 	// +checklocks:mu
 	sent  sync.Cond     // sending has become false

@@ -1,6 +1,7 @@
 package ioctl
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -19,13 +20,47 @@ const MaxSpans = 1024
 // a handle: the session's owner to the daemon, and the other way with FlagReply
 // and the tag 0. It is never answered, but for an error: the handle is bad, or
 // the daemon has no credits. Each handle of a pool is one debtor, from its Hello
-// to the handle's end. Nothing is lost or overtaken while the session lives.
+// to the handle's end. Nothing is lost or overtaken while the session lives. What
+// one side says at one time goes together: see [PackCredits].
 //
 // From, To and Group of the message do not travel: the one end is [Creditor], the
 // other one the handle, and the group is the session.
 type CreditMessage struct {
 	Pool    Handle
 	Message credit.Message
+	More    []credit.Message // that follow it, fewer than MaxCredits
+}
+
+// MaxCredits is how many messages of owners one message has at most.
+const MaxCredits = 32
+
+// packedSpans is how many spans a message of an owner has at most that goes together
+// with others: then all fit.
+const packedSpans = 16
+
+// PackCredits makes a message of the first of the list, which is not empty, and of those
+// behind it that fit, and returns what is left.
+func PackCredits(pool Handle, list []credit.Message) (m CreditMessage, left []credit.Message) {
+	n := 0
+	for n < min(len(list), MaxCredits) && len(list[n].Credit) <= packedSpans {
+		n++
+	}
+	n = max(n, 1)
+	return CreditMessage{Pool: pool, Message: list[0], More: list[1:n]}, list[n:]
+}
+
+// All returns the messages of owners in their order.
+func (m *CreditMessage) All() iter.Seq[credit.Message] {
+	return func(yield func(credit.Message) bool) {
+		if !yield(m.Message) {
+			return
+		}
+		for _, x := range m.More {
+			if !yield(x) {
+				return
+			}
+		}
+	}
 }
 
 // The numbers of kinds and types of resource, which stay as they are. They are
@@ -52,12 +87,28 @@ const (
 	creditFlags = credit.MayBorrow | credit.MayRevoke | credit.Try
 )
 
-const _ = uint(MaxMessage - HeaderSize - creditSize - 2 - MaxSpans*spanSize)
+const (
+	_ = uint(MaxMessage - HeaderSize - creditSize - 2 - MaxSpans*spanSize)
+	_ = uint(MaxMessage - HeaderSize - MaxCredits*(creditSize+2+packedSpans*spanSize))
+)
 
 func (m *CreditMessage) encode(w *writer) {
+	if len(m.More) >= MaxCredits {
+		w.fail("list of credit messages", 1+len(m.More), MaxCredits)
+		return
+	}
+	encodeCredit(w, m.Pool, &m.Message, len(m.More))
+	for i := range m.More {
+		encodeCredit(w, 0, &m.More[i], 0)
+	}
+}
+
+// encodeCredit appends one message of an owner. The pool, and how many follow, are with
+// the first.
+func encodeCredit(w *writer, pool Handle, c *credit.Message, more int) {
 	b := w.block(creditSize)
-	c := &m.Message
-	le.PutUint64(b[0:], uint64(m.Pool))
+	le.PutUint64(b[0:], uint64(pool))
+	le.PutUint16(b[14:], uint16(more))
 	b[8] = numberOf(w, creditKinds[:], c.Kind, "kind of credit message")
 	if c.Resource.Type != nil {
 		b[9] = numberOf(w, creditTypes[:], c.Resource.Type, "type of resource")
@@ -102,9 +153,34 @@ func nameOf[T any](r *reader, names []T, i uint8, what string) T {
 }
 
 func (m *CreditMessage) decode(r *reader) {
+	pool, more := decodeCredit(r, &m.Message)
+	if more >= MaxCredits || more*(creditSize+2) > len(r.b) {
+		r.fail("%d more credit messages in %d bytes, at most %d", more, len(r.b), MaxCredits-1)
+	}
+	m.Pool, m.More = pool, nil
+	if more == 0 || r.err != nil {
+		return
+	}
+	m.More = make([]credit.Message, more)
+	for i := range m.More {
+		if pool, more := decodeCredit(r, &m.More[i]); pool != 0 || more != 0 {
+			r.fail("a credit message that follows another has a pool, or is followed")
+		}
+	}
+}
+
+// CreditsIn returns how many messages of owners a message of [OpCredit] says that it has,
+// which was not decoded yet.
+func CreditsIn(msg []byte) int {
+	if len(msg) < HeaderSize+16 {
+		return 1
+	}
+	return 1 + min(int(le.Uint16(msg[HeaderSize+14:])), MaxCredits-1)
+}
+
+func decodeCredit(r *reader, c *credit.Message) (pool Handle, more int) {
 	b := r.block(creditSize)
-	m.Pool = Handle(le.Uint64(b[0:]))
-	c := &m.Message
+	pool, more = Handle(le.Uint64(b[0:])), int(le.Uint16(b[14:]))
 	if c.Kind = nameOf(r, creditKinds[:], b[8], "kind of credit message"); c.Kind == 0 {
 		r.fail("no kind of credit message")
 	}
@@ -116,7 +192,7 @@ func (m *CreditMessage) decode(r *reader) {
 		r.fail("level %d", b[12])
 	}
 	c.Level = int(b[12])
-	r.reserved(b[13:16])
+	r.reserved(b[13:14])
 	var within, sent uint64
 	for i, v := range [...]*uint64{
 		&c.Session, &c.Key, &c.Seq, &c.Ack, &c.Seen, &c.Resource.ID, &c.Request, &c.Amount, &c.Least,
@@ -128,13 +204,14 @@ func (m *CreditMessage) decode(r *reader) {
 	if c.Within < 0 || c.Resource.Type == nil && c.Resource.ID != 0 {
 		r.fail("within %v, resource %d", c.Within, c.Resource.ID)
 	}
-	m.decodeSpans(r)
+	c.Credit = decodeSpans(r)
+	return pool, more
 }
 
-func (m *CreditMessage) decodeSpans(r *reader) {
+func decodeSpans(r *reader) credit.Credit {
 	n := r.count(MaxSpans, spanSize)
 	if n == 0 {
-		return
+		return nil
 	}
 	c := make(credit.Credit, n)
 	for i := range c {
@@ -146,7 +223,7 @@ func (m *CreditMessage) decodeSpans(r *reader) {
 			r.fail("span %d, %v, is none or does not follow the one before", i, c[i])
 		}
 	}
-	m.Message.Credit = c
+	return c
 }
 
 // CreditState says how a credit stands.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -155,6 +156,7 @@ func TestTooLong(t *testing.T) {
 		"inline":     &MblockWrite{Data: InlinePayload(make([]byte, MaxInline+1))},
 		"mismatched": &MblockWrite{Data: Payload{Window: Window{Length: 2}, Inline: []byte("x")}},
 		"spans":      &CreditMessage{Message: credit.Message{Kind: credit.Return, Credit: make(credit.Credit, MaxSpans+1)}},
+		"packed":     &CreditMessage{Message: credit.Message{Kind: credit.Ack}, More: slices.Repeat([]credit.Message{{Kind: credit.Ack}}, MaxCredits)},
 		"kind":       &CreditMessage{Message: credit.Message{Kind: 99}},
 		"objects":    &CommitMany{Objects: make([]Handle, api.MaxCommitMany+1)},
 	} {
@@ -213,6 +215,7 @@ func TestLargest(t *testing.T) {
 		&MblockReadReply{N: MaxInline, Data: make([]byte, MaxInline)},
 		&CreditsReply{Credits: make([]CreditInfo, CreditsPerPage)},
 		&CreditMessage{Message: credit.Message{Kind: credit.Return, Credit: make(credit.Credit, MaxSpans)}},
+		fullPack(),
 	} {
 		if _, err := Append(nil, Header{Op: OpVersion}, m); err != nil {
 			t.Errorf("%T: %v", m, err)
@@ -379,6 +382,74 @@ func TestDefaultSocket(t *testing.T) {
 		got, err := DefaultSocket(c.uid, func(k string) string { return c.env[k] })
 		if got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("uid %d, %v: %q, %v", c.uid, c.env, got, err)
+		}
+	}
+}
+
+// fullPack is as many messages of owners, as long, as go together.
+func fullPack() *CreditMessage {
+	m := credit.Message{Kind: credit.Return}
+	for i := range uint64(packedSpans) {
+		m.Credit = append(m.Credit, credit.Span{First: 2 * i, End: 2*i + 1, Modes: credit.Read})
+	}
+	p, _ := PackCredits(1, slices.Repeat([]credit.Message{m}, 2*MaxCredits))
+	return &p
+}
+
+// What goes together is what follows in the list, as much as fits; what is long goes
+// alone; the order stays.
+func TestPackCredits(t *testing.T) {
+	short := credit.Message{Kind: credit.Return}
+	long := fullPack().Message
+	long.Credit = append(long.Credit, credit.Span{First: 1000, End: 1001, Modes: credit.Read})
+	var list []credit.Message
+	for i, m := range []credit.Message{short, short, long, long, short} {
+		m.Seq = uint64(i + 1)
+		list = append(list, m)
+	}
+	list = append(list, slices.Repeat([]credit.Message{short}, MaxCredits)...)
+	var sizes []int
+	seq := uint64(0)
+	for left := list; len(left) > 0; {
+		var m CreditMessage
+		m, left = PackCredits(7, left)
+		sizes = append(sizes, 1+len(m.More))
+		b, err := Append(nil, Header{Op: OpCredit}, &m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := CreditsIn(b); n != 1+len(m.More) {
+			t.Errorf("a message of %d says it has %d", 1+len(m.More), n)
+		}
+		var back CreditMessage
+		if err := Decode(&back, b[HeaderSize:]); err != nil || back.Pool != 7 {
+			t.Fatal(back.Pool, err)
+		}
+		for c := range back.All() {
+			if seq++; c.Seq != seq && seq <= 5 {
+				t.Errorf("message %d comes as the %d.", c.Seq, seq)
+			}
+		}
+	}
+	if want := []int{2, 1, 1, MaxCredits, 1}; !slices.Equal(sizes, want) {
+		t.Errorf("they go by %v, want %v", sizes, want)
+	}
+}
+
+// What follows the first message is of its pool and is followed by nothing of its own.
+func TestCreditsThatFollow(t *testing.T) {
+	b, err := Append(nil, Header{Op: OpCredit}, &CreditMessage{
+		Pool: 1, Message: credit.Message{Kind: credit.Ack}, More: []credit.Message{{Kind: credit.Ack}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const second = HeaderSize + creditSize + 2
+	for name, at := range map[string]int{"a pool": second, "more": second + 14, "too many": HeaderSize + 15, "reserved": HeaderSize + 13} {
+		bad := slices.Clone(b)
+		bad[at] = 1
+		if err := Decode(&CreditMessage{}, bad[HeaderSize:]); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -216,7 +216,8 @@ func samples() map[Op][2]Message {
 		OpAccept: {&Accept{Pool: h, Token: api.Token{15: 0xff}}, opened},
 
 		OpCredit: {
-			&CreditMessage{Pool: h, Message: borrow}, &CreditMessage{Pool: h, Message: grant},
+			&CreditMessage{Pool: h, Message: borrow, More: []credit.Message{{Kind: credit.Ack, Session: 7}, borrow}},
+			&CreditMessage{Pool: h, Message: grant, More: []credit.Message{grant}},
 		},
 		OpCreditList: {
 			&CreditList{After: CreditCursor{Object: id, Holder: 1, First: 4096}, Pool: "data"},

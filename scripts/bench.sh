@@ -7,8 +7,8 @@
 #
 # ROW is one of engine-read, client-read, client-read-qd1, client-seq,
 # mblock-durable, commit-rate, mlog-sync, mlog-client, reclaim, reclaim-storm,
-# churn, activate, memory, idle, scope, quota, credit; all of them when none is
-# named.
+# churn, activate, memory, idle, scope, quota, credit, credit-data; all of them when
+# none is named.
 # docs/performance.md says what they measure.
 #   --quick    short runs, one alternation: under two minutes, for a look only
 #   --turns    how often the sides alternate (5)
@@ -31,7 +31,7 @@
 
 set -euo pipefail
 
-readonly all_rows="engine-read client-read client-read-qd1 client-seq mblock-durable commit-rate mlog-sync mlog-client reclaim reclaim-storm churn activate memory idle scope quota credit"
+readonly all_rows="engine-read client-read client-read-qd1 client-seq mblock-durable commit-rate mlog-sync mlog-client reclaim reclaim-storm churn activate memory idle scope quota credit credit-data"
 
 usage() {
 	sed -n '2,30s/^# \{0,1\}//p' "$0" >&2
@@ -211,7 +211,7 @@ if needs mlog-sync scope; then
 fi
 
 # shellcheck disable=SC2086 # lists of rows
-if needs $reading $writing churn idle reclaim reclaim-storm quota credit; then
+if needs $reading $writing churn idle reclaim reclaim-storm quota credit credit-data; then
 	fast_device fast
 	args+=(-fast "$fast")
 fi

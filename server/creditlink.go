@@ -36,6 +36,8 @@ type creditLink struct {
 	// +checklocks:mu
 	draining bool // a goroutine sends the queue, of session.drains
 	// +checklocks:mu
+	gathering bool // what comes waits in the queue for what else comes with it
+	// +checklocks:mu
 	ended bool
 }
 
@@ -47,7 +49,7 @@ func (s *session) credit(h ioctl.Header, m *ioctl.CreditMessage) {
 		err = badHandle(m.Pool)
 	} else {
 		ref := e.Value.(*poolRef)
-		err = ref.pool.credits.receive(s, ref, m)
+		err = ref.pool.credits.receiveAll(s, ref, m)
 		s.doneWith(e)
 	}
 	if err != nil {
@@ -55,21 +57,35 @@ func (s *session) credit(h ioctl.Header, m *ioctl.CreditMessage) {
 	}
 }
 
+// receiveAll passes messages on to the root that came together. What follows from them
+// goes together, too.
+func (c *creditor) receiveAll(s *session, ref *poolRef, m *ioctl.CreditMessage) error {
+	if l := ref.credits.Load(); l != nil && len(m.More) > 0 {
+		l.gather()
+		defer l.sendGathered()
+	}
+	for msg := range m.All() {
+		if err := c.receive(s, ref, m.Pool, msg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // receive passes a message on to the root.
-func (c *creditor) receive(s *session, ref *poolRef, m *ioctl.CreditMessage) error {
+func (c *creditor) receive(s *session, ref *poolRef, h ioctl.Handle, msg credit.Message) error {
 	c.messages.Add(1)
 	l := ref.credits.Load()
 	if l == nil {
-		if m.Message.Kind != credit.Hello {
+		if msg.Kind != credit.Hello {
 			return api.Errorf(api.EINVAL, "", "the handle is no debtor: Hello comes first")
 		}
 		var err error
-		if l, err = c.connect(s, m.Pool); err != nil {
+		if l, err = c.connect(s, h); err != nil {
 			return err
 		}
 		ref.credits.Store(l)
 	}
-	msg := m.Message
 	msg.From, msg.To, msg.Group = l.id, ioctl.Creditor, s.id
 	id := layout.ObjectID(msg.Resource.ID)
 	switch msg.Kind { //nolint:exhaustive // the others change nothing of what is watched
@@ -227,8 +243,8 @@ func (l *creditLink) Deliver(m credit.Message) {
 	switch {
 	case l.ended:
 		return
-	case !l.draining:
-		sent, err := l.send(m, false)
+	case !l.draining && !l.gathering:
+		sent, err := l.send(&ioctl.CreditMessage{Pool: l.h, Message: m}, false)
 		if err != nil {
 			l.failLocked(ioctl.SourceSocket)
 		}
@@ -239,9 +255,58 @@ func (l *creditLink) Deliver(m credit.Message) {
 		l.s.drains.Go(l.drain)
 	}
 	l.queue = append(l.queue, m)
-	if l.s.creditsQueued.Add(1) > maxCreditsQueued {
+	queued := l.s.creditsQueued.Add(1)
+	if l.gathering && len(l.queue) >= ioctl.MaxCredits {
+		l.sendQueued() // more may come, and would look like what nobody reads
+		queued = l.s.creditsQueued.Load()
+	}
+	if queued > maxCreditsQueued {
 		l.s.srv.complaints.Warn("client does not read its credit messages", l.s.who())
 		l.failLocked(ioctl.SourceProtocol)
+	}
+}
+
+// gather keeps what comes until sendGathered.
+func (l *creditLink) gather() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gathering = true
+}
+
+// sendGathered sends what was gathered, or leaves it to be sent when there is room.
+func (l *creditLink) sendGathered() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gathering = false
+	l.sendQueued()
+}
+
+// sendQueued sends what is queued as far as there is room, and leaves the rest to drain.
+//
+// +checklocks:l.mu
+func (l *creditLink) sendQueued() {
+	all := l.queue
+	for left := all; len(left) > 0 && !l.draining; {
+		m, rest := ioctl.PackCredits(l.h, left)
+		switch sent, err := l.send(&m, false); {
+		case err != nil:
+			l.failLocked(ioctl.SourceSocket)
+			return
+		case !sent:
+			l.draining = true
+			l.s.drains.Go(l.drain)
+			return
+		}
+		l.s.creditsQueued.Add(-int32(len(left) - len(rest)))
+		left, l.queue = rest, rest
+	}
+	if len(l.queue) > 0 {
+		return
+	}
+	l.queue = nil
+	if cap(all) <= 2*ioctl.MaxCredits { // nobody has it any more
+		clear(all)
+		l.queue = all[:0]
 	}
 }
 
@@ -252,34 +317,33 @@ func (l *creditLink) drain() {
 		if !ok {
 			return
 		}
-		if _, err := l.send(m, true); err != nil {
+		if _, err := l.send(&m, true); err != nil {
 			l.fail(ioctl.SourceSocket)
 		}
 	}
 }
 
-// next takes the first message that waits; false: there is none, and what comes next is
+// next takes the first messages that wait; false: there is none, and what comes next is
 // not drain's.
-func (l *creditLink) next() (m credit.Message, ok bool) {
+func (l *creditLink) next() (m ioctl.CreditMessage, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.queue) == 0 {
 		l.draining = false
 		return m, false
 	}
-	m = l.queue[0]
-	l.queue = l.queue[1:]
-	l.s.creditsQueued.Add(-1)
+	m, left := ioctl.PackCredits(l.h, l.queue)
+	l.s.creditsQueued.Add(-int32(len(l.queue) - len(left)))
+	l.queue = left
 	return m, true
 }
 
 // send sends a message; without wait it says whether there was room. An error is that
 // nobody is there to hear.
-func (l *creditLink) send(m credit.Message, wait bool) (sent bool, err error) {
+func (l *creditLink) send(m *ioctl.CreditMessage, wait bool) (sent bool, err error) {
 	buf := getBuffer()
 	defer putBuffer(buf)
-	b, err := ioctl.Append(buf.mem[:0], ioctl.Header{Op: ioctl.OpCredit, Flags: ioctl.FlagReply},
-		&ioctl.CreditMessage{Pool: l.h, Message: m})
+	b, err := ioctl.Append(buf.mem[:0], ioctl.Header{Op: ioctl.OpCredit, Flags: ioctl.FlagReply}, m)
 	switch {
 	case err != nil: // the root makes none of more than MaxRequests spans
 		l.s.srv.log.Error("credit message does not fit", l.s.who(), slog.Any("error", err))

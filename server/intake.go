@@ -33,7 +33,7 @@ func (s *session) read() {
 		msg := in.buf.receive()[:in.n]
 		taken, cost := s.taken.Load(), messageCost
 		if in.n >= ioctl.HeaderSize && ioctl.Op(binary.LittleEndian.Uint16(msg[4:])) == ioctl.OpCredit {
-			cost = creditCost
+			cost = creditCost * time.Duration(ioctl.CreditsIn(msg))
 		}
 		kept, err := s.take(in.buf, msg, in.oob[:in.oobn], in.flags)
 		if err != nil {

@@ -6,8 +6,10 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/credit"
+	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/test/bench/measure"
 )
 
@@ -70,6 +72,31 @@ func (b *bench) creditThrough(ctx context.Context) error {
 		}
 		b.report(c.name, creditMessages, all[0], nil, valueAtMost, messages, 0)
 	}
+	return b.creditFloor(ctx)
+}
+
+// creditFloor measures credits of which the daemon is asked beside what it costs at
+// least to be answered by another process, alternating: the credits of one object, given
+// back each time, and of many, by several goroutines, each of one after the other.
+func (b *bench) creditFloor(ctx context.Context) error {
+	plan := []string{"-dev", b.fast, "-time", b.time.String()}
+	given := append(plan, "-kind", creditGiven)
+	all, err := b.alternate(ctx,
+		b.client("credit", "client-credit", given...),
+		b.worker("bare answer, socket", "floor", "-time", b.time.String(), "-kind", floorSocket),
+		b.worker("bare answer, futex", "floor", "-time", b.time.String(), "-kind", floorFutex),
+		b.client("credit", "client-credit", append(given, "-flight", "8")...),
+		b.client("credit", "client-credit", append(given, "-flight", "64")...))
+	if err != nil {
+		return err
+	}
+	const name = "acquire, release and give back"
+	b.report(name, perCall, all[0], all[1], aboveAtMost, 0, 0)
+	b.report(name, perCall, all[0], all[2], aboveAtMost, 0, 0)
+	b.report(name, median, all[0], all[1], aboveAtMost, 0, 0)
+	b.report(name, median, all[0], all[2], aboveAtMost, 0, 0)
+	b.report(name+", 8 at once", perCall, all[3], nil, valueAtMost, creditDaemonMicroseconds, 0)
+	b.report(name+", 64 at once", perCall, all[4], nil, valueAtMost, creditDaemonMicroseconds, 0)
 	return nil
 }
 
@@ -80,7 +107,7 @@ const (
 	creditOpens  = "opens"  // a committed mblock is opened and closed
 )
 
-// creditFill is how many bytes of mblocks are there, of which one is used.
+// creditFill is how many bytes of mblocks are there beside those that are used.
 const creditFill = 256 << 20
 
 // creditDaemonMicroseconds is the most that it may take when the daemon is asked.
@@ -89,40 +116,62 @@ const creditDaemonMicroseconds = 20
 // creditMessages is how many messages a client sends to the daemon for its credits.
 var creditMessages = extra("messages", "messages/op")
 
-// clientCreditWork uses the credit of one object through the daemon.
+// clientCreditWork uses credits through the daemon, each worker of one object.
 func clientCreditWork(ctx context.Context, o *options) (*measure.Result, error) {
 	o.credits = &client.CreditOptions{}
 	c, err := o.activateThrough(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list, err := c.mblocks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	id := list[0].ID()
-	for _, m := range list {
+	ids := make([]layout.ObjectID, o.plan.Workers)
+	for w := range ids {
+		m, err := c.pool.PutMblock(ctx, api.AllocOptions{}, noise(smallSize))
+		if err != nil {
+			return nil, err
+		}
+		ids[w] = m.ID()
 		if err := m.Put(); err != nil {
 			return nil, err
 		}
 	}
-	one := func() error {
-		h, err := c.pool.(client.Credits).AcquireCredit(ctx, id, client.CreditRequest{Modes: client.CreditRead})
+	op := c.creditOp(ctx)
+	for _, id := range ids {
+		if err := op(id); err != nil {
+			return nil, err
+		}
+	}
+	if err := o.measured(); err != nil {
+		return nil, err
+	}
+	before := c.CreditStats().Messages
+	r, err := measure.Run(o.plan, func(w int) error { return op(ids[w]) })
+	if err != nil {
+		return nil, err
+	}
+	sent := c.CreditStats().Messages - before
+	r.Extra = map[string]float64{"messages": float64(sent) / float64(max(r.Ops, 1))}
+	return r, c.finish(r)
+}
+
+// creditOp is one use of an object's credit.
+func (c *connection) creditOp(ctx context.Context) func(layout.ObjectID) error {
+	credits := c.pool.(client.Credits)
+	one := func(id layout.ObjectID) error {
+		h, err := credits.AcquireCredit(ctx, id, client.CreditRequest{Modes: client.CreditRead})
 		if err != nil {
 			return err
 		}
 		return h.Release()
 	}
-	op := one
-	switch o.kind {
+	switch c.o.kind {
 	case creditGiven:
-		op = func() error {
-			err := one()
-			c.pool.(client.Credits).GiveBackCredit(id)
+		return func(id layout.ObjectID) error {
+			err := one(id)
+			credits.GiveBackCredit(id)
 			return err
 		}
 	case creditOpens:
-		op = func() error {
+		return func(id layout.ObjectID) error {
 			m, err := c.pool.Mblock(ctx, id)
 			if err != nil {
 				return err
@@ -130,20 +179,7 @@ func clientCreditWork(ctx context.Context, o *options) (*measure.Result, error) 
 			return m.Put()
 		}
 	}
-	if err := op(); err != nil {
-		return nil, err
-	}
-	if err := o.measured(); err != nil {
-		return nil, err
-	}
-	before := c.CreditStats().Messages
-	r, err := measure.Run(o.plan, func(int) error { return op() })
-	if err != nil {
-		return nil, err
-	}
-	sent := c.CreditStats().Messages - before
-	r.Extra = map[string]float64{"messages": float64(sent) / float64(max(r.Ops, 1))}
-	return r, c.finish(r)
+	return one
 }
 
 // creditOwners opens a root and n debtors of it. The function ends them.

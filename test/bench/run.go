@@ -60,6 +60,7 @@ func rows() []row {
 		{"scope", (*bench).scope},
 		{"quota", (*bench).quota},
 		{"credit", (*bench).credit},
+		{"credit-data", (*bench).creditData},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"strconv"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/client"
@@ -54,6 +55,8 @@ func tasks() map[string]task {
 		"quota-memory":   quotaMemoryWork,
 		"credit":         creditWork,
 		"credit-revoke":  creditRevokeWork,
+		"floor":          floorWork,
+		"floor-peer":     floorPeer,
 
 		"client-read":    clientReadWork,
 		"client-write":   clientWriteWork,
@@ -95,6 +98,14 @@ func work(ctx context.Context, name string, args []string) error {
 	f.StringVar(&o.socket, "socket", "", "the daemon's socket")
 	f.IntVar(&o.plan.Daemon, "daemon", 0, "the daemon's process")
 	f.StringVar(&o.metrics, "metrics", "", "socket of the daemon's profiles")
+	f.Func("credits", "the client takes credits, and keeps so many bytes under them; -: none", func(s string) error {
+		if s == noCredits {
+			return nil
+		}
+		n, err := strconv.ParseInt(s, 10, 64)
+		o.credits = &client.CreditOptions{Bytes: n}
+		return err
+	})
 	if err := f.Parse(args); err != nil {
 		return err
 	}

@@ -111,12 +111,13 @@ func (w *wire) receive() {
 			if err != nil {
 				panic(fmt.Sprint("a credit message is answered ", err))
 			}
-			c := m.(*ioctl.CreditMessage).Message
-			c.From, c.To = ioctl.Creditor, 1
 			w.mu.Lock()
 			p := w.peer
 			w.mu.Unlock()
-			p.Deliver(c)
+			for c := range m.(*ioctl.CreditMessage).All() {
+				c.From, c.To = ioctl.Creditor, 1
+				p.Deliver(c)
+			}
 			continue
 		}
 		w.mu.Lock()
