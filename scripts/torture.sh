@@ -100,8 +100,11 @@ until_end() {
 }
 
 part_simulate() {
-	local each=$((share / 6 > 0 ? share / 6 : 1)) t
-	for t in TestCrashRandom TestCrashEveryBoundary TestEverySite TestFaults TestDeadlines TestFaultsAndDeadlines; do
+	# The last six take a quarter of the time each.
+	local each=$((share / 8 > 0 ? share / 8 : 1)) t
+	for t in TestCrashRandom TestCrashEveryBoundary TestEverySite TestFaults TestDeadlines TestFaultsAndDeadlines \
+		TestEachCallFailsAnywhere TestNoFalseAcknowledgement TestEachCallCutAnywhere TestEachCallRefused \
+		TestEachWriteTorn TestLyingFlushes; do
 		CGO_ENABLED=0 tests test/sim -tags invariants -run "^$t\$" "-sim.for=${each}s" "-sim.first=$(seed)" || return
 	done
 }

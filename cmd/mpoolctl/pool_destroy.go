@@ -18,8 +18,8 @@ func newPoolDestroy(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				err = a.confirm(ctx, "destroy pool %s with its %d mblocks and %d mlogs, %s",
-					info.Name, info.Mblocks, info.Mlogs, formatSize(info.Stored))
+				err = a.confirm(ctx, "destroy pool %s with its %s and %s, %s",
+					info.Name, plural(int(info.Mblocks), "mblock"), plural(int(info.Mlogs), "mlog"), formatSize(info.Stored))
 				if err != nil {
 					return err
 				}

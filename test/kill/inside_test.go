@@ -25,7 +25,7 @@ import (
 
 var (
 	inside = flag.Int("kill.inside", 1, "at how many moments of each operation the daemon is killed; 0: at each write, flush and discard")
-	rested = flag.Int("kill.again", 1, "how often at each of these moments")
+	again  = flag.Int("kill.again", 1, "how often at each of these moments")
 )
 
 // afterwards is how many more operations are counted on, of what follows in the
@@ -57,7 +57,7 @@ func TestKillInside(t *testing.T) {
 	if s == 0 {
 		s = uint64(time.Now().UnixNano())
 	}
-	t.Logf("seed %d: go test ./test/kill -run TestKillInside -kill.seed=%d -kill.inside=%d -kill.again=%d", s, s, *inside, *rested)
+	t.Logf("seed %d: go test ./test/kill -run TestKillInside -kill.seed=%d -kill.inside=%d -kill.again=%d", s, s, *inside, *again)
 	th := &theatre{t: t, bin: build(t)}
 	var err error
 	if th.ctl, err = testdaemon.BuildCtl(t.TempDir()); err != nil {
@@ -91,7 +91,7 @@ func (th *theatre) play(sc *scene) {
 	slices.Sort(moments)
 	kills := 0
 	for _, n := range moments {
-		for range *rested {
+		for range *again {
 			th.t.Run(fmt.Sprint(n), func(t *testing.T) {
 				here := *th
 				here.t = t

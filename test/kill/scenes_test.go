@@ -63,9 +63,10 @@ type stock struct {
 	log, container layout.ObjectID
 }
 
-func content64(n int) []byte {
+// pattern is n bytes, others for each n.
+func pattern(n int) []byte {
 	b := make([]byte, n)
-	_, _ = rand.NewChaCha8([32]byte{byte(n), byte(n >> 8)}).Read(b) // it never fails
+	_, _ = rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)}).Read(b) // it never fails
 	return b
 }
 
@@ -109,7 +110,7 @@ func stockedOn(t *testing.T, f *stock, size int64) media {
 
 func (f *stock) fill(ctx context.Context, p *mpool.Pool) error {
 	for i, n := range []int{0, 5000, 70_000, 300_000, 100, 200_000} {
-		b, err := p.PutMblock(ctx, api.AllocOptions{Capacity: int64(n), Class: api.Class(i / 4)}, content64(n))
+		b, err := p.PutMblock(ctx, api.AllocOptions{Capacity: int64(n), Class: api.Class(i / 4)}, pattern(n))
 		if err != nil {
 			return err
 		}
@@ -131,7 +132,7 @@ func (f *stock) fill(ctx context.Context, p *mpool.Pool) error {
 		return err
 	}
 	for _, n := range []int{0, 100, 5000, 9000} {
-		if _, err := a.Append(ctx, content64(n), true); err != nil {
+		if _, err := a.Append(ctx, pattern(n), true); err != nil {
 			return err
 		}
 	}
@@ -146,7 +147,7 @@ func (f *stock) fill(ctx context.Context, p *mpool.Pool) error {
 		return err
 	}
 	for _, n := range []int{2000, 4000, 3000} {
-		if err := c.Append(ctx, content64(n), true); err != nil {
+		if err := c.Append(ctx, pattern(n), true); err != nil {
 			return err
 		}
 	}
@@ -211,7 +212,7 @@ func churned(t *testing.T, f *stock) media {
 				if done, err := enough(k); done || err != nil {
 					return err
 				}
-				b, err := p.PutMblock(ctx, api.AllocOptions{Capacity: 4096}, content64(4096))
+				b, err := p.PutMblock(ctx, api.AllocOptions{Capacity: 4096}, pattern(4096))
 				if err != nil {
 					return err
 				}
@@ -305,7 +306,7 @@ func allocate(ctx context.Context, a *actor) error {
 		if err != nil {
 			return err
 		}
-		if _, err := b.Write(ctx, content64(n)); err != nil {
+		if _, err := b.Write(ctx, pattern(n)); err != nil {
 			return err
 		}
 		a.made = append(a.made, b)
@@ -344,7 +345,7 @@ func discard() (list []step) {
 // put makes an mblock.
 func put(n int) step {
 	return step{do: func(ctx context.Context, a *actor) error {
-		b, err := a.p.PutMblock(ctx, api.AllocOptions{Capacity: int64(n)}, content64(n))
+		b, err := a.p.PutMblock(ctx, api.AllocOptions{Capacity: int64(n)}, pattern(n))
 		if err != nil {
 			return err
 		}
@@ -361,10 +362,10 @@ func churn() (list []step) {
 
 func containerSteps() []step {
 	add := func(n int) step {
-		return step{do: func(ctx context.Context, a *actor) error { return a.mdc.Append(ctx, content64(n), true) }}
+		return step{do: func(ctx context.Context, a *actor) error { return a.mdc.Append(ctx, pattern(n), true) }}
 	}
 	copied := func(n int) step {
-		return step{same: true, do: func(ctx context.Context, a *actor) error { return a.mdc.CompactAppend(ctx, content64(n)) }}
+		return step{same: true, do: func(ctx context.Context, a *actor) error { return a.mdc.CompactAppend(ctx, pattern(n)) }}
 	}
 	return []step{
 		{same: true, do: func(ctx context.Context, a *actor) (err error) {

@@ -615,5 +615,33 @@ func mutants() []mutant {
 			new:  "if err := error(nil); err != nil {",
 			pkg:  "./test/history", test: "TestHistories", args: "-history.for=60s",
 		},
+		{
+			name: "mpool: a scrub takes any broken log of a container for a replaced one",
+			file: "mpool/scrub_log.go",
+			old:  "other.Generation <= desc.Generation",
+			new:  "false",
+			pkg:  "./test/rot", test: "TestFlips", args: "-rot.flips=1000",
+		},
+		{
+			name: "mpool: a pool is wiped before it is said to be destroyed",
+			file: "mpool/lifecycle.go",
+			old:  "if err := p.changeSuperblock(op, func(sb *omf.Superblock) { sb.State = omf.StateDestroyed }); err != nil {",
+			new:  "if err := error(nil); err != nil {",
+			pkg:  "./test/kill", test: "TestKillInside/destroy", args: "-kill.inside=0",
+		},
+		{
+			name: "mpool: a pool is there before its metadata is",
+			file: "mpool/creation.go",
+			old:  "\tif err := c.prepare(ctx); err != nil {",
+			new:  "\tif err := writeSuperblocks(ctx, c.drives[0].dev, *c.sb); err != nil {\n\t\treturn err\n\t}\n\tif err := c.prepare(ctx); err != nil {",
+			pkg:  "./test/kill", test: "TestKillInside/create", args: "-kill.inside=0",
+		},
+		{
+			name: "mpool: what cannot be read keeps a drive from being used again",
+			file: "mpool/creation.go",
+			old:  "case c.o.Force && ctx.Err() == nil:",
+			new:  "case false:",
+			pkg:  "./mpool", test: "TestCreateOverUnreadableSector",
+		},
 	}
 }

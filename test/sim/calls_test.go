@@ -100,7 +100,7 @@ func poolCalls() []*scenario {
 		{name: "create by force", vague: true, ruins: true, ready: oneMblock, steps: func(r *play) []step {
 			return []step{{true, func() error { return r.create("q", api.CreateOptions{Force: true}) }}}
 		}},
-		{name: "destroy", open: true, vague: true, ready: oneMblock, steps: func(r *play) []step {
+		{name: "destroy", open: true, ends: true, vague: true, ready: oneMblock, steps: func(r *play) []step {
 			return []step{{true, func() error {
 				err := r.p.Destroy(ctx)
 				if err == nil {
@@ -124,7 +124,7 @@ func poolCalls() []*scenario {
 				return err
 			}}}
 		}},
-		{name: "deactivate", open: true, ready: oneLog, steps: func(r *play) []step {
+		{name: "deactivate", open: true, ends: true, ready: oneLog, steps: func(r *play) []step {
 			return []step{
 				{true, func() error { return appendOne(r, "more") }},
 				{false, func() error {
@@ -239,26 +239,25 @@ func mblockCalls() []*scenario {
 		}},
 		&scenario{name: "commit many", open: true, ready: oneMblock, steps: func(r *play) []step {
 			var list []api.Object
-			return []step{
-				{false, func() error {
-					for i := range 3 {
-						b, err := r.p.AllocMblock(ctx, api.AllocOptions{Capacity: 30000, Class: api.Class(i % 2)})
-						if err != nil {
-							return err
-						}
+			var steps []step
+			for i := range 3 {
+				steps = append(steps, step{false, func() error {
+					b, err := r.p.AllocMblock(ctx, api.AllocOptions{Capacity: 30000, Class: api.Class(i % 2)})
+					if err == nil {
 						list = append(list, b)
-						if _, err := b.Write(ctx, data(8000, i)); err != nil {
-							return err
-						}
 					}
-					l, err := r.p.AllocMlog(ctx, api.AllocOptions{Capacity: 30000})
-					list = append(list, l)
 					return err
-				}},
-				{true, func() error {
-					return r.p.CommitMany(ctx, list, []api.Root{{Name: "many", ID: list[1].ID()}})
-				}},
+				}}, step{false, func() error { _, err := list[i].(api.Mblock).Write(ctx, data(8000, i)); return err }})
 			}
+			return append(steps, step{false, func() error {
+				l, err := r.p.AllocMlog(ctx, api.AllocOptions{Capacity: 30000})
+				if err == nil {
+					list = append(list, l)
+				}
+				return err
+			}}, step{true, func() error {
+				return r.p.CommitMany(ctx, list, []api.Root{{Name: "many", ID: list[1].ID()}})
+			}})
 		}},
 		&scenario{name: "read", open: true, ready: bigMblock, steps: func(r *play) []step {
 			return []step{{false, func() error { return readBack(theMblock(r), data(100000, 1)) }}}

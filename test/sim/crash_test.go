@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"testing"
 	"time"
@@ -31,7 +32,6 @@ const (
 	maxDrives  = 4
 	workers    = 3
 	survivors  = 4 // media tried after each cut
-	cycles     = 4 // cuts of one seed's pool, one after another
 	metaBytes  = 48 << 10
 	opsPerTask = 30
 )
@@ -39,6 +39,7 @@ const (
 // world is one seed's run.
 type world struct {
 	seed              uint64
+	shape             shape
 	rng               *rand.Rand
 	disks             devsim.Rack // in the order of the drives' slots
 	capacity, staging []string    // paths
@@ -48,9 +49,9 @@ type world struct {
 	hits              uint64 // of faults
 }
 
-func newWorld(seed uint64) *world {
+func newWorld(seed uint64, sh shape) *world {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	w := &world{seed: seed, rng: rng, m: newModel()}
+	w := &world{seed: seed, shape: sh, rng: rng, m: newModel()}
 	// What needs many operations on one drive to show is found with one.
 	drives := 1
 	if rng.IntN(2) == 0 {
@@ -168,8 +169,10 @@ func (w *world) work(seed, at uint64, ops int) (seen uint64, cut bool, err error
 						failed = fe.err
 					}
 				}()
-				wk := w.worker(n, s, p)
-				wk.run(ops)
+				if n < w.shape.workers {
+					wk := w.worker(n, s, p)
+					wk.run(ops)
+				}
 			})
 		}
 		scrubbed := w.scrub(s, p, &failed)
@@ -241,14 +244,14 @@ func (w *world) afterCut(n int) error {
 }
 
 // random runs one seed: some cycles of work, cut and verification.
-func random(seed uint64) (states int, err error) {
-	w := newWorld(seed)
+func random(seed uint64, sh shape) (states int, err error) {
+	w := newWorld(seed, sh)
 	if err := w.create(); err != nil {
 		return 0, fmt.Errorf("create: %w", err)
 	}
-	for cycle := range cycles {
-		at := uint64(1 + w.rng.IntN(1200))
-		_, cut, err := w.work(w.rng.Uint64(), at, opsPerTask)
+	for cycle := range sh.cycles {
+		at := uint64(1 + w.rng.IntN(sh.cut()))
+		_, cut, err := w.work(w.rng.Uint64(), at, sh.ops)
 		if err != nil {
 			return w.states, fmt.Errorf("cycle %d: %w", cycle, err)
 		}
@@ -266,14 +269,14 @@ func random(seed uint64) (states int, err error) {
 
 // everyBoundary runs one seed's short workload once for each of its I/O
 // boundaries and cuts there.
-func everyBoundary(seed uint64, stop func() bool) (states int, err error) {
-	const ops = 4
-	first := newWorld(seed)
+func everyBoundary(seed uint64, sh shape, stop func() bool) (states int, err error) {
+	ops := min(4, sh.ops)
+	first := newWorld(seed, sh)
 	if err := first.create(); err != nil {
 		return 0, err
 	}
 	fresh := func() (*world, uint64) {
-		w := newWorld(seed)
+		w := newWorld(seed, sh)
 		w.disks = first.disks.Clone()
 		return w, w.rng.Uint64()
 	}
@@ -297,14 +300,18 @@ func everyBoundary(seed uint64, stop func() bool) (states int, err error) {
 }
 
 // sweep runs seeds on all processors until the time is up.
-func sweep(t *testing.T, f func(seed uint64, stop func() bool) (int, error)) {
+func sweep(t *testing.T, f func(seed uint64, sh shape, stop func() bool) (int, error)) {
 	t.Helper()
 	start := time.Now()
+	sh, err := parseShape(*shapeFlag)
+	if err != nil {
+		t.Fatal(err)
+	}
 	stop := func() bool { return *seedFlag == 0 && time.Since(start) > *forFlag }
 	if *seedFlag != 0 {
-		states, err := f(*seedFlag, stop)
+		states, err := f(*seedFlag, sh, stop)
 		if err != nil {
-			t.Fatalf("seed %d: %v", *seedFlag, err)
+			t.Fatalf("seed %d: %v%s", *seedFlag, err, shrink(t.Name(), f, *seedFlag, sh, err, *shrinkFlag))
 		}
 		t.Logf("seed %d: %d crash states, no violation", *seedFlag, states)
 		return
@@ -319,13 +326,13 @@ func sweep(t *testing.T, f func(seed uint64, stop func() bool) (int, error)) {
 				seed := next
 				next++
 				mu.Unlock()
-				states, err := f(seed, stop)
+				states, err := f(seed, sh, stop)
 				mu.Lock()
 				total += states
 				seeds++
 				mu.Unlock()
 				if err != nil {
-					t.Errorf("seed %d: %v\nreplay: go test ./test/sim -run '^%s$' -sim.seed=%d", seed, err, t.Name(), seed)
+					t.Errorf("seed %d: %v\nreplay: %s\nlook for a smaller one: add -sim.shrink=30s", seed, err, replay(t.Name(), seed, sh))
 				}
 			}
 		})
@@ -339,7 +346,7 @@ func sweep(t *testing.T, f func(seed uint64, stop func() bool) (int, error)) {
 //
 // proves S3 S5 S7 S8 S9 S10 S11 S12 S13 S14 S15 S20 S21 S22 S24 S25 S26 S27 S36
 func TestCrashRandom(t *testing.T) {
-	sweep(t, func(seed uint64, _ func() bool) (int, error) { return random(seed) })
+	sweep(t, func(seed uint64, sh shape, _ func() bool) (int, error) { return random(seed, sh) })
 }
 
 // Short workloads with a cut at every I/O boundary.
@@ -355,7 +362,7 @@ func TestReplay(t *testing.T) {
 		var seen [2]uint64
 		var disks [2]devsim.Rack
 		for i := range seen {
-			w := newWorld(seed)
+			w := newWorld(seed, fullShape)
 			if err := w.create(); err != nil {
 				t.Fatal(err)
 			}
@@ -386,5 +393,7 @@ func TestReplay(t *testing.T) {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// A run leaves little and allocates much.
+	debug.SetGCPercent(600)
 	os.Exit(m.Run())
 }

@@ -31,7 +31,7 @@ func (w *world) disturb(tr trouble, end int, ops int) (cut bool, err error) {
 	s := sched.New(w.rng.Uint64())
 	cutter := &devsim.Cutter{Sched: s}
 	if end == endCut {
-		cutter.At = 1 + w.rng.Uint64N(1200)
+		cutter.At = 1 + w.rng.Uint64N(uint64(w.shape.cut()))
 	}
 	var failed error
 	err = inSim(s, func() {
@@ -52,8 +52,10 @@ func (w *world) disturb(tr trouble, end int, ops int) (cut bool, err error) {
 						failed = fe.err
 					}
 				}()
-				u := &unsure{worker: w.worker(n, s, p), trouble: tr}
-				u.run(ops)
+				if n < w.shape.workers {
+					u := &unsure{worker: w.worker(n, s, p), trouble: tr}
+					u.run(ops)
+				}
 			})
 		}
 		for n := range workers {
@@ -193,14 +195,14 @@ func (w *world) afterTrouble(d devsim.Rack, settle bool) error {
 }
 
 // troubled runs one seed: cycles of work in trouble, an end, and verification.
-func troubled(seed uint64, tr trouble) (states int, err error) {
-	w := newWorld(seed)
+func troubled(seed uint64, sh shape, tr trouble) (states int, err error) {
+	w := newWorld(seed, sh)
 	if err := w.create(); err != nil {
 		return 0, fmt.Errorf("create: %w", err)
 	}
-	for cycle := range cycles {
+	for cycle := range sh.cycles {
 		end := w.rng.IntN(ends)
-		cut, err := w.disturb(tr, end, opsPerTask)
+		cut, err := w.disturb(tr, end, sh.ops)
 		if err != nil {
 			return w.states, fmt.Errorf("cycle %d, end %d: %w", cycle, end, err)
 		}
@@ -225,7 +227,9 @@ func troubled(seed uint64, tr trouble) (states int, err error) {
 //
 // proves S7 S11 S12 S15 S21 S22 S26 S30 S40 S42
 func TestFaults(t *testing.T) {
-	sweep(t, func(seed uint64, _ func() bool) (int, error) { return troubled(seed, trouble{faults: true}) })
+	sweep(t, func(seed uint64, sh shape, _ func() bool) (int, error) {
+		return troubled(seed, sh, trouble{faults: true})
+	})
 }
 
 // Random workloads whose contexts end at any moment: what an operation's error
@@ -233,14 +237,16 @@ func TestFaults(t *testing.T) {
 //
 // proves S7 S12 S15 S21 S22 S26 S30 S46
 func TestDeadlines(t *testing.T) {
-	sweep(t, func(seed uint64, _ func() bool) (int, error) { return troubled(seed, trouble{deadlines: true}) })
+	sweep(t, func(seed uint64, sh shape, _ func() bool) (int, error) {
+		return troubled(seed, sh, trouble{deadlines: true})
+	})
 }
 
 // Both at once.
 //
 // proves S12 S15 S22 S26 S30 S40 S42 S46
 func TestFaultsAndDeadlines(t *testing.T) {
-	sweep(t, func(seed uint64, _ func() bool) (int, error) {
-		return troubled(seed, trouble{faults: true, deadlines: true})
+	sweep(t, func(seed uint64, sh shape, _ func() bool) (int, error) {
+		return troubled(seed, sh, trouble{faults: true, deadlines: true})
 	})
 }

@@ -37,9 +37,20 @@ func offlineBut(paths []string, disks devsim.Rack, except string) error {
 		if strings.HasPrefix(p.Code, except) {
 			continue
 		}
-		errs = append(errs, errors.New("check: "+p.String()+" (S45)"))
+		errs = append(errs, &problem{p})
 	}
 	return errors.Join(errs...)
+}
+
+// problem is a finding of the checker.
+type problem struct{ check.Problem }
+
+func (p *problem) Error() string { return "check: " + p.String() + " (S45)" }
+
+// isProblem says whether an error is a finding of the checker.
+func isProblem(err error) bool {
+	var p *problem
+	return errors.As(err, &p)
 }
 
 // target is a drive that a repair reads and writes.

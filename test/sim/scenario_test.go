@@ -33,6 +33,8 @@ type scenario struct {
 	// open says that the steps use a pool that is active.
 	open  bool
 	steps func(r *play) []step
+	// ends says that the last step ends the pool's use.
+	ends bool
 	// apart says that the steps are not played in the simulation: no cut is.
 	apart bool
 	// ruins says that the pool p, which was there, may be found in any state until
@@ -41,12 +43,14 @@ type scenario struct {
 	// vague says that an error need not say whether the step has been done.
 	vague bool
 
-	seed   uint64
-	base   devsim.Rack // before the first step
-	states []string    // after so many steps
-	starts []int       // I/Os of each disk, undisturbed
-	cuts   int         // boundaries
-	writes []int       // those that are a write's end
+	seed     uint64
+	base     devsim.Rack // before the first step
+	states   []string    // after so many steps
+	starts   []int       // I/Os of each disk, undisturbed
+	flushes  []int       // of them, flushes
+	writesOf []int       // of them, writes
+	cuts     int         // boundaries
+	writes   []int       // those that are a write's end
 }
 
 // step is one call.
@@ -61,7 +65,8 @@ type play struct {
 	s     *sched.Sched
 	disks devsim.Rack
 	p     *mpool.Pool
-	onIO  func(devsim.Boundary) bool // while the steps run
+	onIO  func(devsim.Boundary) bool // unless it is nil
+	admit func(context.Context, mpool.Priority) (func(), error)
 
 	acked  int
 	err    error // of the step that failed
@@ -80,7 +85,11 @@ func playDisks(size int64) devsim.Rack {
 	}
 }
 
-func (r *play) options(o devsim.OpenOptions) mpool.Options { return options(r.s, r.disks, o) }
+func (r *play) options(o devsim.OpenOptions) mpool.Options {
+	opt := options(r.s, r.disks, o)
+	opt.Admit = r.admit
+	return opt
+}
 
 func (r *play) openOptions() devsim.OpenOptions {
 	return devsim.OpenOptions{OnIO: func(b devsim.Boundary) bool {
@@ -197,12 +206,21 @@ func (sc *scenario) prepare() error {
 
 // count has an undisturbed run say what I/Os there are.
 func (sc *scenario) count(r *play) {
-	sc.starts, sc.cuts, sc.writes = make([]int, len(r.disks)), 0, nil
+	n := len(r.disks)
+	sc.starts, sc.flushes, sc.writesOf = make([]int, n), make([]int, n), make([]int, n)
+	sc.cuts, sc.writes = 0, nil
 	r.onIO = func(b devsim.Boundary) bool {
 		sc.cuts++
 		switch {
 		case b.Phase == devsim.PhaseStart:
-			sc.starts[slices.Index(r.disks, b.Disk)]++
+			disk := slices.Index(r.disks, b.Disk)
+			sc.starts[disk]++
+			switch b.Op.Code { //nolint:exhaustive // the others are not counted
+			case bdev.OpFlush:
+				sc.flushes[disk]++
+			case bdev.OpWrite:
+				sc.writesOf[disk]++
+			}
 		case b.Op.Code == bdev.OpWrite:
 			sc.writes = append(sc.writes, sc.cuts)
 		}
@@ -254,164 +272,6 @@ func (r *play) judge(disks devsim.Rack) error {
 		return fmt.Errorf("%d steps were acknowledged (the next: under way %v, %w), and what is found is as after %d", r.acked, r.inStep, errOr(r.err), n)
 	}
 	return fmt.Errorf("%d steps were acknowledged (the next: under way %v, %w); found is\n%swant\n%s", r.acked, r.inStep, errOr(r.err), got, r.sc.states[r.acked])
-}
-
-// state says what is durable on disks: what an activation finds, behind the
-// offline checker. It changes them.
-func (sc *scenario) state(disks devsim.Rack) (found string, later bool, err error) {
-	var b strings.Builder
-	var problems error
-	switch {
-	case sc.damage != nil:
-	case sc.vague: // a copy that could not be written is mended by the next activation
-		problems = offlineBut(disks.Paths(), disks, "superblock-")
-	default:
-		problems = offline(disks.Paths(), disks)
-	}
-	r := &play{sc: sc, s: sched.New(sc.seed + 2), disks: disks}
-	err = inSim(r.s, func() {
-		for _, name := range []string{"p", "q"} {
-			p, err := mpool.Activate(ctx, name, disks.Paths(), api.ActivateOptions{}, r.options(devsim.OpenOptions{Inline: true}))
-			var e *api.Error
-			if code := api.CodeOf(err); code == api.ENOENT ||
-				code == api.ESTATE && errors.As(err, &e) && strings.Contains(err.Error(), "metadata drive is missing") {
-				continue // never made, destroyed, or not made to the end
-			}
-			if sc.ruins && name == "p" && err != nil {
-				continue
-			}
-			must(err)
-			if !sc.ruins || name != "p" {
-				must(problems)
-			}
-			fmt.Fprintf(&b, "pool %s\n", name)
-			later, err = describe(&b, p)
-			must(err)
-			must(verifyHeld(p))
-			must(exact(p))
-			must(p.Close())
-		}
-	})
-	return b.String(), later, err
-}
-
-// exact adds up what is free, live, overhead and the rest of a pool that was just
-// activated.
-func exact(p *mpool.Pool) error {
-	info, err := p.Info(ctx)
-	if err != nil {
-		return err
-	}
-	s := info.Space
-	var used int64
-	for o, err := range p.Objects(ctx, api.Filter{}) {
-		if err != nil {
-			return err
-		}
-		used += o.Used
-	}
-	if sum := s.Free + s.Live + s.Uncommitted + s.Draining + s.Spare + s.Overhead + s.Remainder; sum != s.Total || used != s.Live || s.Uncommitted != 0 {
-		return fmt.Errorf("space does not add up: %+v, objects use %d (S7)", s, used)
-	}
-	return nil
-}
-
-// describe writes all that is in a pool, and says whether the owner is there that
-// is made after a failure.
-func describe(b *strings.Builder, p *mpool.Pool) (later bool, err error) {
-	info, err := p.Info(ctx)
-	if err != nil {
-		return false, err
-	}
-	fmt.Fprintf(b, "label %q spare %d total %d\n", info.Label, info.Spare, info.Space.Total)
-	roots, err := p.Roots(ctx)
-	if err != nil {
-		return false, err
-	}
-	owners, err := p.Owners(ctx)
-	if err != nil {
-		return false, err
-	}
-	fmt.Fprintf(b, "roots %v\n", roots)
-	for _, o := range owners {
-		if later = o.Name == laterOwner; !later {
-			fmt.Fprintf(b, "owner %+v\n", o)
-		}
-	}
-	return later, describeObjects(b, p)
-}
-
-func describeObjects(b *strings.Builder, p *mpool.Pool) error {
-	there := make(map[int]string)
-	var order []int
-	for o, err := range p.Objects(ctx, api.Filter{}) {
-		if err != nil {
-			return err
-		}
-		line, err := content(p, o)
-		if err != nil {
-			return err
-		}
-		at := int(o.ID.Counter())
-		generation := o.Generation
-		if o.Partner != 0 {
-			generation = 0 // it rises with every compaction that is tried
-		}
-		there[at] = fmt.Sprintf("%v class %v tag %d generation %d: %s\n", o.ID, o.Class, o.Tag, generation, line)
-		order = append(order, at)
-	}
-	slices.Sort(order)
-	for _, at := range order {
-		b.WriteString(there[at])
-	}
-	return nil
-}
-
-// content returns what an object holds.
-func content(p *mpool.Pool, o api.ObjectInfo) (string, error) {
-	if o.Kind.String() == "mblock" {
-		x, err := p.Mblock(ctx, o.ID)
-		if err != nil {
-			return "", err
-		}
-		data := memory(int(o.Length))
-		if _, err := x.ReadAt(data, 0); err != nil && len(data) > 0 {
-			return "", fmt.Errorf("mblock %v: %w", o.ID, err)
-		}
-		return fmt.Sprintf("%d bytes, %08x", len(data), sum(data)), x.Put()
-	}
-	var r api.LogReader
-	var done func() error
-	switch {
-	case o.Partner != 0 && o.Partner.Counter() > o.ID.Counter():
-		c, err := p.OpenMDC(ctx, o.ID)
-		if err != nil {
-			return "", err
-		}
-		done = func() error { return c.Close(ctx) }
-		if r, err = c.OpenRead(ctx); err != nil {
-			return "", err
-		}
-	case o.Partner != 0:
-		return "the other log", nil
-	default:
-		l, err := p.Mlog(ctx, o.ID)
-		if err != nil {
-			return "", err
-		}
-		done = l.Put
-		if r, err = l.OpenRead(ctx); err != nil {
-			return "", err
-		}
-	}
-	got, err := readAll(r)
-	if err != nil {
-		return "", fmt.Errorf("log %v: %w", o.ID, err)
-	}
-	for i, rec := range got {
-		got[i] = fmt.Sprintf("%d:%08x", len(rec), sum([]byte(rec)))
-	}
-	return strings.Join(got, " "), errors.Join(r.Close(), done())
 }
 
 // repairTarget opens a disk of the run for a repair, which has goroutines of its

@@ -18,16 +18,16 @@ var sites = []devsim.Fault{
 
 // everySite runs one seed's short workload once for each of its I/Os on each disk,
 // and lets that fail.
-func everySite(seed uint64, stop func() bool) (states int, err error) {
-	const ops = 4
-	first := newWorld(seed)
+func everySite(seed uint64, sh shape, stop func() bool) (states int, err error) {
+	ops := min(4, sh.ops)
+	first := newWorld(seed, sh)
 	if err := first.create(); err != nil {
 		return 0, err
 	}
 	for disk := range first.disks {
 		for _, f := range sites {
 			for f.Skip = 0; !stop(); f.Skip++ {
-				w := newWorld(seed)
+				w := newWorld(seed, sh)
 				w.disks = first.disks.Clone()
 				err := w.failed(trouble{faults: true, site: &site{disk, f}}, int(f.Skip)%endCut, ops)
 				states += w.states

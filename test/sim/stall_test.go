@@ -81,17 +81,17 @@ func (w *world) hung(ops int) error {
 }
 
 // stalled runs one seed.
-func stalled(seed uint64) (states int, err error) {
-	w := newWorld(seed)
+func stalled(seed uint64, sh shape) (states int, err error) {
+	w := newWorld(seed, sh)
 	for len(w.staging) == 0 {
 		seed += 1 << 32
-		w = newWorld(seed)
+		w = newWorld(seed, sh)
 	}
 	if err := w.create(); err != nil {
 		return 0, fmt.Errorf("create: %w", err)
 	}
-	for cycle := range cycles {
-		if err := w.hung(opsPerTask); err != nil {
+	for cycle := range sh.cycles {
+		if err := w.hung(sh.ops); err != nil {
 			return w.states, fmt.Errorf("cycle %d: %w", cycle, err)
 		}
 		w.disks.PowerCut(w.rng, devsim.CutOptions{})
@@ -110,5 +110,5 @@ func TestStalledClass(t *testing.T) {
 	if *driveFlag == 1 {
 		t.Skip("a pool of one drive has no second class")
 	}
-	sweep(t, func(seed uint64, _ func() bool) (int, error) { return stalled(seed) })
+	sweep(t, func(seed uint64, sh shape, _ func() bool) (int, error) { return stalled(seed, sh) })
 }

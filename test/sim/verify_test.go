@@ -120,6 +120,7 @@ func agrees(id layout.ObjectID, f fate, there bool) error {
 }
 
 func verifyMblocks(p *mpool.Pool, m *model, there map[layout.ObjectID]api.ObjectInfo, settle bool) error {
+	buf := memory(32 << 10) // for most of them
 	for _, id := range sorted(m.mblocks) {
 		mm := m.mblocks[id]
 		info, ok := there[id]
@@ -137,7 +138,10 @@ func verifyMblocks(p *mpool.Pool, m *model, there map[layout.ObjectID]api.Object
 			if err != nil {
 				return err
 			}
-			if err := compare(b, mm.data); err != nil {
+			if n := len(mm.data) + 1; n > len(buf) {
+				buf = memory(n)
+			}
+			if err := compareIn(b, mm.data, buf[:len(mm.data)+1]); err != nil {
 				return err
 			}
 			if err := b.Put(); err != nil {

@@ -264,8 +264,10 @@ func (w *worker) readBack() {
 }
 
 // compare reads an mblock whole, and asks for more.
-func compare(b api.Mblock, want []byte) error {
-	got := memory(len(want) + 1)
+func compare(b api.Mblock, want []byte) error { return compareIn(b, want, memory(len(want)+1)) }
+
+// compareIn is compare by way of memory for one byte more than is wanted.
+func compareIn(b api.Mblock, want, got []byte) error {
 	n, err := b.ReadAtContext(ctx, got, 0)
 	if !errors.Is(err, io.EOF) || n != len(want) {
 		return fmt.Errorf("mblock %v: read %d of %d bytes: %w (S13)", b.ID(), n, len(want), err)
