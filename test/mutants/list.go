@@ -301,6 +301,27 @@ func mutants() []mutant {
 			pkg:  "./mpool", test: "TestLifecycleOverDrivesIsAtomic",
 		},
 		{
+			name: "mlog: a page's checksum is not compared",
+			file: "mlog/page.go",
+			old:  "if want := PageCRC(b); p.CRC != want {",
+			new:  "if want := PageCRC(b); p.CRC != want && want == 0 {",
+			test: "TestEachWriteTorn",
+		},
+		{
+			name: "bdev: a failed flush passes for done",
+			file: "bdev/flush.go",
+			old:  "\tif f.failures != t.failures {\n\t\treturn ErrFlushFailed\n\t}\n\treturn nil",
+			new:  "\treturn nil",
+			test: "TestNoFalseAcknowledgement",
+		},
+		{
+			name: "mpool: who finds no space keeps what was reserved",
+			file: "mpool/object.go",
+			old:  "\tif err != nil {\n\t\tp.holdings.release(o.Owner, asked)\n",
+			new:  "\tif err != nil {\n",
+			test: "TestEachCallRefused",
+		},
+		{
 			name: "mpool: of a pool that may have been made, drives are wiped",
 			file: "mpool/creation.go",
 			old:  "if made && !gone {",

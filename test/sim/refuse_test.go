@@ -139,7 +139,7 @@ func (sc *scenario) refused(f refusal, room int) (hit bool, err error) {
 			if err != nil && !hit {
 				hit = true
 				if api.CodeOf(err) != f.code {
-					must(fmt.Errorf("step %d is to be refused with code %d, and is with %w", i, f.code, err))
+					must(fmt.Errorf("step %d is to be refused with %s, and is with %w", i, f.code.Error(), err))
 				}
 				if after := r.account(); after != before {
 					must(fmt.Errorf("step %d, refused with %w, leaves\n%s; before\n%s", i, err, after, before))

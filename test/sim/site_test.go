@@ -8,12 +8,13 @@ import (
 	devsim "github.com/mpool-go/mpool/bdev/sim"
 )
 
-// sites are the ways an I/O fails in turn: once, once for want of space, and from
-// then on.
+// sites are the ways an I/O fails in turn: once, once for want of space, from then
+// on, and with the drive.
 var sites = []devsim.Fault{
 	{Err: syscall.EIO, Count: 1},
 	{Err: syscall.ENOSPC, Count: 1},
 	{Err: syscall.EIO},
+	{Err: syscall.ENODEV},
 }
 
 // everySite runs one seed's short workload once for each of its I/Os on each disk,
