@@ -71,6 +71,11 @@ func (h *fakeHandle) Write(ctx context.Context, p []byte) (int, error) {
 		return 0, api.ContextError("mblock write", context.Cause(ctx))
 	}
 	if h.pool.failWrite != nil && h.pool.okWrites == 0 {
+		if h.pool.committed != nil {
+			h.pool.mu.Unlock()
+			<-h.pool.committed
+			h.pool.mu.Lock()
+		}
 		return 0, h.pool.failWrite
 	}
 	h.pool.okWrites--

@@ -168,7 +168,8 @@ type fakePool struct {
 
 	failWrite  error // what writes return once okWrites have been done
 	okWrites   int
-	failCommit error // the same for commits
+	committed  chan struct{} // if not nil, writes fail only after the first commit, which closes it
+	failCommit error         // the same for commits
 	okCommits  int
 	failDelete error
 }
@@ -292,6 +293,9 @@ func (p *fakePool) CommitMany(_ context.Context, objects []api.Object, _ []api.R
 		return p.failCommit
 	}
 	p.okCommits--
+	if p.committed != nil && len(p.commits) == 0 {
+		close(p.committed)
+	}
 	p.commits = append(p.commits, len(objects))
 	for _, o := range objects {
 		p.objects[o.ID()].info.State = api.StateCommitted

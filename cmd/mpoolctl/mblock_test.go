@@ -170,7 +170,7 @@ func TestPutStreamOfUnknownLength(t *testing.T) {
 func TestPutFailsWhole(t *testing.T) {
 	for name, spoil := range map[string]func(p *fakePool){
 		"write":  func(p *fakePool) { p.failWrite, p.okWrites = api.Errorf(api.EIO, "mblock write", "drive failed"), 700 },
-		"commit": func(p *fakePool) { p.failCommit, p.okCommits = api.Errorf(api.ENOSPC, "commit", "metadata is full"), 3 },
+		"commit": func(p *fakePool) { p.failCommit, p.okCommits = api.Errorf(api.ENOSPC, "commit", "metadata is full"), 1 },
 	} {
 		src := makeTree(t, 1500)
 		d := newFakeDaemon("data")
@@ -196,6 +196,7 @@ func TestPutFailsWithoutDaemon(t *testing.T) {
 	p := d.pools["data"]
 	p.failWrite, p.okWrites = api.Errorf(api.ECONNRESET, "mblock write", "the connection to the daemon is gone"), 700
 	p.failDelete = p.failWrite
+	p.committed = make(chan struct{}) // something must be stored before
 	manifest := filepath.Join(t.TempDir(), "m")
 	r := ctl(t, d, "", "mblock", "put", "data", src, "--manifest", manifest)
 	if r.code != exitFailed || !strings.Contains(r.errOut, manifest+".partial") {
