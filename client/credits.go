@@ -147,7 +147,9 @@ func (c *credits) acquireFor(ctx context.Context, id layout.ObjectID, r CreditRe
 			return nil, c.socket.refused()
 		}
 		if ctx.Err() != nil && (errors.Is(err, credit.ErrTimeout) || errors.Is(err, credit.ErrCanceled)) {
-			return nil, expired(ctx, opAcquire)
+			e := expired(ctx, opAcquire)
+			e.Object, e.Detail = id, "others hold what conflicts, or have waited for longer, or the daemon does not answer"
+			return nil, e
 		}
 		return nil, creditError(opAcquire, id, err)
 	}
