@@ -71,11 +71,14 @@ func (h *Hold) Credit() credit.Credit { return h.h.Credit() }
 func (h *Hold) Session() uint64 { return h.c.session }
 
 // Version returns which contents the object had when the credit was granted: a copy
-// of an equal one is good as long as the credit is held. Of an mblock it is that of
-// its making; of a log its generation and how many bytes of it are durable. Zero: not known, and equal to
-// none, such as of a log that nobody has open, of what is not committed, and of what
-// this connection itself changes: while it has the log open for append, or until all
-// that it holds of what it has deleted or erased is released.
+// of an equal version has them. Of an mblock it is that of its making, and stays as
+// long as the credit is held or cached. Of a log it is its generation and how many bytes
+// of it are durable; beside who may but read it others append to it and erase it, so a read credit tells that only
+// if the daemon was asked for it just now: what is cached is given back before by
+// GiveBackCredit. Zero: not known, and equal to none, as of a log that nobody has open,
+// of what is not committed, and of what this connection itself changes: while it has the
+// log open for append, or until all that it holds of what it has deleted or erased is
+// released.
 func (h *Hold) Version() credit.Version { return h.version }
 
 // Wanted is closed when somebody waits for what is held: release it soon.

@@ -75,6 +75,7 @@ type known struct {
 	idle   *list.Element // nil while there are holds
 	wanted bool          // called back while there were holds
 	had    bool          // a credit was granted
+	grants int           // that have come
 	opened birth
 	// spoiled is set when the connection itself has changed the object: versions that
 	// were told before may not be those of what is there now. All goes back.
@@ -139,7 +140,7 @@ func (c *credits) acquireFor(ctx context.Context, id layout.ObjectID, r CreditRe
 	if r.Try {
 		q.Flags |= credit.Try
 	}
-	k := c.enter(id)
+	k, before := c.enterAt(id)
 	h, err := c.owner.Acquire(ctx, q)
 	if err != nil {
 		c.leave(k, false)
@@ -153,23 +154,34 @@ func (c *credits) acquireFor(ctx context.Context, id layout.ObjectID, r CreditRe
 		}
 		return nil, creditError(opAcquire, id, err)
 	}
-	c.mark(k, open)
+	fresh := c.mark(k, open) != before
 	hold := &Hold{h: h, c: c, k: k, open: open}
 	// In this order: who changes it spoils it before the change is over.
-	if !c.on.isChanging(c.key(id)) && !k.spoiled.Load() {
+	if !c.on.isChanging(c.key(id)) && !k.spoiled.Load() && (fresh || steady(id, r.Modes)) {
 		hold.version = h.Version()
 	}
 	return hold, nil
+}
+
+// steady says whether nobody else changes an object while a credit is held or cached.
+// Beside who reads a log others append to it, and erase it.
+func steady(id layout.ObjectID, m CreditModes) bool {
+	return id.Kind() != layout.KindMlog || m != CreditRead
 }
 
 func (c *credits) key(id layout.ObjectID) cacheKey { return cacheKey{c.of.uuid, id} }
 
 // enter notes that somebody asks for a credit on an object, until leave.
 func (c *credits) enter(id layout.ObjectID) *known {
+	k, _ := c.enterAt(id)
+	return k
+}
+
+// enterAt is enter, and says how many grants of the object have come before.
+func (c *credits) enterAt(id layout.ObjectID) (k *known, grants int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	k := c.known[id]
-	if k == nil {
+	if k = c.known[id]; k == nil {
 		k = &known{id: id}
 		c.known[id] = k
 	}
@@ -179,18 +191,18 @@ func (c *credits) enter(id layout.ObjectID) *known {
 	}
 	k.holds++
 	k.used = true
-	return k
+	return k, k.grants
 }
 
-// mark notes that a credit was granted, or may be without anybody waiting for it;
-// open: for a handle.
-func (c *credits) mark(k *known, open bool) {
+// mark notes that a credit was granted; open: for a handle. It returns how many have come.
+func (c *credits) mark(k *known, open bool) (grants int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k.had = true
 	if open {
 		k.opens++
 	}
+	return k.grants
 }
 
 // leave notes that somebody holds none any more, or has got none. If too many are
@@ -354,16 +366,21 @@ func (p *countedPeer) Deliver(m credit.Message) {
 	if m.Kind == credit.Recall || m.Kind == credit.Taken {
 		p.c.callBack(layout.ObjectID(m.Resource.ID))
 	}
-	p.Peer.Deliver(m)
-	if m.Kind == credit.Grant {
-		p.c.granted(layout.ObjectID(m.Resource.ID))
+	if m.Kind != credit.Grant {
+		p.Peer.Deliver(m)
+		return
 	}
+	// Who has asked for it may have given up: then it is cached from now on.
+	k := p.c.enter(layout.ObjectID(m.Resource.ID))
+	p.c.came(k)
+	p.Peer.Deliver(m)
+	p.c.leave(k, false)
 }
 
-// granted notes that a credit has come. Who has asked for it may have given up: then it
-// is cached from now on.
-func (c *credits) granted(id layout.ObjectID) {
-	k := c.enter(id)
-	c.mark(k, false)
-	c.leave(k, false)
+// came notes that a grant comes.
+func (c *credits) came(k *known) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k.had = true
+	k.grants++
 }

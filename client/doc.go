@@ -68,8 +68,16 @@
 //	a delete                      EBUSY while the handle or a [View] is there, also if it
 //	                              is this process's own; then another's calls the credit
 //	                              back, and the bytes go at once
-//	the call-back's deadline      the credit is lost; a handle that the daemon knows of
-//	                              reads on, others are ESTALE
+//	the call-back's deadline      the credit is lost; a handle that the daemon knows of is
+//	                              ESTALE, another asks for one when it is used: EBUSY
+//	                              while others hold the mblock, ESTALE if it is deleted
+//
+// Only mblocks are cached: their content does not change, and is read again and again. A
+// log's readers read each record once, and its end moves while they have read credits. Who
+// keeps what it has read of a log asks [Hold.Version] whether the log is as it was.
+//
+// The daemon does not call back what a connection has of an object that the connection
+// itself deletes, erases or appends to: the library does.
 //
 // Credits end with their connection. Holds are then lost, and the mblocks that are
 // open are EBADF as ever. Bytes are kept, and used again where the next connection's

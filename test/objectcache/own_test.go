@@ -13,10 +13,10 @@ import (
 )
 
 // ownPools starts a daemon with a pool, which a connection with credits opens twice.
-func ownPools(t *testing.T) (pools [2]api.Pool) {
+func ownPools(t *testing.T) (d *daemon.Daemon, pools [2]api.Pool) {
 	t.Helper()
 	drive := daemon.Drive(t, 64<<20)
-	d := daemon.Start(t, mpoold, daemon.Options{})
+	d = daemon.Start(t, mpoold, daemon.Options{})
 	d.Pool("data", drive, api.CreateOptions{})
 	c, err := client.Dial(t.Context(), client.Options{Socket: d.Socket, Credits: &client.CreditOptions{Bytes: 1 << 20}})
 	if err != nil {
@@ -28,13 +28,13 @@ func ownPools(t *testing.T) (pools [2]api.Pool) {
 			t.Fatal(err)
 		}
 	}
-	return pools
+	return d, pools
 }
 
 // proves G50: what the process itself deletes, through a handle without a credit or
 // through another handle of the pool, and makes anew is not read from memory.
 func TestOwnDeleteAndMakeAnew(t *testing.T) {
-	pools := ownPools(t)
+	_, pools := ownPools(t)
 	p, ctx := pools[0], t.Context()
 	var err error
 	write := func(id layout.ObjectID, fill byte, n int) api.Mblock {
@@ -107,7 +107,8 @@ func TestOwnDeleteAndMakeAnew(t *testing.T) {
 // proves S15, G49: an mblock that the process has open without the daemon knowing is not
 // deleted by the process itself, and is what it was afterwards.
 func TestOwnOpenIsInTheWay(t *testing.T) {
-	pools, ctx := ownPools(t), t.Context()
+	_, pools := ownPools(t)
+	ctx := t.Context()
 	data := bytes.Repeat([]byte{7}, 1000)
 	b, err := pools[0].PutMblock(ctx, api.AllocOptions{}, data)
 	if err != nil {
@@ -162,7 +163,12 @@ func TestOwnOpenIsInTheWay(t *testing.T) {
 // proves G50: two holds tell the same version of a log only if it was not written to
 // between them, by whomever.
 func TestVersionOfALog(t *testing.T) {
-	pools, ctx := ownPools(t), t.Context()
+	d, pools := ownPools(t)
+	ctx := t.Context()
+	others, err := d.Dial().OpenPool(ctx, "data")
+	if err != nil {
+		t.Fatal(err)
+	}
 	version := func(id layout.ObjectID) credit.Version {
 		t.Helper()
 		h, err := pools[1].(client.Credits).AcquireCredit(ctx, id, client.CreditRequest{Modes: client.CreditRead, Try: true})
@@ -207,6 +213,10 @@ func TestVersionOfALog(t *testing.T) {
 		if told[v]++; told[v] > 1 || v == (credit.Version{}) {
 			t.Errorf("round %d: version %v, of %v", i, v, told)
 		}
+		if again := version(l.ID()); again != (credit.Version{}) {
+			t.Errorf("version %v of what is cached, and others may have erased", again)
+		}
+		pools[1].(client.Credits).GiveBackCredit(l.ID())
 		if again := version(l.ID()); again != v {
 			t.Errorf("version %v, then %v of the same", v, again)
 		}
@@ -214,7 +224,11 @@ func TestVersionOfALog(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%2 == 1 {
-			if err := l.Erase(ctx, 0); err != nil {
+			x, err := []api.Pool{others, pools[1]}[i/2].Mlog(ctx, l.ID())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(x.Erase(ctx, 0), x.Put()); err != nil {
 				t.Fatal(err)
 			}
 			if v := version(l.ID()); told[v] > 0 {
