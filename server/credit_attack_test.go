@@ -58,6 +58,40 @@ func TestFenceDuringCommit(t *testing.T) {
 	}
 }
 
+// proves G44, G47: a commit that was under way when its session died is told to whoever has
+// the credit now; who has none does not wait for it.
+func TestDeathDuringCommit(t *testing.T) {
+	r, g := newGateRig(t)
+	b, o := r.borrower(), r.borrower()
+	w := r.ringDial(16)
+	h := w.alloc(4096)
+	w.do(w.desc(ioctl.OpMblockWrite, h, 0, 0, 4096))
+	id := must[*activePool](t)(r.srv.pools.get("data")).onlyOf(r.sessionOf(t, w.pool))
+	g.hold(func(o *bdev.Op) bool { return o.Code == bdev.OpFlush })
+	w.put(w.desc(ioctl.OpObjectCommit, h, 0, 0, 0))
+	g.heldAtLeast(t, 1)
+	w.conn.Close()
+	hold := b.acquire(id, credit.Write)
+	_, err := o.find(id)
+	want(t, api.ENOENT, err)
+	found := make(chan error, 1)
+	go func() {
+		_, err := b.find(id)
+		found <- err
+	}()
+	until(t, "the request waits", func() bool { return r.sessionOf(t, b.pool).info().InFlight == 1 })
+	g.open()
+	if err := <-found; err != nil {
+		t.Errorf("it was committed, and is not found: %v", err)
+	}
+	if err := hold.Release(credit.Version{}); err != nil {
+		t.Error(err)
+	}
+	b.end()
+	o.end()
+	r.residue()
+}
+
 // proves G44: a token of hand-over is good for nothing when its giver was fenced, and
 // what was not committed is aborted.
 func TestFencedGiver(t *testing.T) {
@@ -66,14 +100,48 @@ func TestFencedGiver(t *testing.T) {
 	made := a.ok(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: a.pool, Options: api.AllocOptions{Capacity: 4096}}).(*ioctl.Opened)
 	token := a.ok(ioctl.OpGrant, &ioctl.Grant{Object: made.Handle, TTL: time.Minute}).(*ioctl.Granted).Token
 	hold := b.acquire(made.ID, credit.Write)
-	_, err := o.ask(ioctl.OpAccept, &ioctl.Accept{Pool: o.pool, Token: token})
-	want(t, api.ENOENT, err)
-	_, err = b.find(made.ID)
+	_, err := b.find(made.ID) // waits until it is known what became of it
 	want(t, api.ENOENT, err)
 	r.eventually("the object is aborted", func(p *fakePool) bool { return p.objects[made.ID] == nil })
+	_, err = o.ask(ioctl.OpAccept, &ioctl.Accept{Pool: o.pool, Token: token})
+	want(t, api.ENOENT, err)
 	if err := hold.Release(credit.Version{}); err != nil {
 		t.Error(err)
 	}
+	for _, x := range []*borrower{a, b, o} {
+		x.end()
+	}
+	r.residue()
+}
+
+// proves G44, G49: what others have credits on is not handed over, and is the giver's
+// still; without them it is the taker's, who claims it.
+func TestHandOverOfWhatIsLent(t *testing.T) {
+	r := newRig(t)
+	a, b, o := r.borrower(), r.borrower(), r.borrower()
+	made := a.ok(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: a.pool, Options: api.AllocOptions{Capacity: 4096}}).(*ioctl.Opened)
+	token := a.ok(ioctl.OpGrant, &ioctl.Grant{Object: made.Handle, TTL: time.Minute}).(*ioctl.Granted).Token
+	hold := a.acquire(made.ID, credit.Write)
+	_, err := o.ask(ioctl.OpAccept, &ioctl.Accept{Pool: o.pool, Token: token})
+	want(t, api.EBUSY, err)
+	a.ok(ioctl.OpMblockWrite, &ioctl.MblockWrite{Mblock: made.Handle, Total: 3, Data: ioctl.InlinePayload([]byte("abc"))})
+	if err := hold.Release(credit.Version{}); err != nil {
+		t.Error(err)
+	}
+	a.owner.GiveBack(hold.Resource(), hold.Credit())
+	c := r.creditor()
+	until(t, "it is given back", func() bool { return len(c.root.Loans(hold.Resource())) == 0 })
+	ctx, stop := context.WithCancel(t.Context())
+	gone := b.waits(ctx, c, made.ID, credit.Write)
+	_, err = o.ask(ioctl.OpAccept, &ioctl.Accept{Pool: o.pool, Token: token})
+	want(t, api.EBUSY, err)
+	stop()
+	if err := <-gone; err == nil {
+		t.Error("granted")
+	}
+	until(t, "nobody waits", func() bool { return waiting(c, made.ID) == 0 })
+	taken := o.ok(ioctl.OpAccept, &ioctl.Accept{Pool: o.pool, Token: token}).(*ioctl.Opened)
+	o.ok(ioctl.OpObjectCommit, &ioctl.Target{Handle: taken.Handle})
 	for _, x := range []*borrower{a, b, o} {
 		x.end()
 	}
@@ -141,13 +209,14 @@ func TestDeathOfWhoDeletes(t *testing.T) {
 // goes on.
 func TestEvicted(t *testing.T) {
 	r := newRig(t)
-	id, other := r.object(layout.KindMblock), r.object(layout.KindMblock)
+	id, idle, other := r.object(layout.KindMblock), r.object(layout.KindMblock), r.object(layout.KindMblock)
 	holder := r.borrower()
-	held := holder.acquire(other, credit.Read)
+	must[ioctl.Handle](t)(holder.find(other))
 	w := r.raw()
 	d := &debtor{t: t, w: w, pool: w.openPool()}
 	d.hello()
 	d.send(credit.Message{Kind: credit.Borrow, Request: 1, Resource: objectOf(id), Credit: wholeOf(credit.Read | credit.Append | credit.Write)})
+	d.send(credit.Message{Kind: credit.Borrow, Request: 3, Resource: objectOf(idle), Credit: wholeOf(credit.Read)})
 	d.send(credit.Message{Kind: credit.Borrow, Request: 2, Resource: objectOf(other), Credit: wholeOf(credit.Write), Flags: credit.MayRevoke})
 	c := r.creditor()
 	until(t, "it waits", func() bool { return waiting(c, other) == 1 })
@@ -159,22 +228,15 @@ func TestEvicted(t *testing.T) {
 			first += 2
 		}
 		d.send(credit.Message{Kind: credit.Return, Resource: objectOf(id), Credit: part})
-		if _, debtors := c.root.Size(); debtors == 1 {
+		if _, debtors := c.root.Size(); debtors == 1 { // the holder
 			break
 		}
 		if first > 1<<20 {
 			t.Fatal("it may have any number of pieces")
 		}
 	}
-	if err := held.Release(credit.Version{}); err != nil {
-		t.Error(err)
-	}
+	until(t, "nothing of it is watched", func() bool { return c.watching.Load() == 0 })
 	holder.end()
-	until(t, "nothing of it is watched", func() bool {
-		one, _ := c.watches(id)
-		two, _ := c.watches(other)
-		return !one && !two
-	})
 	w.conn.Close()
 	r.residue()
 }

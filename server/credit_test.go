@@ -92,7 +92,7 @@ func TestCommittedWhileWanted(t *testing.T) {
 	a, b, o := r.borrower(), r.borrower(), r.borrower()
 	made := a.ok(ioctl.OpMblockAlloc, &ioctl.Alloc{Pool: a.pool, Options: api.AllocOptions{Capacity: 4096}}).(*ioctl.Opened)
 	c := r.creditor()
-	own := a.acquire(made.ID, credit.Read) // keeps it watched
+	own := a.acquire(made.ID, credit.Append) // keeps it watched
 	ctx, stop := context.WithCancel(t.Context())
 	gone := b.waits(ctx, c, made.ID, credit.Write)
 	a.ok(ioctl.OpObjectCommit, &ioctl.Target{Handle: made.Handle})

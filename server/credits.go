@@ -56,6 +56,7 @@ type creditor struct {
 	// +checklocks:leaf
 	closed bool
 	fences sync.WaitGroup // goroutines that end handles; none begins once it is closed
+	quit   chan struct{}  // closed: they wait for nothing
 }
 
 // watch is a watched object.
@@ -86,7 +87,7 @@ const firstLink = 1 << 48
 
 func newCreditor(srv *Server, a *activePool) (*creditor, error) {
 	c := &creditor{
-		srv: srv, pool: a, atOnce: over(),
+		srv: srv, pool: a, atOnce: over(), quit: make(chan struct{}),
 		watched: make(map[layout.ObjectID]*watch), claims: make(map[resource][]*claim),
 		links: make(map[credit.OwnerID]*creditLink), lastLink: firstLink, ending: make(map[layout.ObjectID]*ending),
 		evicted: make(map[credit.OwnerID][]credit.Resource),
@@ -120,7 +121,10 @@ const noRetry = 100 * 365 * 24 * time.Hour
 func (c *creditor) close() {
 	c.root.Abandon()
 	c.leaf.Lock()
-	c.closed = true
+	if !c.closed {
+		c.closed = true
+		close(c.quit)
+	}
 	c.leaf.Unlock()
 	c.fences.Wait()
 }

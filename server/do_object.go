@@ -165,14 +165,21 @@ func (r *request) find(m *ioctl.Find, kind layout.Kind, get func(context.Context
 }
 
 // mustShow says ENOENT of another session's uncommitted object. One whose session was
-// fenced is being aborted, unless its commit had begun before: whoever has its credit now
-// is told what became of it.
+// fenced or has ended is being aborted, unless its commit had begun before: whoever has its
+// credit now is told what became of it.
 func (r *request) mustShow(a *activePool, id layout.ObjectID) error {
 	if !r.hidden(a, id) {
 		return nil
 	}
-	if a.credits.settled(r.ctx, []layout.ObjectID{id}) && r.hidden(a, id) && a.credits.isEnding(id) {
-		return &api.Error{Code: api.EBUSY, Object: id, Detail: "what its fenced owner had begun is under way still: try again"}
+	c := a.credits
+	if by := a.adopter(id); by != nil && (c.isEnding(id) || by.gone.Load() && c.lentTo(r.s, id)) {
+		c.awaitFate(r.ctx, by, id)
+		if r.ctx.Err() != nil {
+			return api.ContextError("", context.Cause(r.ctx))
+		}
+		if a.adopter(id) == by {
+			return &api.Error{Code: api.EBUSY, Object: id, Detail: "what its owner had begun before it lost it is under way still: try again"}
+		}
 	}
 	if r.hidden(a, id) {
 		return noObject(id)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/mpool-go/mpool/api"
@@ -33,7 +34,7 @@ func (c *creditor) taken(s *session, id layout.ObjectID, v resource) {
 		s.endFenced(v)
 		if c.pool.adopter(id) == s { // nobody can commit it any more
 			c.pool.orphan(s, id)
-			c.awaitFate(s, id) // unless that was under way
+			c.awaitFate(c.srv.hard, s, id) // unless that was under way
 		}
 		c.leaf.Lock()
 		defer c.leaf.Unlock()
@@ -44,9 +45,9 @@ func (c *creditor) taken(s *session, id layout.ObjectID, v resource) {
 	})
 }
 
-// awaitFate waits until an orphan is aborted or committed, which it is when who used it
-// has let go of it.
-func (c *creditor) awaitFate(s *session, id layout.ObjectID) {
+// awaitFate waits until an uncommitted object of a session that has lost it is aborted or
+// committed, which it is when who used it has let go of it.
+func (c *creditor) awaitFate(ctx context.Context, s *session, id layout.ObjectID) {
 	fate := c.pool.fate(s, id)
 	if fate == nil {
 		return
@@ -56,7 +57,8 @@ func (c *creditor) awaitFate(s *session, id layout.ObjectID) {
 	select {
 	case <-fate:
 	case <-patience.C:
-	case <-c.srv.hard.Done():
+	case <-c.quit:
+	case <-ctx.Done():
 	}
 }
 
@@ -113,6 +115,20 @@ func (c *creditor) settled(ctx context.Context, ids []layout.ObjectID) (some boo
 		}
 	}
 	return some
+}
+
+// lentTo says whether a session has a credit on an object.
+func (c *creditor) lentTo(s *session, id layout.ObjectID) bool {
+	return c.watching.Load() != 0 && slices.ContainsFunc(c.root.Loans(objectOf(id)), func(l credit.Loan) bool {
+		return l.Debtor != 0 && l.Group == s.id && !l.Waits
+	})
+}
+
+// wantedByOthers says whether other sessions have a credit on an object or wait for one.
+func (c *creditor) wantedByOthers(s *session, id layout.ObjectID) bool {
+	return c.watching.Load() != 0 && slices.ContainsFunc(c.root.Loans(objectOf(id)), func(l credit.Loan) bool {
+		return l.Debtor != 0 && l.Group != s.id
+	})
 }
 
 // isEnding says whether handles on an object are being ended.

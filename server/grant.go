@@ -267,6 +267,9 @@ func (a *activePool) handOver(to *session, h uhandle.Handle, into *poolRef, t ap
 	if g == nil {
 		return nil, noGrant()
 	}
+	if a.credits.wantedByOthers(to, g.id) { // who waits would have it as soon as its giver has not
+		return nil, &api.Error{Code: api.EBUSY, Object: g.id, Detail: "others than its taker have credits on it or wait for one: try again when they have given back"}
+	}
 	v, err := g.from.table.Take(g.handle, func(v resource) error {
 		if v.isFenced() {
 			return noGrant()

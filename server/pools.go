@@ -43,7 +43,7 @@ type activePool struct {
 	// +checklocks:mu
 	orphaned map[layout.ObjectID]*session // uncommitted objects of sessions that ended
 	// +checklocks:mu
-	fates map[layout.ObjectID]chan struct{} // of orphans, for who waits; closed when they are settled
+	fates map[layout.ObjectID]chan struct{} // of adopted ones, for who waits; closed when they are settled
 	// +checklocks:mu
 	grants grants
 }

@@ -138,6 +138,7 @@ func (a *activePool) adopt(s *session, id layout.ObjectID) {
 // +checklocks:a.mu
 func (a *activePool) adoptLocked(s *session, id layout.ObjectID) {
 	a.adopters[id] = s
+	a.tellFate(id)
 	if a.own[s] == nil {
 		a.own[s] = make(map[layout.ObjectID]struct{})
 	}
@@ -160,22 +161,20 @@ func (a *activePool) settled(s *session, id layout.ObjectID) {
 	a.dropOwn(s, id)
 	if a.adopters[id] == s {
 		delete(a.adopters, id)
+		a.tellFate(id)
 	}
 	if a.orphaned[id] == s {
 		delete(a.orphaned, id)
 		a.orphans.Add(-1)
-		if fate := a.fates[id]; fate != nil {
-			delete(a.fates, id)
-			close(fate)
-		}
 	}
 }
 
-// fate returns a channel that is closed when a session's orphan is settled; nil: it is.
+// fate returns a channel that is closed when a session's uncommitted object is settled,
+// or another's; nil: it is.
 func (a *activePool) fate(s *session, id layout.ObjectID) <-chan struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.orphaned[id] != s {
+	if a.adopters[id] != s {
 		return nil
 	}
 	fate := a.fates[id]
@@ -184,6 +183,16 @@ func (a *activePool) fate(s *session, id layout.ObjectID) <-chan struct{} {
 		a.fates[id] = fate
 	}
 	return fate
+}
+
+// tellFate says that an object has another adopter, or none.
+//
+// +checklocks:a.mu
+func (a *activePool) tellFate(id layout.ObjectID) {
+	if fate := a.fates[id]; fate != nil {
+		delete(a.fates, id)
+		close(fate)
+	}
 }
 
 // dropOwn says that an object is not the session's any more, nor its to grant.
