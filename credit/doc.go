@@ -53,6 +53,13 @@
 // copy of an object that it reads from its own memory in that moment is old. With
 // leases [Hold.Valid] says no.
 //
+// A token that must be refused is refused with all that are older than the next grant. If
+// two share an atom, one is gone, and the other is granted more that conflicts with what
+// the first had, such as to write where both read, then what the other held of that
+// atom before is refused with the dead one's: ErrStale where the work is done, although
+// [Hold.Valid] says yes. It holds the newer grant: its token is the one to show. Nothing is
+// lost to anybody else.
+//
 // Whoever releases a credit says that nothing is under way under it. An operation
 // whose outcome is unknown is under way.
 //

@@ -10,7 +10,7 @@ import (
 	"github.com/mpool-go/mpool/credit"
 )
 
-// of is a request of a user of the root for a group.
+// of is a request of a user for a group.
 func of(group uint64, r credit.Request) credit.Request {
 	r.Group = group
 	return r
@@ -102,6 +102,37 @@ func TestKept(t *testing.T) {
 		}
 		release(t, busy)
 		release(t, granted(t, next))
+		w.close()
+	})
+}
+
+// proves G44: of two who share an atom one dies and the other is granted more: the dead
+// one's token is refused, and with it the other's older one, not its newer one.
+func TestUpgradeOverADeadSharer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTree(t)
+		root := w.open(nil, credit.Options{})
+		a, b := w.open(root, credit.Options{}), w.open(root, credit.Options{})
+		old := acquire(t, a, of(7, access(credit.Read, 0, 10, anyhow))) // users of one group
+		dead := acquire(t, b, access(credit.Read, 0, 10, anyhow))
+		b.Abandon()
+		synctest.Wait()
+		if w.check(old) != nil {
+			t.Error("a token is refused because another sharer died")
+		}
+		newer := acquire(t, a, of(7, access(credit.Write, 0, 10, anyhow)))
+		if w.check(dead) == nil {
+			t.Error("the dead one's token is good")
+		}
+		if !old.Valid() || !newer.Valid() || w.check(newer) != nil {
+			t.Errorf("valid %v %v, the newer token: %v", old.Valid(), newer.Valid(), w.check(newer))
+		}
+		if w.check(old) == nil {
+			t.Error("the older token is good: say so in the package's comment")
+		}
+		release(t, old)
+		release(t, newer)
+		w.owners = w.owners[:2]
 		w.close()
 	})
 }

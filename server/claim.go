@@ -86,7 +86,7 @@ func (c *creditor) claim(ctx context.Context, s *session, id layout.ObjectID, v 
 	kept := w != nil && !v.wasTaken()
 	if kept {
 		c.claims[v] = append(c.claims[v], x)
-		w.claims[x] = struct{}{}
+		w.add(x)
 	}
 	c.mu.Unlock()
 	if !kept { // it has ended meanwhile, or nobody asks for the object any more
@@ -105,7 +105,7 @@ func (c *creditor) forget(v resource) {
 	delete(c.claims, v)
 	for _, x := range list {
 		if w := c.watched[x.id]; w != nil {
-			delete(w.claims, x)
+			w.drop(x)
 		}
 	}
 	c.mu.Unlock()
@@ -229,9 +229,9 @@ func (c *creditor) dropLocked(x *claim) {
 func (c *creditor) relax(id layout.ObjectID) {
 	c.mu.Lock()
 	var list []*claim
-	if w := c.watched[id]; w != nil {
+	if w := c.watched[id]; w != nil && w.writes > 0 { // there are few, and others may be many
 		for x := range w.claims { // order does not matter
-			if x.hold.Credit()[0].Modes == credit.Write {
+			if x.writes() {
 				list = append(list, x)
 			}
 		}
@@ -256,7 +256,7 @@ func (c *creditor) dropClaim(x *claim) {
 	c.mu.Lock()
 	c.dropLocked(x)
 	if w := c.watched[x.id]; w != nil {
-		delete(w.claims, x)
+		w.drop(x)
 	}
 	c.mu.Unlock()
 	release([]*claim{x})

@@ -65,6 +65,25 @@ type watch struct {
 	failed bool          // one could not have it; set before ready
 	pins   int           // who is about to ask for something
 	claims map[*claim]struct{}
+	writes int // of claims, those to write
+}
+
+// add enters a claim.
+func (w *watch) add(x *claim) {
+	w.claims[x] = struct{}{}
+	if x.writes() {
+		w.writes++
+	}
+}
+
+// drop takes a claim out.
+func (w *watch) drop(x *claim) {
+	if _, there := w.claims[x]; there {
+		delete(w.claims, x)
+		if x.writes() {
+			w.writes--
+		}
+	}
 }
 
 // claim is what a handle does to an object.
@@ -74,6 +93,9 @@ type claim struct {
 	v    resource
 	hold *credit.Hold
 }
+
+// writes says whether the claim is to write.
+func (x *claim) writes() bool { return x.hold.Credit()[0].Modes == credit.Write }
 
 // ending is the handles on an object that are being ended.
 type ending struct {
