@@ -664,5 +664,12 @@ func mutants() []mutant {
 			new:  "case false:",
 			pkg:  "./mpool", test: "TestCreateOverUnreadableSector",
 		},
+		{
+			name: "client: what is open under a credit is not committed with others",
+			file: "client/many.go",
+			old:  "if m, ok := o.(*cachedMblock); ok && m.p.c == p.c {",
+			new:  "if m, ok := o.(*cachedMblock); ok && m.p.c != p.c {",
+			pkg:  "./test/metamorphic", test: "TestMetamorphic", args: "-metamorphic.for=100s -metamorphic.ops=300 -metamorphic.shrink=1s",
+		},
 	}
 }
