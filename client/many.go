@@ -23,6 +23,12 @@ func (p *pool) CommitMany(ctx context.Context, objects []api.Object, roots []api
 	held := make([]*object, len(objects))
 	handles := make([]ioctl.Handle, len(objects))
 	for i, o := range objects {
+		if m, ok := o.(*cachedMblock); ok && m.p.c == p.c {
+			var err error
+			if o, err = m.open(ctx, op); err != nil {
+				return err
+			}
+		}
 		x, ok := o.(holder)
 		if !ok || x.held().p.c != p.c {
 			return api.Errorf(api.EINVAL, op.Name(), "object %d is not of this connection", i)
