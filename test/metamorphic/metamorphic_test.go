@@ -79,8 +79,8 @@ func compare(t *testing.T, s uint64, list []op, c *config, want []string) {
 	if at < len(list) {
 		what = list[at].String()
 	}
-	t.Errorf("seed %d: operation %d, %s, gives\n%s\nwith %q and\n%s\nwith %q; so do, or others, of%s",
-		s, at, what, result(want, at), base.name, result(got, at), c.name, b.String())
+	t.Errorf("operation %d of seed %d, %s, gives\n%s\nwith %q and\n%s\nwith %q; so do, or others, of%s",
+		at, s, what, result(want, at), base.name, result(got, at), c.name, b.String())
 }
 
 // result is what an operation gave.
