@@ -20,12 +20,13 @@ type log struct {
 	cut        bool   // a kill has left some number of records: durable at least
 	appender   uint64
 	readers    set
+	erasing    set // erasures under way: they keep others from opening and erasing it
 }
 
 // logMachine is the model of a log that begins in a generation (S20 to S25).
 func logMachine(generation uint64) machine {
 	return newMachine(log{generation: generation}, log.next, func(c *call) []part {
-		if c.Do == doAppend && c.Sync && c.Code == 0 {
+		if c.Do == doAppend && c.Sync && c.Code == 0 || c.Do == doErase {
 			return []part{second}
 		}
 		return nil
@@ -58,15 +59,7 @@ func (l log) next(s step) []log {
 	case doReader, doUnreader, doNext, doSeek:
 		return l.read(c)
 	case doErase:
-		busy := l.appender != 0 || l.readers.n > 0
-		if c.Code == api.EBUSY {
-			return only(l, busy)
-		}
-		erased := only(log{generation: max(l.generation+1, c.Want)}, !busy && (c.Code == 0 || c.lost()))
-		if c.lost() || c.undone() {
-			erased = append(erased, l)
-		}
-		return erased
+		return l.erase(s)
 	case doLogInfo:
 		return only(l, c.undone() || c.Code == 0 && c.N == l.generation)
 	case doOpen:
@@ -75,10 +68,32 @@ func (l log) next(s step) []log {
 	return l.append(s)
 }
 
+// erase begins, and ends: others cannot erase it meanwhile.
+func (l log) erase(s step) []log {
+	c, own := s.call, s.own()
+	if s.part == first {
+		l.erasing = l.erasing.with(own)
+		return []log{l}
+	}
+	if !l.erasing.has(own) {
+		return nil
+	}
+	l.erasing = l.erasing.without(own)
+	busy := l.appender != 0 || l.readers.n > 0
+	if c.Code == api.EBUSY {
+		return only(l, busy || l.erasing.n > 0)
+	}
+	erased := only(log{generation: max(l.generation+1, c.Want), erasing: l.erasing}, !busy && (c.Code == 0 || c.lost()))
+	if c.lost() || c.undone() {
+		erased = append(erased, l)
+	}
+	return erased
+}
+
 func (l log) open(c *call) []log {
 	switch {
 	case c.Code == api.EBUSY:
-		return only(l, l.appender != 0)
+		return only(l, l.appender != 0 || l.erasing.n > 0)
 	case c.undone():
 		return []log{l}
 	}
@@ -138,6 +153,8 @@ func (l log) read(c *call) []log {
 		return only(l, !has)
 	case c.undone():
 		return []log{l}
+	case c.Do == doReader && c.Code == api.EBUSY:
+		return only(l, l.erasing.n > 0)
 	case !has:
 		return nil
 	case c.Do == doNext && c.Record == endOfLog, c.Do == doSeek && c.Code == api.ENOENT:

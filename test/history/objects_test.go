@@ -45,15 +45,15 @@ func objectMachine() machine {
 // look is the client library's, once it has another daemon: for a moment it may have a
 // reference of its own.
 func (o object) look(s step) []object {
-	own := s.Begin<<8 | int64(s.Worker) // a number that no handle has
+	own := s.own()
 	if s.part == looked {
-		can := o.begun.has(uint64(own))
-		o.handles, o.begun = o.handles.without(uint64(own)), o.begun.without(uint64(own))
+		can := o.begun.has(own)
+		o.handles, o.begun = o.handles.without(own), o.begun.without(own)
 		return only(o, can)
 	}
-	o.begun = o.begun.with(uint64(own))
+	o.begun = o.begun.with(own)
 	with := o
-	with.handles = o.handles.with(uint64(own))
+	with.handles = o.handles.with(own)
 	return append(only(with, o.phase == committed && o.ending == 0), o)
 }
 

@@ -107,6 +107,9 @@ func now() int64 {
 	return t.Nano()
 }
 
+// own is a number of the call's that no handle has.
+func (c *call) own() uint64 { return uint64(c.Begin)<<8 | uint64(c.Worker) }
+
 // recorder keeps calls. Safe for concurrent use.
 type recorder struct {
 	process int
