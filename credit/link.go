@@ -51,7 +51,7 @@ func (l *link) owe(m *Message, next bool, now, wait time.Duration) bool {
 	}
 	if l.due == 0 {
 		// One moment for all sides, so that a creditor of many wakes up once for them.
-		l.due = (now/wait + 2) * wait
+		l.due = now.Truncate(wait) + 2*wait
 	}
 	return false
 }

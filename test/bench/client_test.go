@@ -63,7 +63,9 @@ func TestClients(t *testing.T) {
 	}{
 		{[]string{"client-read", "-time", "50ms", "-flight", "4", "-blocking"}, 0},
 		{[]string{"client-read", "-time", "50ms", "-flight", "4"}, 0},
+		{[]string{"client-read", "-time", "50ms", "-flight", "4", "-blocking", "-credits", "1048576"}, 0},
 		{[]string{"client-idle", "-time", "50ms", "-flight", "3"}, -1},
+		{[]string{"client-credit", "-time", "50ms", "-flight", "4", "-kind", creditGiven}, 0},
 		{[]string{"client-write", "-size", fmt.Sprint(whole), "-flight", "4", "-kind", "borrowed"}, whole / seqSize},
 		{[]string{"client-scan", "-size", fmt.Sprint(whole), "-flight", "4", "-kind", "borrowed"}, whole / seqSize},
 		{[]string{"client-write", "-size", fmt.Sprint(whole), "-flight", "2", "-kind", "own"}, whole / seqSize},
@@ -83,6 +85,12 @@ func TestClients(t *testing.T) {
 		}
 		if c.ops >= 0 && (r.Ops == 0 || c.ops > 0 && r.Ops != c.ops || r.P50US <= 0 || r.CPUUS <= 0 || r.DaemonUS <= 0) || r.Zone != 64<<10 {
 			t.Errorf("%v: %+v", c.args, r)
+		}
+	}
+	for _, kind := range []string{floorSocket, floorFutex} {
+		r, err := b.work(t.Context(), "floor", "-time", "50ms", "-kind", kind)
+		if err != nil || r.Ops == 0 || r.P50US <= 0 || r.DaemonUS <= 0 {
+			t.Errorf("an answer by %s: %+v, %v", kind, r, err)
 		}
 	}
 	clientFails(t, b, drive)
