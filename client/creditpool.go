@@ -22,7 +22,8 @@ type Credits interface {
 	// made without Options.Credits, or the daemon has none), ENOENT.
 	AcquireCredit(ctx context.Context, id layout.ObjectID, r CreditRequest) (*Hold, error)
 	// GiveBackCredit gives what is cached of an object, its credits and its bytes,
-	// back to the daemon before anybody asks. What is held stays.
+	// back to the daemon before anybody asks. What is held stays. The daemon hears of it
+	// with what the connection says next about credits, within about 10 ms.
 	GiveBackCredit(id layout.ObjectID)
 	// RevokeCredit calls all credits on an object back from whoever has them and waits
 	// until they are given back, or taken at the daemon's deadline for call-backs: their
