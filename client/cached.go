@@ -367,11 +367,11 @@ func (m *cachedMblock) ReadAtContext(ctx context.Context, p []byte, off int64) (
 		return x.ReadAtContext(ctx, p, off)
 	}
 	if !keep.read(m.key(), m.version, m.length, p, off) {
-		if err := m.fill(ctx, p, off); err != nil {
-			x, err := m.open(ctx, op)
-			if err != nil {
-				return 0, err
-			}
+		x, err := m.open(ctx, op)
+		if err != nil {
+			return 0, err
+		}
+		if m.fill(ctx, x, p, off) != nil { // which may be of bytes that nobody asked for
 			return x.ReadAtContext(ctx, p, off)
 		}
 	}
@@ -386,11 +386,7 @@ func (m *cachedMblock) key() cacheKey { return cacheKey{m.p.uuid, m.id} }
 // fill reads whole blocks around what is wanted, keeps them, and copies into p what
 // it takes of them. They are kept only if the credit was held all the time: else
 // they may be of another object.
-func (m *cachedMblock) fill(ctx context.Context, p []byte, off int64) error {
-	x, err := m.open(ctx, ioctl.OpMblockRead)
-	if err != nil {
-		return err
-	}
+func (m *cachedMblock) fill(ctx context.Context, x *mblock, p []byte, off int64) error {
 	from := off &^ (cacheBlock - 1)
 	to := min((off+int64(len(p))+cacheBlock-1)&^(cacheBlock-1), m.length)
 	buf := p[:min(to-from, int64(len(p)))]

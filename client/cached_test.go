@@ -59,7 +59,8 @@ func TestCachedOpen(t *testing.T) {
 		}
 	}
 	st := c.CreditStats()
-	if n := s.requests(); n != asked || st.Messages != sent {
+	// That the first grant came may be told as late as now.
+	if n := s.requests(); n != asked || st.Messages > sent+1 {
 		t.Errorf("15 opens and reads cost %d requests and %d messages of credits", n-asked, st.Messages-sent)
 	}
 	if st.Hits < 15 || st.Idle != 1 || st.Bytes == 0 {
