@@ -38,7 +38,9 @@ func TestCreditsCountAsMemory(t *testing.T) {
 	r, s := newScopeRig(t, scope.Layer{"session": {scope.Memory: scope.Fixed(sessionBytes + 3*bufferBytes + handleChunk*handleBytes + most)}})
 	ids := r.objects(600)
 	b := r.borrower()
-	before := used(s, scope.SystemName, scope.Memory)
+	name := fmt.Sprintf("session:%d", r.sessionOf(t, b.pool).id)
+	tasksOver(t, s) // what asked before has given all back
+	before := used(s, name, scope.Memory)
 	had := []*credit.Hold{}
 	refused := false
 	for _, id := range ids {
@@ -51,7 +53,7 @@ func TestCreditsCountAsMemory(t *testing.T) {
 		}
 		had = append(had, h)
 	}
-	took := used(s, scope.SystemName, scope.Memory) - before
+	took := used(s, name, scope.Memory) - before
 	n := int64(len(had))
 	if !refused || took > most+3*bufferBytes || took+creditRoom < n*loanBytes || took > n*(loanBytes+2*spanBytes+messageBytes)+creditRoom {
 		t.Fatalf("%d loans, refused %v, %d bytes are charged", n, refused, took)
@@ -65,7 +67,7 @@ func TestCreditsCountAsMemory(t *testing.T) {
 		}
 		b.owner.GiveBack(h.Resource(), h.Credit())
 	}
-	until(t, "its memory is given back", func() bool { return used(s, scope.SystemName, scope.Memory) <= before+2*creditRoom })
+	until(t, "its memory is given back", func() bool { return used(s, name, scope.Memory) <= before+2*creditRoom })
 	b.acquire(ids[0], credit.Read)
 	w := r.raw() // another session may have as much
 	d := &debtor{t: t, w: w, pool: w.openPool()}
