@@ -303,7 +303,8 @@ type Mlog interface {
 	// OpenAppend opens the log for append. There is one such open at a time:
 	// EBUSY. Any number of goroutines may append through it.
 	OpenAppend(ctx context.Context) (Appender, error)
-	// OpenRead returns a reader placed at the first record.
+	// OpenRead returns a reader placed at the first record. It sees what is synced
+	// and, while its own process has the log open for append, all.
 	OpenRead(ctx context.Context) (LogReader, error)
 	// Erase drops all records in one transaction and raises the generation to
 	// at least minGeneration, or by one. EBUSY while it is open.
