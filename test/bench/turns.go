@@ -78,7 +78,12 @@ func (b *bench) turn(ctx context.Context, sides []side, turn int) ([]*measure.Re
 	}
 	results := make([]*measure.Result, len(sides))
 	most := 0.0
-	for i, s := range sides {
+	for n := range sides {
+		i := n
+		if turn%2 == 1 { // A B B A: neither always has what the other leaves
+			i = len(sides) - 1 - n
+		}
+		s := sides[i]
 		if s.missing != "" {
 			continue
 		}
