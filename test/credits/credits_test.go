@@ -25,7 +25,7 @@ type bench struct {
 
 func newBench(t *testing.T, config string) *bench {
 	t.Helper()
-	return newBenchOn(t, daemon.Options{Config: config}, 32<<20)
+	return newBenchOn(t, daemon.Options{Config: config, Profiles: true}, 32<<20)
 }
 
 // newBenchOn is newBench with a drive of so many bytes.
@@ -37,15 +37,24 @@ func newBenchOn(t *testing.T, o daemon.Options, size int64) *bench {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
+	b.dial()
+	t.Cleanup(func() { _ = b.raw.Close() })
+	return b
+}
+
+// dial begins the test's own session.
+func (b *bench) dial() {
+	b.t.Helper()
 	var err error
 	if b.raw, err = daemon.Greeted(b.d.Socket); err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = b.raw.Close() })
+	if err := b.raw.Conn.SetDeadline(time.Time{}); err != nil { // a long run is longer
+		b.t.Fatal(err)
+	}
 	if b.pool, err = b.raw.OpenPool(poolName); err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	return b
 }
 
 func (b *bench) ask(op ioctl.Op, m ioctl.Message) ioctl.Message {

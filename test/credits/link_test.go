@@ -23,6 +23,8 @@ type wire struct {
 	owner *credit.Owner
 	ended chan struct{} // closed: the session has
 
+	library *library // another session of the process, when it is needed; or nil
+
 	sent atomic.Uint64 // credit messages
 
 	mu    sync.Mutex

@@ -75,7 +75,7 @@ type outcome struct {
 	ID     layout.ObjectID
 	Token  credit.Token
 	Valid  bool
-	Sent   uint64 // credit messages so far
+	N      int
 }
 
 // obey is a process: it does what it reads from its standard input, one thing
@@ -97,7 +97,6 @@ func obey(socket string) error {
 			return err
 		}
 		r := do(w, holds, &o)
-		r.Sent = w.sent.Load()
 		if err := out.Encode(r); err != nil {
 			return err
 		}
@@ -155,6 +154,13 @@ func do(w *wire, holds []*credit.Hold, o *order) outcome {
 		_, err = w.ask(ioctl.OpObjectDelete, target)
 	case "close":
 		_, err = w.ask(ioctl.OpClose, target)
+	case "ring acquire", "ring release", "ring open", "ring append", "ring stream", "ring alloc", "ring write", "ring commit", "ring read":
+		if w.library == nil {
+			w.library, err = newLibrary(os.Getenv(envSocket))
+		}
+		if err == nil {
+			err = w.library.do(o, &r)
+		}
 	case "revoke":
 		_, err = w.ask(ioctl.OpCreditRevoke, find)
 	default:
