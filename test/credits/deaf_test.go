@@ -172,22 +172,20 @@ func (w *deafDebtor) ack() { _ = w.send(credit.Message{Kind: credit.Ack}) }
 
 // next receives a credit message.
 func (w *deafDebtor) next() (credit.Message, error) {
-	for {
-		h, body, err := w.raw.Receive()
-		if err != nil {
-			return credit.Message{}, err
-		}
-		var m ioctl.CreditMessage
-		switch {
-		case h.Op != ioctl.OpCredit:
-			return credit.Message{}, fmt.Errorf("%v comes", h.Op)
-		case h.Flags&ioctl.FlagError != 0:
-			return credit.Message{}, errors.New("an error comes")
-		}
-		if err := ioctl.Decode(&m, body); err != nil {
-			return credit.Message{}, err
-		}
-		w.seen = max(w.seen, m.Message.Seq)
-		return m.Message, nil
+	h, body, err := w.raw.Receive()
+	if err != nil {
+		return credit.Message{}, err
 	}
+	var m ioctl.CreditMessage
+	switch {
+	case h.Op != ioctl.OpCredit:
+		return credit.Message{}, fmt.Errorf("%v comes", h.Op)
+	case h.Flags&ioctl.FlagError != 0:
+		return credit.Message{}, errors.New("an error comes")
+	}
+	if err := ioctl.Decode(&m, body); err != nil {
+		return credit.Message{}, err
+	}
+	w.seen = max(w.seen, m.Message.Seq)
+	return m.Message, nil
 }
