@@ -102,7 +102,7 @@ func (h *Hold) Valid() bool { return !h.once.Load() && !h.c.gone() && h.h.Valid(
 
 // Release ends the hold, when nothing is under way under it any more. The credit
 // stays cached until somebody wants it. Errors: ESTALE if it was taken before,
-// EBADF if it was released before.
+// ECONNRESET if it went with the connection, EBADF if it was released before.
 func (h *Hold) Release() error {
 	if h.once.Swap(true) {
 		return api.Errorf(api.EBADF, opRelease, "the credit was released before")

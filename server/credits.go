@@ -107,7 +107,16 @@ type ending struct {
 // beside those of links.
 const firstLink = 1 << 48
 
-func newCreditor(srv *Server, a *activePool) (*creditor, error) {
+// tokenBits are those of a token's first word that number the grants of one activation
+// of a pool: years of them at any rate. The others are the activation's epoch, so that
+// tokens rise when the daemon or the pool begins anew.
+const tokenBits = 42
+
+func newCreditor(ctx context.Context, srv *Server, a *activePool) (*creditor, error) {
+	info, err := a.pool.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
 	c := &creditor{
 		srv: srv, pool: a, atOnce: over(), quit: make(chan struct{}),
 		watched: make(map[layout.ObjectID]*watch), claims: make(map[resource][]*claim),
@@ -117,7 +126,7 @@ func newCreditor(srv *Server, a *activePool) (*creditor, error) {
 	root, err := credit.Open(credit.Options{
 		Config: credit.Config{
 			ID: ioctl.Creditor, CallBack: max(srv.opt.CallBack, 0), Retry: noRetry, Ack: creditAck,
-			MaxRequests: ioctl.MaxSpans,
+			MaxRequests: ioctl.MaxSpans, FirstToken: info.Epoch << tokenBits,
 			Capital: func(r credit.Resource) credit.Credit {
 				if r.Type == credit.Access {
 					return r.Type.All()

@@ -24,7 +24,7 @@ func (s *Server) arrived(name string, a *activePool) {
 
 // arrive makes a pool known, with its quotas.
 func (s *Server) arrive(ctx context.Context, name string, p Pool, f *feed) error {
-	a, err := newActivePool(s, p, f)
+	a, err := newActivePool(ctx, s, p, f)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -48,7 +49,7 @@ type activePool struct {
 	grants grants
 }
 
-func newActivePool(srv *Server, p Pool, f *feed) (*activePool, error) {
+func newActivePool(ctx context.Context, srv *Server, p Pool, f *feed) (*activePool, error) {
 	name := p.Name()
 	f.rename(name)
 	a := &activePool{
@@ -60,7 +61,7 @@ func newActivePool(srv *Server, p Pool, f *feed) (*activePool, error) {
 		grants:   newGrants(),
 	}
 	var err error
-	a.credits, err = newCreditor(srv, a)
+	a.credits, err = newCreditor(ctx, srv, a)
 	return a, err
 }
 

@@ -31,7 +31,12 @@ func newBench(t *testing.T, config string) *bench {
 // newBenchOn is newBench with a drive of so many bytes.
 func newBenchOn(t *testing.T, o daemon.Options, size int64) *bench {
 	t.Helper()
-	drive := daemon.Drive(t, size)
+	return newBenchFor(t, o, daemon.Drive(t, size))
+}
+
+// newBenchFor is newBench with a drive.
+func newBenchFor(t *testing.T, o daemon.Options, drive string) *bench {
+	t.Helper()
 	b := &bench{t: t, d: daemon.Start(t, mpoold, o)}
 	c, _ := b.d.Pool(poolName, drive, api.CreateOptions{ZoneSize: 64 << 10})
 	if err := c.Close(); err != nil {

@@ -29,7 +29,7 @@ var (
 const (
 	victims  = 4       // processes of a round
 	objects  = 4       // mblocks that they all want
-	mostHeap = 2 << 20 // bytes by which the daemon's heap may differ from what it was after the first rounds
+	mostHeap = 2 << 20 // bytes by which the daemon's heap may differ from what it was after the first rounds: the events it keeps are half of it
 )
 
 // counted are the metrics that say what there is now: all of them are as in the

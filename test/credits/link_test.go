@@ -26,6 +26,7 @@ type wire struct {
 	library *library // another session of the process, when it is needed; or nil
 
 	sent atomic.Uint64 // credit messages
+	left atomic.Bool   // it has given up its handle of the pool
 
 	mu    sync.Mutex
 	peer  credit.Peer
@@ -110,6 +111,9 @@ func (w *wire) receive() {
 		}
 		m, err := daemon.Answer(h, append([]byte(nil), buf[ioctl.HeaderSize:n]...))
 		if h.Op == ioctl.OpCredit {
+			if w.left.Load() {
+				continue // what was under way when it gave up its handle
+			}
 			if err != nil {
 				panic(fmt.Sprint("a credit message is answered ", err))
 			}

@@ -152,6 +152,9 @@ func do(w *wire, holds []*credit.Hold, o *order) outcome {
 		_, err = w.ask(ioctl.OpObjectCommit, target)
 	case "delete":
 		_, err = w.ask(ioctl.OpObjectDelete, target)
+	case "leave":
+		w.left.Store(true)
+		_, err = w.ask(ioctl.OpClose, &ioctl.Target{Handle: w.pool})
 	case "close":
 		_, err = w.ask(ioctl.OpClose, target)
 	case "ring acquire", "ring release", "ring open", "ring append", "ring stream", "ring alloc", "ring write", "ring commit", "ring read":
