@@ -59,7 +59,9 @@ func TestDebtorIsBounded(t *testing.T) {
 					}
 					break
 				}
-				n++
+				if n++; n > 500 {
+					t.Fatal("it is lent any number")
+				}
 			}
 			d := b.byID[2]
 			if d.spans > 100 || d.spans < 90 {
@@ -202,6 +204,39 @@ func TestFencedOften(t *testing.T) {
 	b.DebtorDown(now, 2)
 	if len(b.losers)+len(b.lost) > 0 {
 		t.Error("it is gone, and its losses are kept")
+	}
+}
+
+// proves G44: what was fenced is refused for as long as one who lost it lives.
+func TestFloorsWhileALoserLives(t *testing.T) {
+	b := newLender(2)
+	b.cfg.Leaves, b.cfg.CallBack = true, 1
+	now, r := time.Second, Resource{Access, 1}
+	unfenced := func() (told bool) {
+		_, events := b.Take()
+		for _, e := range events {
+			told = told || e.Kind == Unfenced && e.Resource == r
+		}
+		return told
+	}
+	for id := range OwnerID(2) {
+		at := uint64(10 * id)
+		b.honest(2+id, Message{Kind: Borrow, Request: 1, Resource: r, Credit: Make(Span{at, at + 1, Write})})
+	}
+	hold := b.Acquire(now, Request{Resource: r, Credit: Make(Span{0, 100, Write}), Flags: MayRevoke})
+	now += 10
+	b.Tick(now)
+	if err := b.Release(now, hold, Version{}); err != nil {
+		t.Fatal(err) // it was not taken from them
+	}
+	if len(b.losers) != 2 || unfenced() {
+		t.Errorf("%d have lost something, and both live", len(b.losers))
+	}
+	if b.DebtorDown(now, 2); unfenced() {
+		t.Error("one is gone, and what the other lost is refused no more")
+	}
+	if b.DebtorDown(now, 3); !unfenced() {
+		t.Error("both are gone, and what they lost is refused still")
 	}
 }
 

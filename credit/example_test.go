@@ -95,3 +95,60 @@ func ExampleBook() {
 	// called back
 	// granted true 2
 }
+
+// Space is divisible: it is asked for by amount, borrowed in chunks that serve the next
+// requests without asking, and called back as far as nobody uses it.
+func ExampleRequest_space() {
+	const gib = 1 << 30
+	ctx := context.Background()
+	root, err := credit.Open(credit.Options{Config: credit.Config{ID: 1, Capital: func(credit.Resource) credit.Credit {
+		return credit.Make(credit.Span{First: 0, End: 4 * gib, Modes: 1})
+	}}}, nil)
+	if err != nil {
+		panic(err)
+	}
+	open := func(id credit.OwnerID) *credit.Owner {
+		o, err := credit.Open(credit.Options{Config: credit.Config{ID: id}}, credit.NewLocal(root))
+		if err != nil {
+			panic(err)
+		}
+		return o
+	}
+	one, other := open(2), open(3)
+	want := func(bytes uint64, f credit.Flags) credit.Request {
+		return credit.Request{Resource: credit.Resource{Type: credit.Space, ID: 1}, Amount: bytes, Flags: f}
+	}
+	const anyhow = credit.MayBorrow | credit.MayRevoke
+	used, err := one.Acquire(ctx, want(1000, anyhow)) // a chunk of 1 GiB is lent
+	if err != nil {
+		panic(err)
+	}
+	more, err := one.Acquire(ctx, want(2000, 0)) // of the chunk that is here
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("one uses", used.Credit().Size()+more.Credit().Size())
+
+	rest, err := other.Acquire(ctx, want(4*gib-3000, anyhow)) // what one does not use comes back
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("the other uses all but", 4*gib-rest.Credit().Size())
+	_, err = one.Acquire(ctx, want(1, anyhow|credit.Try))
+	fmt.Println("none is left:", errors.Is(err, credit.ErrBusy))
+
+	for _, h := range []*credit.Hold{used, more, rest} {
+		if err := h.Release(credit.Version{}); err != nil {
+			panic(err)
+		}
+	}
+	for _, o := range []*credit.Owner{one, other, root} {
+		if err := o.Close(ctx); err != nil {
+			panic(err)
+		}
+	}
+	// Output:
+	// one uses 3000
+	// the other uses all but 3000
+	// none is left: true
+}

@@ -31,6 +31,8 @@
 //	Fencing                 who does not give back in time loses that, and nothing else; its token is refused
 //	Death                   what the dead had is free, and its token refused
 //	WindUp                  who leaves leaves nothing behind
+//	DeathOfCreditor         what the dead one lent ends, with the lease if there is one; its successor lends anew
+//	Reconnecting            who is connected anew to who lent it has what its lease covers, or nothing
 //	IdleLosesNothing        no time takes from its holder what nobody wants
 //
 // and with leases, whose ends nobody tells:
@@ -70,6 +72,15 @@ type Rig struct {
 	// Cut loses all messages of a debtor, without telling anybody, until Mend. Only
 	// with leases.
 	Cut, Mend func(debtor credit.OwnerID)
+	// Break ends the connection of a debtor, which is told, and the root, unless it
+	// gives leases: then it hears nothing. The debtor connects anew to Engine.
+	Break func(debtor credit.OwnerID)
+	// Succeed ends the root as its process's death would, and returns the engine by which
+	// debtors reach another one in its place, of another id and with an empty book, which
+	// Quiet looks at from then on. What was granted before is refused by Check, and with
+	// leases nothing is granted before those of the dead have ended. It takes a small part
+	// of a lease.
+	Succeed func(t *testing.T) credit.Engine
 	// Quiet returns once the root has nothing to do, and how many resources and
 	// debtors are in its book.
 	Quiet func(t *testing.T) (resources, debtors int)
@@ -94,6 +105,8 @@ func Run(t *testing.T, in func(*testing.T, func(*testing.T)), start func(t *test
 		{"Fencing", false, fencing},
 		{"Death", false, death},
 		{"WindUp", false, windUp},
+		{"DeathOfCreditor", false, deathOfCreditor},
+		{"Reconnecting", false, reconnecting},
 		{"IdleLosesNothing", false, idle},
 		{"LeaseEnds", true, leaseEnds},
 		{"LeaseIsRenewed", true, renewed},
@@ -183,6 +196,13 @@ func (b *bench) begin(o *credit.Owner, r credit.Request) <-chan *credit.Hold {
 func (b *bench) release(h *credit.Hold) {
 	b.t.Helper()
 	if err := h.Release(credit.Version{}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) reconnect(o *credit.Owner, e credit.Engine) {
+	b.t.Helper()
+	if err := o.Reconnect(e); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -318,6 +338,61 @@ func windUp(b *bench) {
 		b.t.Fatal(err)
 	}
 	b.release(b.acquire(y, request(credit.Write, 0, 10, credit.MayBorrow))) // nothing is to be called back
+}
+
+func deathOfCreditor(b *bench) {
+	x, y := b.open(), b.open()
+	h := b.acquire(x, request(credit.Write, 0, 10, anyhow))
+	next := b.rig.Succeed(b.t)
+	if b.rig.Lease > 0 && !h.Valid() {
+		b.t.Error("lost with its creditor, though its lease has not ended")
+	}
+	b.reconnect(y, next)
+	waiting := b.begin(y, request(credit.Write, 0, 10, anyhow))
+	again := await(b, "the credit of the successor", waiting)
+	if h.Valid() {
+		b.t.Error("two holders by their own clocks")
+	}
+	await(b, "the loss", h.Lost())
+	if err := b.check(h); !errors.Is(err, credit.ErrStale) {
+		b.t.Errorf("work under a credit of the dead: %v", err)
+	}
+	if err := b.check(again); err != nil || again.Token().Compare(h.Token()) <= 0 {
+		b.t.Errorf("work under one of its successor: %v; tokens %v and %v", err, h.Token(), again.Token())
+	}
+	b.reconnect(x, next)
+	b.release(again)
+	b.release(b.acquire(x, request(credit.Write, 0, 10, anyhow)))
+}
+
+func reconnecting(b *bench) {
+	x, y := b.open(), b.open()
+	h := b.acquire(x, request(credit.Write, 0, 10, anyhow))
+	b.rig.Break(1000)
+	if b.rig.Lease == 0 {
+		await(b, "the loss", h.Lost())
+		if _, err := x.Acquire(b.t.Context(), request(credit.Read, 0, 10, anyhow)); !errors.Is(err, credit.ErrNoCreditor) {
+			b.t.Errorf("acquire without a creditor: %v", err)
+		}
+	}
+	b.reconnect(x, b.rig.Engine)
+	if b.rig.Lease > 0 { // and is renewed by the new connection
+		<-time.After(2 * b.rig.Lease)
+		if err := b.check(h); err != nil || !h.Valid() {
+			b.t.Errorf("connected anew within its lease: valid %v, work %v", h.Valid(), err)
+		}
+		b.release(h)
+	} else if err := b.check(h); !errors.Is(err, credit.ErrStale) {
+		b.t.Errorf("work under what the connection had before: %v", err)
+	}
+	again := b.acquire(x, request(credit.Write, 0, 10, anyhow))
+	if err := b.check(again); err != nil {
+		b.t.Errorf("work under what was acquired anew: %v", err)
+	}
+	c := b.begin(y, request(credit.Write, 0, 10, anyhow))
+	await(b, "the call-back", again.Wanted()) // comes by the new connection
+	b.release(again)
+	b.release(await(b, "the credit", c))
 }
 
 func idle(b *bench) {
