@@ -76,6 +76,7 @@ func TestOpenOfWhatIsHeld(t *testing.T) {
 	_, err = a.find(id) // it holds it no more
 	want(t, api.EBUSY, err)
 	a.ok(ioctl.OpClose, &ioctl.Target{Handle: h})
+	until(t, "nobody waits for what was closed", func() bool { return waiting(r.creditor(), id) == 0 })
 	if err := <-gone; err != nil {
 		t.Error(err)
 	}

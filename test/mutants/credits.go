@@ -130,7 +130,7 @@ func daemonCreditMutants() []mutant {
 			file: "server/resources.go",
 			old:  "\tp.credits.forget(v)\n",
 			new:  "",
-			pkg:  "./test/credits", test: "TestDelete",
+			pkg:  "./server", test: "TestOpenOfWhatIsHeld",
 		},
 		{
 			name: "credits in the daemon: an object is watched for ever",
