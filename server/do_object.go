@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"iter"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/credit"
@@ -284,75 +283,6 @@ func (r *request) gone(o *objectRef) {
 	}
 }
 
-// withHolders puts into an EBUSY who holds an object. Others' processes are
-// named to administrators only.
-func (r *request) withHolders(a *activePool, id layout.ObjectID, err error) error {
-	var e *api.Error
-	if !errors.As(err, &e) || e.Code != api.EBUSY {
-		return err
-	}
-	if !errors.Is(err, credit.ErrBusy) { // which names those of credits
-		e.Holders = r.holders(a, r.heldAs(a, id))
-	}
-	return err
-}
-
-// unlessHeld does what others' references on an object are in the way of, and says
-// who holds it if they are.
-func (r *request) unlessHeld(a *activePool, id layout.ObjectID, do func() error) error {
-	dying := &r.s.srv.dying
-	was := dying.left.Load()
-	err := do()
-	// Who was in the way may have let go by itself meanwhile.
-	if api.CodeOf(err) == api.EBUSY {
-		ids := r.heldAs(a, id)
-		if fenced := a.credits.settled(r.ctx, ids); dying.letGoOf(ids...) || dying.left.Load() != was || fenced {
-			err = do()
-		}
-	}
-	return r.withHolders(a, id, err)
-}
-
-// heldAs returns the objects whose handles hold an object.
-func (r *request) heldAs(a *activePool, id layout.ObjectID) []layout.ObjectID {
-	ids := []layout.ObjectID{id}
-	if info, err := a.pool.Describe(r.ctx, id); err == nil && info.Partner != 0 {
-		ids = append(ids, info.Partner) // who holds a container's one log holds both
-	}
-	return ids
-}
-
-// holders returns who has handles on objects, as far as the session may know.
-func (r *request) holders(a *activePool, ids []layout.ObjectID) []api.Holder {
-	var list []api.Holder
-	for _, s := range r.s.srv.all() {
-		if !s.greeted.Load() {
-			continue // it has nothing yet
-		}
-		h := api.Holder{References: s.count(a, ids)}
-		if h.References == 0 {
-			continue
-		}
-		if r.s.peer.admin || s.peer.pid == r.s.peer.pid {
-			h.PID = s.peer.pid
-		}
-		list = append(list, h)
-	}
-	return list
-}
-
-// count counts the session's handles on objects.
-func (s *session) count(a *activePool, ids []layout.ObjectID) (n uint32) {
-	for _, id := range ids {
-		s.table.EachOf(uint64(id), func(_ uhandle.Handle, v resource) {
-			if v.home() == a {
-				n++
-			}
-		})
-	}
-	return n
-}
-
 func commitMany(r *request, m *ioctl.CommitMany) (ioctl.Message, error) {
 	p, err := usePool(r, m.Pool, true)
 	if err != nil {
@@ -383,62 +313,4 @@ func commitMany(r *request, m *ioctl.CommitMany) (ioctl.Message, error) {
 		p.pool.settled(r.s, o.ID())
 	}
 	return &ioctl.Empty{}, nil
-}
-
-func listOpen(r *request, m *ioctl.ListOpen) (ioctl.Message, error) {
-	p, err := usePool(r, m.Pool, false)
-	if err != nil {
-		return nil, err
-	}
-	if r.s.lists.Add(1) > maxLists {
-		r.s.lists.Add(-1)
-		return nil, api.Errorf(api.EAGAIN, "", "the session reads %d lists, as many as it may", maxLists)
-	}
-	l := &listRef{common: common{ref: p}, turn: newTurn(), open: &r.s.lists}
-	// The iteration goes on in later requests: it lives with the session.
-	l.next, l.stop = iter.Pull2(p.pool.pool.Objects(r.s.ctx, m.Filter))
-	h, err := r.giveChild(kindList, l)
-	if err != nil {
-		return nil, err
-	}
-	return &ioctl.Opened{Handle: h}, nil
-}
-
-func listNext(r *request, m *ioctl.Target) (ioctl.Message, error) {
-	l, err := use[*listRef](r, m.Handle, kindList)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.turn.take(r.ctx); err != nil {
-		return nil, err
-	}
-	defer l.turn.end()
-	a := l.ref.pool
-	x, err := r.access(a)
-	if err != nil {
-		return nil, err
-	}
-	reply := &ioctl.ListReply{}
-	for visited := 1; len(reply.Objects) < ioctl.ObjectsPerPage; visited++ {
-		info, err, ok := l.next()
-		if !ok {
-			return reply, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if info.State == api.StateCommitted || a.adopter(info.ID) == r.s {
-			switch err := r.mayReach(a, &x, &info); {
-			case err == nil:
-				reply.Objects = append(reply.Objects, info)
-			case !errors.Is(err, api.ENOENT):
-				return nil, err
-			}
-		}
-		if visited%1024 == 0 && r.ctx.Err() != nil {
-			break // what there is, and more when it is asked for
-		}
-	}
-	reply.More = true
-	return reply, nil
 }
