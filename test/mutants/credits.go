@@ -85,7 +85,7 @@ func daemonCreditMutants() []mutant {
 		},
 		{
 			name: "credits in the daemon: a delete takes none",
-			file: "server/holders.go",
+			file: "server/do_object.go",
 			old:  "return a.credits.during(r.ctx, r.s, []layout.ObjectID{id}, credit.Delete, func() error { return o.obj.Delete(r.ctx) })",
 			new:  "return o.obj.Delete(r.ctx)",
 			pkg:  "./server", test: "TestDeleteIsNotFenced",
