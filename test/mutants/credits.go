@@ -175,6 +175,13 @@ func daemonCreditMutants() []mutant {
 			pkg:  "./test/credits", test: "TestCached",
 		},
 		{
+			name: "credits in the daemon: tokens begin anew with it",
+			file: "server/credits.go",
+			old:  "FirstToken: info.Epoch << tokenBits,",
+			new:  "FirstToken: 0 * info.Epoch << tokenBits,",
+			pkg:  "./test/credits", test: "TestPoolLeaves",
+		},
+		{
 			name: "credits in the daemon: what another makes is read before it is committed",
 			file: "server/creditlink.go",
 			old:  "if foreign && span.Modes&credit.Read != 0 {",
