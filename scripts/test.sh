@@ -21,7 +21,7 @@
 #   MPOOL_FUZZ_TIME  seconds per fuzz target (3)
 #   MPOOL_SIM_TIME   seconds per simulation test (10)
 #   MPOOL_SIM_FIRST  first seed of the simulation (1); take others to search on
-#   MPOOL_MUTANTS    how many mutants (4); all of them take about five minutes
+#   MPOOL_MUTANTS    how many mutants (4); all of them take about an hour on busy processors
 #
 # Whatever happens, no process, loop device, mount or file is left behind; if a
 # test left one, it is removed and the run has failed.
