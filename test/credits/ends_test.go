@@ -202,7 +202,8 @@ func TestDaemonStops(t *testing.T) {
 	if err := l.hold.Release(); api.CodeOf(err) != api.ECONNRESET {
 		t.Errorf("a lost credit is released: %v", err)
 	}
-	if a := q.result(); a.Code != credit.ErrNoCreditor.Error() {
+	// It had what it waited for at last, if the session of who held that ended first.
+	if a := q.result(); a.Code != credit.ErrNoCreditor.Error() && (a.Code != "" || q.ok(order{Verb: "valid"}).Valid) {
 		t.Errorf("who waited: %+v", a)
 	}
 	if a := d.result(); a.Code != "" {
