@@ -166,7 +166,7 @@ func TestDaemonStops(t *testing.T) {
 	q.begin(acquire(id, credit.Read))
 	b.waiting(q)
 	s.ok(acquire(stuck, credit.Read))
-	s.signal(syscall.SIGSTOP)
+	s.stop()
 	h := d.ok(order{Verb: "find", ID: stuck}).Handle
 	d.begin(order{Verb: "delete", Handle: h})
 	daemon.Eventually(t, "the delete waits", func() bool {

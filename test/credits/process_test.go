@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/ioctl"
@@ -232,6 +234,16 @@ func (p *process) kill() {
 func (p *process) signal(s syscall.Signal) {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// stop stops a process, and waits until none of its threads runs: until then they may
+// answer what comes.
+func (p *process) stop() {
+	p.t.Helper()
+	p.signal(syscall.SIGSTOP)
+	if err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil); err != nil {
 		p.t.Fatal(err)
 	}
 }
