@@ -17,17 +17,18 @@ import (
 // before something is done that only the daemon can do. Reads are served from the
 // connection's cache of objects if they can.
 type cachedMblock struct {
-	p    *pool
-	l    *link // whose the credit is
-	c    *credits
-	hold *Hold
-	id   layout.ObjectID
-	birth
+	// What each read looks at lies together.
+	l     *link // whose the credit is
+	c     *credits
+	inner atomic.Pointer[mblock]
+	ended atomic.Bool
+	pins  atomic.Int32 // who keeps the credit: the handle and its views
 
+	p       *pool
+	hold    *Hold
 	opening chan struct{} // has a token while the daemon is asked for the handle
-	inner   atomic.Pointer[mblock]
-	ended   atomic.Bool
-	pins    atomic.Int32 // who keeps the credit: the handle and its views
+	id      layout.ObjectID
+	birth
 }
 
 var (
@@ -355,11 +356,18 @@ func (m *cachedMblock) ReadAt(p []byte, off int64) (int, error) {
 // ReadAtContext implements [api.Mblock].
 func (m *cachedMblock) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	const op = ioctl.OpMblockRead
+	keep := m.c.cache
+	if keep == nil { // open looks whether it is live
+		x, err := m.open(ctx, op)
+		if err != nil {
+			return 0, err
+		}
+		return x.ReadAtContext(ctx, p, off)
+	}
 	if err := m.live(op); err != nil {
 		return 0, err
 	}
-	keep := m.c.cache
-	if keep == nil || len(p) == 0 || off < 0 || off >= m.length || int64(len(p)) > keep.limit/4 || !m.hold.Valid() {
+	if len(p) == 0 || off < 0 || off >= m.length || int64(len(p)) > keep.limit/4 || !m.hold.Valid() {
 		x, err := m.open(ctx, op)
 		if err != nil {
 			return 0, err
