@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,7 +32,12 @@ func openFile(tb testing.TB, size int64, kind bdev.EngineKind) *bdev.Drive {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		if err := d.Close(); err != nil {
+		// Reads whose contexts have ended may still be under way.
+		err := d.Close()
+		for latest := time.Now().Add(10 * time.Second); errors.Is(err, syscall.EBUSY) && time.Now().Before(latest); err = d.Close() {
+			time.Sleep(time.Millisecond)
+		}
+		if err != nil {
 			tb.Error(err)
 		}
 	})
