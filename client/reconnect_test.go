@@ -59,8 +59,8 @@ func TestNobodyToReconnectTo(t *testing.T) {
 				"on its pool":  func(ctx context.Context) error { return p.SetRoots(ctx, []api.Root{{Name: "r"}}) },
 				"lists a pool": func(ctx context.Context) error { return drain(p.Objects(ctx, api.Filter{})) },
 			} {
+				began := time.Now() // before the context's time begins to run
 				ctx, cancel := c.ctx(t.Context())
-				began := time.Now()
 				err := call(ctx)
 				took := time.Since(began)
 				cancel()
