@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"fmt"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -54,7 +55,7 @@ func (e *socketEngine) SendAll(list []credit.Message) {
 	}
 	for len(list) > 0 {
 		var m ioctl.CreditMessage
-		m, list = ioctl.PackCredits(e.pool, list)
+		m, list = ioctl.PackCredits(e.pool, list, e.l.limits.Features)
 		e.send(&m)
 	}
 }
@@ -100,7 +101,11 @@ func (l *link) credited(h ioctl.Header, body []byte) {
 		return
 	}
 	var m ioctl.CreditMessage
-	if err := ioctl.Decode(&m, body); err != nil {
+	err := ioctl.Decode(&m, body)
+	if err == nil && len(m.More) > 0 && l.limits.Features&ioctl.FeaturePacked == 0 {
+		err = fmt.Errorf("%w: several messages of credits in one, which was not agreed", ioctl.ErrMalformed)
+	}
+	if err != nil {
 		l.die(&api.Error{Code: api.EPROTO, Detail: "the daemon broke the protocol", Err: err})
 		return
 	}

@@ -25,8 +25,12 @@ type fakeDebtor struct {
 func (s *fakeSession) credit(h ioctl.Header, m *ioctl.CreditMessage) {
 	f := s.f
 	f.mu.Lock()
-	root, d := f.lender, s.debtors[m.Pool]
+	root, d, lacks := f.lender, s.debtors[m.Pool], f.lacks
+	f.packs = max(f.packs, 1+len(m.More))
 	f.mu.Unlock()
+	if len(m.More) > 0 && lacks&ioctl.FeaturePacked != 0 {
+		f.t.Errorf("%d messages of credits come together, which was not agreed", 1+len(m.More))
+	}
 	if root == nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()

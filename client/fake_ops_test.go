@@ -32,6 +32,7 @@ func (s *fakeSession) do(op ioctl.Op, m ioctl.Message, fd *int) (ioctl.Message, 
 	case *ioctl.Hello:
 		r := roomy
 		r.Version, r.Instance, r.Session = ioctl.Version, f.instance, s.id
+		r.Features = m.Features & ioctl.Features &^ f.lacks
 		if f.rings {
 			r.MaxArenas, r.ArenaDefault, r.ArenaTotal = 4, 8<<20, 64<<20
 		}

@@ -59,6 +59,10 @@ type fake struct {
 
 	// refuse fails a request of an operation; nil: none.
 	refuse func(op ioctl.Op) error
+	// lacks is the features of the protocol that the daemon does not know.
+	lacks uint64
+	// packs is the most messages of owners that came in one.
+	packs int
 	// lender has the daemon's credits; nil: it has none.
 	lender *credit.Owner
 	// fault says where the connection breaks at a request of an operation.

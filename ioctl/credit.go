@@ -28,7 +28,7 @@ const MaxSpans = 1024
 type CreditMessage struct {
 	Pool    Handle
 	Message credit.Message
-	More    []credit.Message // that follow it, fewer than MaxCredits
+	More    []credit.Message // that follow it, fewer than MaxCredits; none without FeaturePacked
 }
 
 // MaxCredits is how many messages of owners one message has at most.
@@ -38,11 +38,11 @@ const MaxCredits = 32
 // with others: then all fit.
 const packedSpans = 16
 
-// PackCredits makes a message of the first of the list, which is not empty, and of those
-// behind it that fit, and returns what is left.
-func PackCredits(pool Handle, list []credit.Message) (m CreditMessage, left []credit.Message) {
+// PackCredits makes a message of the first of the list, which is not empty, and, if both
+// sides know [FeaturePacked], of those behind it that fit, and returns what is left.
+func PackCredits(pool Handle, list []credit.Message, features uint64) (m CreditMessage, left []credit.Message) {
 	n := 0
-	for n < min(len(list), MaxCredits) && len(list[n].Credit) <= packedSpans {
+	for features&FeaturePacked != 0 && n < min(len(list), MaxCredits) && len(list[n].Credit) <= packedSpans {
 		n++
 	}
 	n = max(n, 1)

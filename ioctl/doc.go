@@ -49,8 +49,9 @@
 // (12), Return (13), Raise (15) and Bye (17) go to the daemon; Welcome (2),
 // Renewed (4), Gone (5), Grant (9), Refuse (10), Recall (11), Taken (14), Raised
 // (16) and Waive (18) come from it, when there is something to say. What one side says at
-// one time may go together. They are in order, none is lost, and none waits for a request that is under way; the daemon gives no lease
-// and sends nothing twice. Types of resource are access (1), whose id is an object's,
+// one time may go together if both know [FeaturePacked], which they say in hello; else each
+// goes alone, and the place of more is zero. They are in order, none is lost, and none waits
+// for a request that is under way; the daemon gives no lease and sends nothing twice. Types of resource are access (1), whose id is an object's,
 // space (2) and activation (3); modes of access are read (1), append (2), write (4)
 // and delete (8); flags are may borrow (1), may revoke (2) and try (4); codes are
 // those of package credit, from busy (1) on; states of a list are granted (1), held (2),
@@ -208,7 +209,7 @@
 //	91 credit              message; never answered but with an error. With FlagReply and the tag
 //	                       0 it is the daemon's, which answers nothing. A message: h of the
 //	                       pool, kind, type, flags, code, level, zero u8, more u16 (messages that
-//	                       follow, their h and more 0; at most 31), session, key, number,
+//	                       follow, their h and more 0; at most 31; FeaturePacked), session, key, number,
 //	                       acknowledged, seen, resource, request, amount, least u64, token 4 × u64,
 //	                       version 2 × u64, within, sent ns i64, list of {first, end u64, modes u8,
 //	                       zero 7}

@@ -392,7 +392,7 @@ func fullPack() *CreditMessage {
 	for i := range uint64(packedSpans) {
 		m.Credit = append(m.Credit, credit.Span{First: 2 * i, End: 2*i + 1, Modes: credit.Read})
 	}
-	p, _ := PackCredits(1, slices.Repeat([]credit.Message{m}, 2*MaxCredits))
+	p, _ := PackCredits(1, slices.Repeat([]credit.Message{m}, 2*MaxCredits), Features)
 	return &p
 }
 
@@ -412,7 +412,7 @@ func TestPackCredits(t *testing.T) {
 	seq := uint64(0)
 	for left := list; len(left) > 0; {
 		var m CreditMessage
-		m, left = PackCredits(7, left)
+		m, left = PackCredits(7, left, Features)
 		sizes = append(sizes, 1+len(m.More))
 		b, err := Append(nil, Header{Op: OpCredit}, &m)
 		if err != nil {
@@ -433,6 +433,9 @@ func TestPackCredits(t *testing.T) {
 	}
 	if want := []int{2, 1, 1, MaxCredits, 1}; !slices.Equal(sizes, want) {
 		t.Errorf("they go by %v, want %v", sizes, want)
+	}
+	if m, left := PackCredits(7, list, Features&^FeaturePacked); len(m.More) > 0 || len(left) != len(list)-1 {
+		t.Errorf("%d go together, and %d are left, where that was not agreed", 1+len(m.More), len(left))
 	}
 }
 

@@ -21,8 +21,9 @@ func (*Empty) decode(*reader) {}
 // count.
 const (
 	FeatureRefusal uint64 = 1 << 0 // errors tell of the limit that refuses
+	FeaturePacked  uint64 = 1 << 1 // a message of OpCredit may have several of owners
 
-	Features = FeatureRefusal // all that there are
+	Features = FeatureRefusal | FeaturePacked // all that there are
 )
 
 // Hello is a session's first message.

@@ -287,7 +287,7 @@ func (l *creditLink) sendGathered() {
 func (l *creditLink) sendQueued() {
 	all := l.queue
 	for left := all; len(left) > 0 && !l.draining; {
-		m, rest := ioctl.PackCredits(l.h, left)
+		m, rest := ioctl.PackCredits(l.h, left, l.s.features.Load())
 		switch sent, err := l.send(&m, false); {
 		case err != nil:
 			l.failLocked(ioctl.SourceSocket)
@@ -332,7 +332,7 @@ func (l *creditLink) next() (m ioctl.CreditMessage, ok bool) {
 		l.draining = false
 		return m, false
 	}
-	m, left := ioctl.PackCredits(l.h, l.queue)
+	m, left := ioctl.PackCredits(l.h, l.queue, l.s.features.Load())
 	l.s.creditsQueued.Add(-int32(len(l.queue) - len(left)))
 	l.queue = left
 	return m, true

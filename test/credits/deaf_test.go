@@ -130,9 +130,12 @@ type deafDebtor struct {
 	seen uint64
 }
 
-func newDeaf(t *testing.T, b *bench) *deafDebtor {
+func newDeaf(t *testing.T, b *bench) *deafDebtor { return newDeafWith(t, b, 0) }
+
+// newDeafWith is newDeaf of a client that knows features of the protocol.
+func newDeafWith(t *testing.T, b *bench, features uint64) *deafDebtor {
 	t.Helper()
-	raw, err := daemon.Greeted(b.d.Socket)
+	raw, err := daemon.GreetedWith(b.d.Socket, features)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 // has: a credit given back and asked for again has a later token.
 func TestPacked(t *testing.T) {
 	b := newBench(t, "")
-	w := newDeaf(t, b)
+	w := newDeafWith(t, b, ioctl.FeaturePacked)
 	var ids []layout.ObjectID
 	for range ioctl.MaxCredits {
 		ids = append(ids, b.mblock())
@@ -28,7 +28,7 @@ func TestPacked(t *testing.T) {
 	}
 	send := func(list []credit.Message) {
 		t.Helper()
-		m, left := ioctl.PackCredits(w.pool, list)
+		m, left := ioctl.PackCredits(w.pool, list, ioctl.FeaturePacked)
 		if len(left) > 0 {
 			t.Fatalf("%d messages do not go together", len(left))
 		}
@@ -76,6 +76,64 @@ func TestPacked(t *testing.T) {
 	granted(len(ids) / 2)
 	if err := w.raw.Close(); err != nil {
 		t.Fatal(err)
+	}
+	b.residue()
+}
+
+// Messages of credits go together only to and from who has said in hello that it knows
+// that: to others each goes alone, in the form of the first version, also when many have
+// waited; of others each is to come so.
+func TestPackedNotAgreed(t *testing.T) {
+	b := newBench(t, "")
+	id := b.mblock()
+	const n = 700 // more than a socket has room for
+	for _, features := range []uint64{0, ioctl.FeaturePacked, ioctl.Features} {
+		agreed := features&ioctl.FeaturePacked != 0
+		w := newDeafWith(t, b, features)
+		for range n {
+			if err := w.borrow(id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		granted, most := 0, 0
+		for granted < n {
+			h, body, err := w.raw.Receive()
+			if err != nil || h.Op != ioctl.OpCredit || h.Flags != ioctl.FlagReply {
+				t.Fatalf("%+v, %v", h, err)
+			}
+			var m ioctl.CreditMessage
+			if err := ioctl.Decode(&m, body); err != nil {
+				t.Fatal(err)
+			}
+			most = max(most, 1+len(m.More))
+			for c := range m.All() {
+				switch c.Kind { //nolint:exhaustive // nothing else comes
+				case credit.Grant:
+					granted++
+				case credit.Ack:
+				default:
+					t.Fatalf("%v comes", c)
+				}
+			}
+		}
+		if together := most > 1; together != agreed {
+			t.Errorf("features %x: up to %d came together", features, most)
+		}
+		m, _ := ioctl.PackCredits(w.pool, []credit.Message{{Kind: credit.Ack, Session: 1}, {Kind: credit.Ack, Session: 1}}, ioctl.Features)
+		if err := w.raw.Send(ioctl.Header{Op: ioctl.OpCredit, Tag: 1}, &m); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.raw.Send(ioctl.Header{Op: ioctl.OpVersion, Tag: 2}, &ioctl.Empty{}); err != nil && agreed {
+			t.Fatal(err)
+		}
+		h, _, err := w.raw.Receive()
+		for err == nil && h.Op == ioctl.OpCredit && h.Flags == ioctl.FlagReply {
+			h, _, err = w.raw.Receive()
+		}
+		if listens := err == nil && h.Op == ioctl.OpVersion; listens != agreed {
+			t.Errorf("features %x: after two together comes %+v, %v", features, h, err)
+		}
+		_ = w.raw.Close()
 	}
 	b.residue()
 }

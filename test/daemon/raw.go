@@ -33,13 +33,19 @@ func DialRaw(socket string) (*Raw, error) {
 // NewRaw makes a client of a connection.
 func NewRaw(conn *net.UnixConn) *Raw { return &Raw{Conn: conn, buf: make([]byte, ioctl.MaxMessage)} }
 
-// Greeted connects and says hello.
-func Greeted(socket string) (*Raw, error) {
+// Greeted connects and says hello, of a client of the protocol's first days: it knows no
+// features.
+func Greeted(socket string) (*Raw, error) { return GreetedWith(socket, 0) }
+
+// GreetedWith connects and says hello with the features that it knows.
+func GreetedWith(socket string, features uint64) (*Raw, error) {
 	w, err := DialRaw(socket)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := w.Ask(ioctl.OpHello, Hello()); err != nil {
+	hello := Hello()
+	hello.Features = features
+	if _, err := w.Ask(ioctl.OpHello, hello); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
 	return w, nil
