@@ -60,7 +60,7 @@ func run(out *os.File, limit time.Duration, only string, sample int, list bool) 
 	}
 	defer func() { _ = os.RemoveAll(tmp) }() // a leftover in the system's temporary folder
 	survived, n := 0, 0
-	chosen := slices.DeleteFunc(append(mutants(), creditMutants()...), func(m mutant) bool { return !strings.Contains(m.name, only) })
+	chosen := slices.DeleteFunc(mutants(), func(m mutant) bool { return !strings.Contains(m.name, only) })
 	if sample > 0 && sample < len(chosen) {
 		rand.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
 		chosen = chosen[:sample]
