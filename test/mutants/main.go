@@ -1,11 +1,13 @@
 // Mutants breaks the engine's safety rules one at a time and runs the crash
 // tests against each: a crash test counts for something only if it can fail.
 //
-//	go run ./test/mutants [-for 30s] [-run NAME] [-sample N] [-list]
+//	go run ./test/mutants [-for 30s] [-run NAME] [-sample N] [-list | -control]
 //
 // A mutant replaces a piece of source text, which must be there exactly once,
 // through the go command's -overlay; the tree is not touched. It exits with 1
-// if a mutant survives or no longer applies.
+// if a mutant survives or no longer applies. A test that fails in any case would
+// catch all of them: -control runs the same tests in the same way with nothing
+// broken, and exits with 1 if one fails.
 package main
 
 import (
@@ -15,6 +17,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -42,14 +45,50 @@ func main() {
 	only := flag.String("run", "", "run the mutants whose name contains this")
 	sample := flag.Int("sample", 0, "run so many of them, drawn by chance; 0: all")
 	list := flag.Bool("list", false, "list the mutants and exit")
+	control := flag.Bool("control", false, "break nothing, and run each of the tests once: they must pass")
 	flag.Parse()
-	if err := run(os.Stdout, *limit, *only, *sample, *list); err != nil {
+	chosen := choose(*only, *sample)
+	var err error
+	switch {
+	case *list:
+		for _, m := range chosen {
+			fmt.Printf("%-48s %s\n", m.name, m.file)
+		}
+	case *control:
+		err = run(os.Stdout, controls(chosen), *limit, "passed", "FAILED")
+	default:
+		err = run(os.Stdout, chosen, *limit, "SURVIVED", "caught")
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out *os.File, limit time.Duration, only string, sample int, list bool) error {
+// choose returns the mutants whose name contains only; sample of them, unless that is 0.
+func choose(only string, sample int) []mutant {
+	chosen := slices.DeleteFunc(mutants(), func(m mutant) bool { return !strings.Contains(m.name, only) })
+	if sample > 0 && sample < len(chosen) {
+		rand.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
+		chosen = chosen[:sample]
+	}
+	return chosen
+}
+
+// controls returns what runs the tests of mutants, each once, and breaks nothing.
+func controls(list []mutant) (tests []mutant) {
+	for _, m := range list {
+		c := mutant{name: strings.Join([]string{m.pkg, m.test, m.args}, " "), pkg: m.pkg, test: m.test, args: m.args}
+		if !slices.Contains(tests, c) {
+			tests = append(tests, c)
+		}
+	}
+	return tests
+}
+
+// run tries what is chosen. passes and fails say what it means that tests pass or fail;
+// what is in capitals is not wanted.
+func run(out io.Writer, chosen []mutant, limit time.Duration, passes, fails string) error {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return fmt.Errorf("find the module: %w", err)
@@ -59,38 +98,27 @@ func run(out *os.File, limit time.Duration, only string, sample int, list bool) 
 		return err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }() // a leftover in the system's temporary folder
-	survived, n := 0, 0
-	chosen := slices.DeleteFunc(mutants(), func(m mutant) bool { return !strings.Contains(m.name, only) })
-	if sample > 0 && sample < len(chosen) {
-		rand.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
-		chosen = chosen[:sample]
-	}
+	bad := 0
 	for _, m := range chosen {
-		n++
-		if list {
-			fmt.Fprintf(out, "%-48s %s\n", m.name, m.file)
-			continue
-		}
 		start := time.Now()
 		caught, err := try(m, strings.TrimSpace(string(root)), tmp, limit)
-		verdict := "caught"
+		verdict := fails
 		if err != nil {
 			verdict, caught = "BROKEN", err.Error()
-			survived++
 		} else if caught == "" {
-			verdict = "SURVIVED"
-			survived++
+			verdict = passes
+		}
+		if verdict == strings.ToUpper(verdict) {
+			bad++
 		}
 		fmt.Fprintf(out, "%-8s %6.1fs  %s\n", verdict, time.Since(start).Seconds(), m.name)
 		if caught != "" {
 			fmt.Fprintf(out, "                  %s\n", caught)
 		}
 	}
-	if !list {
-		fmt.Fprintf(out, "%d mutants, %d caught\n", n, n-survived)
-	}
-	if survived > 0 {
-		return fmt.Errorf("%d mutants survived", survived)
+	fmt.Fprintf(out, "%d tried, %d as wanted\n", len(chosen), len(chosen)-bad)
+	if bad > 0 {
+		return fmt.Errorf("%d are not as wanted", bad)
 	}
 	return nil
 }
@@ -144,22 +172,27 @@ func try(m mutant, root, tmp string, limit time.Duration) (string, error) {
 	return strings.TrimSpace(string(msg[:min(len(msg), 200)])), nil
 }
 
-// plant writes the mutated file and an overlay that names it.
+// plant writes the mutated file and an overlay that names it; without a file, one that
+// names none.
 func plant(m mutant, root, tmp string) (string, error) {
-	path := filepath.Join(root, m.file)
-	src, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	if n := bytes.Count(src, []byte(m.old)); n != 1 {
-		return "", fmt.Errorf("its text is %d times in %s; bring the list up to date", n, m.file)
-	}
-	mutated := filepath.Join(tmp, "mutated.go")
-	if err := os.WriteFile(mutated, bytes.Replace(src, []byte(m.old), []byte(m.new), 1), 0o666); err != nil {
-		return "", err
+	replace := map[string]string{}
+	if m.file != "" {
+		path := filepath.Join(root, m.file)
+		src, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		if n := bytes.Count(src, []byte(m.old)); n != 1 {
+			return "", fmt.Errorf("its text is %d times in %s; bring the list up to date", n, m.file)
+		}
+		mutated := filepath.Join(tmp, "mutated.go")
+		if err := os.WriteFile(mutated, bytes.Replace(src, []byte(m.old), []byte(m.new), 1), 0o666); err != nil {
+			return "", err
+		}
+		replace[path] = mutated
 	}
 	overlay := filepath.Join(tmp, "overlay.json")
-	b, err := json.Marshal(map[string]map[string]string{"Replace": {path: mutated}})
+	b, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
 		return "", err
 	}
