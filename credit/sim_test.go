@@ -58,6 +58,9 @@ func TestSimulation(t *testing.T) {
 		})
 	}
 	group.Wait()
+	if seeds >= 40 && !t.Failed() && min(grants.Load(), fences.Load(), refused.Load()) == 0 {
+		t.Error("nothing was granted, nobody was fenced, or nothing stale was refused")
+	}
 	t.Logf("%d seeds from %d, %d steps, %d grants, %d fences, %d stale operations refused",
 		seeds, *simFirst, steps.Load(), grants.Load(), fences.Load(), refused.Load())
 }

@@ -54,6 +54,11 @@ func TestDeaths(t *testing.T) {
 	b := newBench(t, "[credits]\ncall_back = '20ms'\n")
 	b.remove([]layout.ObjectID{b.mblock(), b.mlog()}) // the pool's table of objects has its memory from now on
 	was, heap := b.alone(nil), int64(0)
+	for _, name := range counted {
+		if len(b.d.Metrics(name)) == 0 {
+			t.Errorf("there is no metric %s", name)
+		}
+	}
 	b.dial()
 	p := plan{Log: b.mlog()}
 	for range objects {

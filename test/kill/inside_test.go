@@ -89,13 +89,15 @@ func (th *theatre) play(sc *scene) {
 		moments = moments[:min(*inside, len(moments))]
 	}
 	slices.Sort(moments)
-	kills := 0
+	kills, within := 0, 0
 	for _, n := range moments {
 		for range *again {
 			th.t.Run(fmt.Sprint(n), func(t *testing.T) {
 				here := *th
 				here.t = t
-				here.kill(sc, base, f, states, n)
+				if here.kill(sc, base, f, states, n) {
+					within++
+				}
 			})
 			if th.t.Failed() {
 				return
@@ -103,7 +105,10 @@ func (th *theatre) play(sc *scene) {
 			kills++
 		}
 	}
-	th.t.Logf("%d kills at %d moments; %d writes, flushes and discards in %d steps", kills, len(moments), total, len(sc.steps))
+	th.t.Logf("%d kills at %d moments, %d inside; %d writes, flushes and discards in %d steps", kills, len(moments), within, total, len(sc.steps))
+	if *inside == 0 && within == 0 {
+		th.t.Error("none of the kills was inside")
+	}
 }
 
 // mount puts copies of the disks into the drives.
@@ -204,8 +209,9 @@ func (th *theatre) freeze(f *faultfs.Freezer) {
 	}
 }
 
-// kill plays a scene to an operation and kills there.
-func (th *theatre) kill(sc *scene, base media, f *stock, states []string, n int) {
+// kill plays a scene to an operation and kills there; not inside of it, if that does
+// not come before the scene is over.
+func (th *theatre) kill(sc *scene, base media, f *stock, states []string, n int) (within bool) {
 	th.t.Helper()
 	disks := th.mount(base)
 	a, d := th.begin(sc, f)
@@ -213,11 +219,12 @@ func (th *theatre) kill(sc *scene, base media, f *stock, states []string, n int)
 	th.freeze(freezer)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	var failed error
 	done, ended := 0, make(chan struct{})
 	go func() {
 		defer close(ended)
 		for _, s := range sc.steps {
-			if s.do(ctx, a) != nil {
+			if failed = s.do(ctx, a); failed != nil {
 				return
 			}
 			done++
@@ -225,7 +232,11 @@ func (th *theatre) kill(sc *scene, base media, f *stock, states []string, n int)
 	}()
 	select {
 	case <-freezer.Frozen():
+		within = true
 	case <-ended:
+		if failed != nil {
+			th.t.Errorf("step %d of %d, before the kill: %v", done, len(sc.steps), failed)
+		}
 	}
 	cancel() // kills mpoolctl
 	if d != nil {
@@ -245,6 +256,7 @@ func (th *theatre) kill(sc *scene, base media, f *stock, states []string, n int)
 	if err := th.judge(sc, disks, states[done:min(done+2, len(states))]); err != nil {
 		th.t.Errorf("killed at %d, in step %d of %d, fate %d, power cut %v: %v", n, done, len(sc.steps), fate, cut, err)
 	}
+	return within
 }
 
 // judge looks at what was left. allowed are the states before and after the step

@@ -133,7 +133,8 @@ func (m *model) append(ctx context.Context, p api.Pool, rng *rand.Rand, n int) e
 		i := m.sent[n]
 		m.sent[n]++
 		m.mu.Unlock()
-		number, err := a.Append(ctx, record(n, i), rng.IntN(2) == 0)
+		durable := rng.IntN(2) == 0
+		number, err := a.Append(ctx, record(n, i), durable)
 		if errors.Is(err, api.EFBIG) {
 			m.mu.Lock()
 			m.sent[n]--
@@ -151,6 +152,9 @@ func (m *model) append(ctx context.Context, p api.Pool, rng *rand.Rand, n int) e
 			if err := a.Sync(ctx); err != nil {
 				return err
 			}
+			durable = true
+		}
+		if durable {
 			m.mu.Lock()
 			m.acked[n] = i + 1
 			m.mu.Unlock()

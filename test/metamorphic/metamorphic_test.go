@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 // or -1.
 func differs(a, b []string) int {
 	for i := range max(len(a), len(b)) {
-		if i < len(a) && strings.Contains(a[i], full) || i < len(b) && strings.Contains(b[i], full) {
+		if i < len(a) && isFull(a[i]) || i < len(b) && isFull(b[i]) {
 			return -1
 		}
 		if i >= len(a) || i >= len(b) || a[i] != b[i] {
@@ -39,6 +39,16 @@ func differs(a, b []string) int {
 	}
 	return -1
 }
+
+// untilFull is a list's beginning, before anything is full.
+func untilFull(list []string) []string {
+	if i := slices.IndexFunc(list, isFull); i >= 0 {
+		return list[:i]
+	}
+	return list
+}
+
+func isFull(result string) bool { return strings.Contains(result, full) }
 
 // shortened leaves out of a list what is not needed for it to be bad.
 func shortened(list []op, patience time.Duration, bad func([]op) bool) []op {
@@ -56,16 +66,17 @@ func shortened(list []op, patience time.Duration, bad func([]op) bool) []op {
 	return list
 }
 
-// compare fails the test if a list gives something else with a configuration.
-func compare(t *testing.T, s uint64, list []op, c *config, want []string) {
+// compare fails the test if a list gives something else with a configuration. It returns
+// how many results were compared.
+func compare(t *testing.T, s uint64, list []op, c *config, want []string) int {
 	t.Helper()
 	got := c.run(t, list)
 	if t.Failed() {
-		return
+		return 0
 	}
 	at := differs(want, got)
 	if at < 0 {
-		return
+		return min(len(untilFull(want)), len(untilFull(got)))
 	}
 	base := &configs()[0]
 	short := shortened(list[:min(at+1, len(list))], *shrink, func(l []op) bool {
@@ -81,6 +92,7 @@ func compare(t *testing.T, s uint64, list []op, c *config, want []string) {
 	}
 	t.Errorf("operation %d of seed %d, %s, gives\n%s\nwith %q and\n%s\nwith %q; so do, or others, of%s",
 		at, s, what, result(want, at), base.name, result(got, at), c.name, b.String())
+	return at
 }
 
 // result is what an operation gave.
@@ -101,7 +113,7 @@ func TestMetamorphic(t *testing.T) {
 	t.Logf("seed %d: go test ./test/metamorphic -run TestMetamorphic -metamorphic.seed=%d -metamorphic.for=%v -metamorphic.ops=%d", s, s, *runFor, *length)
 	all := configs()
 	began := time.Now()
-	lists, runs := 0, 0
+	lists, runs, results := 0, 0, 0
 	for ; lists == 0 || time.Since(began) < *runFor; lists++ {
 		list := draw(s+uint64(lists), *length)
 		want := all[0].run(t, list)
@@ -110,14 +122,17 @@ func TestMetamorphic(t *testing.T) {
 			others = others[:4]
 		}
 		for i := range others {
-			compare(t, s+uint64(lists), list, &others[i], want)
+			results += compare(t, s+uint64(lists), list, &others[i], want)
 			runs++
 		}
 		if t.Failed() {
 			return
 		}
 	}
-	t.Logf("%d lists of %d operations, compared %d times", lists, *length, runs)
+	if results == 0 {
+		t.Error("nothing was compared")
+	}
+	t.Logf("%d lists of %d operations, compared %d times, %d results", lists, *length, runs, results)
 }
 
 // A difference is found, and its list is shortened to what makes it: here that a root is

@@ -285,7 +285,7 @@ func everyBoundary(seed uint64, sh shape, stop func() bool) (states int, err err
 	if err != nil {
 		return 0, err
 	}
-	for at := uint64(1); at <= total && !stop(); at++ {
+	for at := uint64(1); at <= total && (states == 0 || !stop()); at++ {
 		w, workSeed := fresh()
 		if _, cut, err := w.work(workSeed, at, ops); err != nil || !cut {
 			return states, fmt.Errorf("boundary %d of %d: cut %v: %w", at, total, cut, err)
@@ -338,6 +338,9 @@ func sweep(t *testing.T, f func(seed uint64, sh shape, stop func() bool) (int, e
 		})
 	}
 	wg.Wait()
+	if total == 0 && !t.Failed() {
+		t.Error("no crash state was looked at")
+	}
 	t.Logf("%d seeds from %d, %d crash states in %v", seeds, *firstFlag, total, time.Since(start).Round(time.Second))
 }
 

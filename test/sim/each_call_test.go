@@ -37,9 +37,10 @@ func tryAll(t *testing.T, list []trial) {
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
-			for !t.Failed() && (*allFlag || *caseFlag != "" || time.Since(start) < *forFlag/4) {
+			for !t.Failed() {
 				i := next.Add(1) - 1
-				if i >= int64(len(list)) {
+				late := !*allFlag && *caseFlag == "" && time.Since(start) >= *forFlag/4
+				if i >= int64(len(list)) || late && i > 0 {
 					return
 				}
 				if *caseFlag != "" && !strings.HasPrefix(list[i].name, *caseFlag) {
@@ -56,6 +57,9 @@ func tryAll(t *testing.T, list []trial) {
 		})
 	}
 	wg.Wait()
+	if ran.Load() == 0 {
+		t.Errorf("none of %d cases has run", len(list))
+	}
 	t.Logf("%d of %d cases, %d states in %v", ran.Load(), len(list), states.Load(), time.Since(start).Round(time.Millisecond))
 }
 

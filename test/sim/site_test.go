@@ -27,7 +27,7 @@ func everySite(seed uint64, sh shape, stop func() bool) (states int, err error) 
 	}
 	for disk := range first.disks {
 		for _, f := range sites {
-			for f.Skip = 0; !stop(); f.Skip++ {
+			for f.Skip = 0; states == 0 || !stop(); f.Skip++ {
 				w := newWorld(seed, sh)
 				w.disks = first.disks.Clone()
 				err := w.failed(trouble{faults: true, site: &site{disk, f}}, int(f.Skip)%endCut, ops)
