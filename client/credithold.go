@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"fmt"
 	"sync/atomic"
 
 	"github.com/mpool-go/mpool/api"
@@ -137,8 +138,15 @@ func creditError(op string, id layout.ObjectID, err error) *api.Error {
 	e := &api.Error{Code: api.EIO, Op: op, Object: id, Err: err}
 	if x, ok := errors.AsType[*credit.Error](err); ok {
 		e.Code, e.Detail, e.Err = creditCode(x.Code), x.Detail, x.Code
-		if x.Code == credit.ErrNotFound {
+		switch {
+		case x.Code == credit.ErrNotFound:
 			e.Detail = "there is no such object, or none that you may see"
+		case x.Code == credit.ErrDenied:
+			e.Detail = "the pool is open to be read only: who may write it may have more than read credits"
+		case x.Limit != nil:
+			l := x.Limit
+			e.Refusal = &api.Refusal{Class: l.Kind, Owner: l.Name, Used: l.Used, Asked: l.Asked, Limit: l.Limit}
+			e.Err = fmt.Errorf("%w: %s", x.Code, l.Text)
 		}
 	}
 	return e

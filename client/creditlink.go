@@ -2,7 +2,6 @@ package client
 
 import (
 	"errors"
-	"fmt"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -102,8 +101,8 @@ func (l *link) credited(h ioctl.Header, body []byte) {
 	}
 	var m ioctl.CreditMessage
 	err := ioctl.Decode(&m, body)
-	if err == nil && len(m.More) > 0 && l.limits.Features&ioctl.FeaturePacked == 0 {
-		err = fmt.Errorf("%w: several messages of credits in one, which was not agreed", ioctl.ErrMalformed)
+	if err == nil {
+		err = m.Agreed(l.limits.Features)
 	}
 	if err != nil {
 		l.die(&api.Error{Code: api.EPROTO, Detail: "the daemon broke the protocol", Err: err})

@@ -217,7 +217,10 @@ func (b *Book) enter(q *request) {
 
 // fail ends a request that is not granted. The account is nil if it was not
 // entered.
-func (b *Book) fail(a *account, q *request, code Code) {
+func (b *Book) fail(a *account, q *request, code Code) { b.refuse(a, q, code, nil) }
+
+// refuse is fail, by a limit if that is known.
+func (b *Book) refuse(a *account, q *request, code Code, limit *Limit) {
 	q.to(failed)
 	if a != nil {
 		b.dirty = true
@@ -229,11 +232,11 @@ func (b *Book) fail(a *account, q *request, code Code) {
 	}
 	if q.debtor != nil {
 		q.debtor.forget(q)
-		b.sendDown(q.debtor, Message{Kind: Refuse, Resource: q.res, Request: q.theirs, Code: code})
+		b.sendDown(q.debtor, Message{Kind: Refuse, Resource: q.res, Request: q.theirs, Code: code, Limit: limit})
 		return
 	}
 	delete(b.local, q.id)
-	b.events = append(b.events, Event{Kind: Failed, Request: q.id, Resource: q.res, Code: code})
+	b.events = append(b.events, Event{Kind: Failed, Request: q.id, Resource: q.res, Code: code, Limit: limit})
 }
 
 // settle does for an account what can be done now, and forgets it if it says

@@ -48,7 +48,7 @@ func (b *Book) obey(m Message) {
 	switch m.Kind {
 	case Refuse:
 		if q := b.answered(a, m.Request); q != nil && m.Code != ErrCanceled {
-			b.fail(a, q, m.Code)
+			b.refuse(a, q, m.Code, m.Limit)
 		}
 	case Recall:
 		b.recalled(a, m)

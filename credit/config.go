@@ -84,7 +84,7 @@ type EventKind uint8
 // The events.
 const (
 	Granted    EventKind = iota + 1 // Request has Credit, under Token, and holds it
-	Failed                          // Request was not granted: Code
+	Failed                          // Request was not granted: Code, Limit
 	CalledBack                      // somebody wants what Request holds: release it
 	Lost                            // what Request holds was taken, or its lease has ended: it is good for nothing
 	Fence                           // root: refuse tokens older than Token for Credit, before any message goes out
@@ -105,4 +105,5 @@ type Event struct {
 	Token    Token
 	Version  Version
 	Code     Code
+	Limit    *Limit
 }

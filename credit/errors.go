@@ -44,7 +44,17 @@ type Error struct {
 	Op       string // what was tried, such as "acquire"
 	Owner    OwnerID
 	Resource Resource // on what, if on one
+	Limit    *Limit   // ErrLimit: of who carries messages, which has refused; nil: not told
 	Detail   string   // why not and what to do, one sentence
+}
+
+// Limit is one that has refused a request: not of an owner's, but of who carries its
+// messages and has its own idea of how much memory they may take.
+type Limit struct {
+	Kind               string // of what
+	Name               string // whose
+	Used, Asked, Limit int64
+	Text               string // all that is to be said, one sentence
 }
 
 func (e *Error) Error() string {
@@ -56,6 +66,9 @@ func (e *Error) Error() string {
 	b.WriteString(": " + e.Code.Error())
 	if e.Detail != "" {
 		b.WriteString(": " + e.Detail)
+	}
+	if e.Limit != nil {
+		b.WriteString(": " + e.Limit.Text)
 	}
 	return b.String()
 }

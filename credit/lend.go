@@ -195,10 +195,10 @@ func (b *Book) lend(d *debtor, m Message) {
 		debtor: d, theirs: m.Request, res: m.Resource, want: m.Credit, amount: m.Amount, least: m.Least,
 		flags: m.Flags, group: d.group,
 	}
-	code := Code(0)
+	code, limit := Code(0), (*Limit)(nil)
 	switch {
 	case m.Code != 0:
-		code = m.Code
+		code, limit = m.Code, m.Limit
 	case d.requests[m.Request] != nil || !b.valid(q):
 		code = ErrInvalid
 	case b.closing:
@@ -207,7 +207,7 @@ func (b *Book) lend(d *debtor, m Message) {
 		code = ErrLimit
 	}
 	if code != 0 {
-		b.sendDown(d, Message{Kind: Refuse, Resource: m.Resource, Request: m.Request, Code: code})
+		b.sendDown(d, Message{Kind: Refuse, Resource: m.Resource, Request: m.Request, Code: code, Limit: limit})
 		return
 	}
 	b.serial++

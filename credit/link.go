@@ -33,6 +33,7 @@ func (l *link) number(m *Message, now, retry time.Duration) {
 		l.again = now + retry
 	}
 	l.unacked = append(l.unacked, *m)
+	l.unacked[len(l.unacked)-1].Limit = nil // what is kept of a debtor is bounded
 	l.paid()
 }
 

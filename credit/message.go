@@ -19,10 +19,10 @@ const (
 	Renewed                  // down: Sent as in Renew, Within is the lease
 	Gone                     // down: there is no such session
 	Ack                      // both: nothing but the acknowledgement that every message carries
-	Borrow                   // up*: Request asks for Credit, or Amount or at least Least of it; Flags; Code, of who carries it: refuse it
+	Borrow                   // up*: Request asks for Credit, or Amount or at least Least of it; Flags; Code and Limit, of who carries it: refuse it
 	Withdraw                 // up*: Request is not wanted any more
 	Grant                    // down*: Credit is lent to Request; Token, Version
-	Refuse                   // down*: Request is not granted: Code
+	Refuse                   // down*: Request is not granted: Code, Limit
 	Recall                   // down*: give back Credit, or Amount of it, within Within (0: no matter when); if Try only if it is not held
 	Kept                     // up*: Credit of a Recall with Try is held; of an amount, what was not returned is used
 	Return                   // up*: Credit is given back; Version
@@ -63,6 +63,7 @@ type Message struct {
 	Least    uint64
 	Flags    Flags
 	Code     Code
+	Limit    *Limit // of Code ErrLimit: which; nil: not told, or told before
 	Token    Token
 	Version  Version
 	Within   time.Duration

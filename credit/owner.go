@@ -70,10 +70,11 @@ type Owner struct {
 
 // call is an Acquire that waits.
 type call struct {
-	done chan struct{}
-	hold *Hold
-	code Code
-	lost func() // the request's
+	done  chan struct{}
+	hold  *Hold
+	code  Code
+	limit *Limit
+	lost  func() // the request's
 }
 
 // Open starts an owner: the root if the engine is nil, else one that borrows from
@@ -142,11 +143,13 @@ func (o *Owner) Acquire(ctx context.Context, r Request) (*Hold, error) {
 	if c.hold != nil {
 		return c.hold, nil
 	}
-	return nil, o.refusal(r, c.code)
+	e := o.refusal(r, c.code)
+	e.Limit = c.limit
+	return nil, e
 }
 
 // refusal is the error of a request that was not granted.
-func (o *Owner) refusal(r Request, code Code) error {
+func (o *Owner) refusal(r Request, code Code) *Error {
 	details := [...]string{
 		ErrBusy:       "others hold what conflicts, or wait for it: wait, too",
 		ErrRemote:     "it would have to be borrowed or called back, which the request's flags do not allow",
@@ -255,6 +258,7 @@ func (o *Owner) happened(e Event) {
 		o.calls[e.Request].finish(h, 0)
 		delete(o.calls, e.Request)
 	case Failed:
+		o.calls[e.Request].limit = e.Limit
 		o.calls[e.Request].finish(nil, e.Code)
 		delete(o.calls, e.Request)
 	case CalledBack:

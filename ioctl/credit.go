@@ -1,6 +1,7 @@
 package ioctl
 
 import (
+	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -24,7 +25,8 @@ const MaxSpans = 1024
 // one side says at one time goes together: see [PackCredits].
 //
 // From, To and Group of the message do not travel: the one end is [Creditor], the
-// other one the handle, and the group is the session.
+// other one the handle, and the group is the session. A refusal's Limit does if both
+// sides know [FeatureLimit].
 type CreditMessage struct {
 	Pool    Handle
 	Message credit.Message
@@ -42,11 +44,24 @@ const packedSpans = 16
 // sides know [FeaturePacked], of those behind it that fit, and returns what is left.
 func PackCredits(pool Handle, list []credit.Message, features uint64) (m CreditMessage, left []credit.Message) {
 	n := 0
-	for features&FeaturePacked != 0 && n < min(len(list), MaxCredits) && len(list[n].Credit) <= packedSpans {
+	for features&FeaturePacked != 0 && n < min(len(list), MaxCredits) && len(list[n].Credit) <= packedSpans && list[n].Limit == nil {
 		n++
 	}
 	n = max(n, 1)
 	return CreditMessage{Pool: pool, Message: list[0], More: list[1:n]}, list[n:]
+}
+
+// Agreed is an error if there is more in a message than sides say to each other who know
+// these features.
+func (m *CreditMessage) Agreed(features uint64) error {
+	limited := false
+	for c := range m.All() {
+		limited = limited || c.Limit != nil
+	}
+	if len(m.More) > 0 && features&FeaturePacked == 0 || limited && features&FeatureLimit == 0 {
+		return fmt.Errorf("%w: messages of credits of a form that was not agreed", ErrMalformed)
+	}
+	return nil
 }
 
 // All returns the messages of owners in their order.
@@ -83,12 +98,14 @@ var (
 const (
 	creditSize = 16 + 8*(9+credit.Depth+2+2)
 	spanSize   = 24
+	limitSize  = 24
+	maxLimit   = limitSize + 2 + MaxName + 2 + MaxName + 2 + MaxText
 
 	creditFlags = credit.MayBorrow | credit.MayRevoke | credit.Try
 )
 
 const (
-	_ = uint(MaxMessage - HeaderSize - creditSize - 2 - MaxSpans*spanSize)
+	_ = uint(MaxMessage - HeaderSize - creditSize - 2 - MaxSpans*spanSize - maxLimit)
 	_ = uint(MaxMessage - HeaderSize - MaxCredits*(creditSize+2+packedSpans*spanSize))
 )
 
@@ -117,7 +134,7 @@ func encodeCredit(w *writer, pool Handle, c *credit.Message, more int) {
 	if c.Code != 0 {
 		b[11] = numberOf(w, creditCodes[:], c.Code, "code of a refusal")
 	}
-	b[12] = uint8(c.Level)
+	b[12], b[13] = uint8(c.Level), bit(c.Limit != nil, 1)
 	for i, v := range [...]uint64{
 		c.Session, c.Key, c.Seq, c.Ack, c.Seen, c.Resource.ID, c.Request, c.Amount, c.Least,
 		c.Token[0], c.Token[1], c.Token[2], c.Token[3], c.Version[0], c.Version[1], uint64(c.Within), uint64(c.Sent),
@@ -130,6 +147,15 @@ func encodeCredit(w *writer, pool Handle, c *credit.Message, more int) {
 		le.PutUint64(b[0:], s.First)
 		le.PutUint64(b[8:], s.End)
 		b[16] = uint8(s.Modes)
+	}
+	if l := c.Limit; l != nil {
+		b := w.block(limitSize)
+		le.PutUint64(b[0:], uint64(l.Used))
+		le.PutUint64(b[8:], uint64(l.Asked))
+		le.PutUint64(b[16:], uint64(l.Limit))
+		w.cut(l.Kind, MaxName)
+		w.cut(l.Name, MaxName)
+		w.cut(l.Text, MaxText)
 	}
 }
 
@@ -192,7 +218,11 @@ func decodeCredit(r *reader, c *credit.Message) (pool Handle, more int) {
 		r.fail("level %d", b[12])
 	}
 	c.Level = int(b[12])
-	r.reserved(b[13:14])
+	r.bits(b[13], 1)
+	limited := b[13] != 0
+	if limited && c.Kind != credit.Refuse {
+		r.fail("a limit, and no refusal")
+	}
 	var within, sent uint64
 	for i, v := range [...]*uint64{
 		&c.Session, &c.Key, &c.Seq, &c.Ack, &c.Seen, &c.Resource.ID, &c.Request, &c.Amount, &c.Least,
@@ -204,7 +234,14 @@ func decodeCredit(r *reader, c *credit.Message) (pool Handle, more int) {
 	if c.Within < 0 || c.Resource.Type == nil && c.Resource.ID != 0 {
 		r.fail("within %v, resource %d", c.Within, c.Resource.ID)
 	}
-	c.Credit = decodeSpans(r)
+	c.Credit, c.Limit = decodeSpans(r), nil
+	if limited {
+		b := r.block(limitSize)
+		c.Limit = &credit.Limit{
+			Used: int64(le.Uint64(b[0:])), Asked: int64(le.Uint64(b[8:])), Limit: int64(le.Uint64(b[16:])),
+			Kind: r.str(MaxName), Name: r.str(MaxName), Text: r.str(MaxText),
+		}
+	}
 	return pool, more
 }
 

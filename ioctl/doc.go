@@ -55,7 +55,8 @@
 // space (2) and activation (3); modes of access are read (1), append (2), write (4)
 // and delete (8); flags are may borrow (1), may revoke (2) and try (4); codes are
 // those of package credit, from busy (1) on; states of a list are granted (1), held (2),
-// called back (3) and waiting (4).
+// called back (3) and waiting (4). A refuse has the flag, and the limit that has refused, if it
+// was one of the daemon's memory and both know [FeatureLimit].
 //
 // Who does not read what comes is fenced when the deadline of a call-back has
 // passed, and when too much waits for it, its session ends. A handle whose credit
@@ -208,11 +209,11 @@
 //
 //	91 credit              message; never answered but with an error. With FlagReply and the tag
 //	                       0 it is the daemon's, which answers nothing. A message: h of the
-//	                       pool, kind, type, flags, code, level, zero u8, more u16 (messages that
-//	                       follow, their h and more 0; at most 31; FeaturePacked), session, key, number,
+//	                       pool, kind, type, flags, code, level, flag (limit) u8, more u16 (messages
+//	                       that follow, their h and more 0; at most 31; FeaturePacked), session, key, number,
 //	                       acknowledged, seen, resource, request, amount, least u64, token 4 × u64,
 //	                       version 2 × u64, within, sent ns i64, list of {first, end u64, modes u8,
-//	                       zero 7}
+//	                       zero 7}; with the flag: used, asked, limit i64, kind, scope, text: strings
 //	92 credit list         id, holder, first u64 to go on after, pool
 //	                    →  flag (more), zero 7, list of {id, holder, first, end, session u64,
 //	                       expires ns i64 (0: never), pid i32, uid u32, token 4 × u64, modes, state

@@ -448,11 +448,33 @@ func TestCreditsThatFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	const second = HeaderSize + creditSize + 2
-	for name, at := range map[string]int{"a pool": second, "more": second + 14, "too many": HeaderSize + 15, "reserved": HeaderSize + 13} {
+	for name, at := range map[string]int{"a pool": second, "more": second + 14, "too many": HeaderSize + 15, "a limit of none": HeaderSize + 13} {
 		bad := slices.Clone(b)
 		bad[at] = 1
 		if err := Decode(&CreditMessage{}, bad[HeaderSize:]); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What a peer has not said that it knows is not to be sent to it, nor by it.
+func TestCreditsAgreed(t *testing.T) {
+	plain := credit.Message{Kind: credit.Refuse, Code: credit.ErrLimit}
+	limited := plain
+	limited.Limit = &credit.Limit{Name: "session:5"}
+	for _, c := range []struct {
+		m    CreditMessage
+		want uint64
+	}{
+		{CreditMessage{Message: plain}, 0},
+		{CreditMessage{Message: plain, More: []credit.Message{plain}}, FeaturePacked},
+		{CreditMessage{Message: limited}, FeatureLimit},
+		{CreditMessage{Message: plain, More: []credit.Message{limited}}, FeaturePacked | FeatureLimit},
+	} {
+		for features := range Features + 1 {
+			if err := c.m.Agreed(features); errors.Is(err, ErrMalformed) != (features&c.want != c.want) {
+				t.Errorf("features %x, needs %x: %v", features, c.want, err)
+			}
 		}
 	}
 }

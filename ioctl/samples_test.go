@@ -61,6 +61,10 @@ func samples() map[Op][2]Message {
 		),
 		Amount: 7, Least: 8, Flags: credit.MayBorrow | credit.MayRevoke | credit.Try,
 	}
+	refuse := credit.Message{
+		Kind: credit.Refuse, Session: 1, Key: 2, Seq: 4, Ack: 4, Request: 7, Code: credit.ErrLimit,
+		Limit: &credit.Limit{Kind: "memory", Name: "session:5", Used: 6, Asked: 7, Limit: 8, Text: "no more"},
+	}
 	grant := credit.Message{
 		Kind: credit.Grant, Session: 1, Key: 2, Seq: 3, Ack: 4,
 		Resource: credit.Resource{Type: credit.Access, ID: uint64(id)}, Request: 6,
@@ -217,7 +221,7 @@ func samples() map[Op][2]Message {
 
 		OpCredit: {
 			&CreditMessage{Pool: h, Message: borrow, More: []credit.Message{{Kind: credit.Ack, Session: 7}, borrow}},
-			&CreditMessage{Pool: h, Message: grant, More: []credit.Message{grant}},
+			&CreditMessage{Pool: h, Message: grant, More: []credit.Message{grant, refuse}},
 		},
 		OpCreditList: {
 			&CreditList{After: CreditCursor{Object: id, Holder: 1, First: 4096}, Pool: "data"},

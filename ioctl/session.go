@@ -22,8 +22,9 @@ func (*Empty) decode(*reader) {}
 const (
 	FeatureRefusal uint64 = 1 << 0 // errors tell of the limit that refuses
 	FeaturePacked  uint64 = 1 << 1 // a message of OpCredit may have several of owners
+	FeatureLimit   uint64 = 1 << 2 // a refusal in OpCredit tells of the limit
 
-	Features = FeatureRefusal | FeaturePacked // all that there are
+	Features = FeatureRefusal | FeaturePacked | FeatureLimit // all that there are
 )
 
 // Hello is a session's first message.

@@ -94,7 +94,7 @@ func (c *creditor) receive(s *session, ref *poolRef, h ioctl.Handle, msg credit.
 		l.link.Send(msg)
 		c.reviewAll(has, waits)
 	case credit.Borrow:
-		msg.Code = l.makeRoom(len(msg.Credit))
+		msg.Code, msg.Limit = l.makeRoom(len(msg.Credit))
 		if msg.Code == 0 && msg.Resource.Type == credit.Access {
 			if msg.Code = c.admit(s, ref, id, msg.Credit); msg.Code == 0 {
 				defer c.unpin(id)
@@ -237,6 +237,9 @@ func (l *creditLink) Down() {}
 func (l *creditLink) Deliver(m credit.Message) {
 	if m.Kind == credit.Grant && m.Resource.Type == credit.Access {
 		m.Version = l.c.version(layout.ObjectID(m.Resource.ID))
+	}
+	if l.s.features.Load()&ioctl.FeatureLimit == 0 {
+		m.Limit = nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,7 +1,10 @@
 package server
 
 import (
+	"errors"
+
 	"github.com/mpool-go/mpool/credit"
+	"github.com/mpool-go/mpool/scope"
 )
 
 // What is kept of a debtor, in bytes: for each object of which it has something or waits
@@ -23,18 +26,28 @@ func (l *creditLink) kept() int64 {
 	return int64(f.Loans+f.Requests)*loanBytes + int64(f.Spans)*spanBytes + int64(f.Messages)*messageBytes
 }
 
-// makeRoom reserves memory for a request of so many spans, or says that there is none.
-func (l *creditLink) makeRoom(spans int) credit.Code {
+// makeRoom reserves memory for a request of so many spans, or says that there is none,
+// and whose limit that is.
+func (l *creditLink) makeRoom(spans int) (credit.Code, *credit.Limit) {
 	more := l.kept() + loanBytes + int64(spans)*spanBytes - l.room
 	if more <= 0 {
-		return 0
+		return 0, nil
 	}
 	more = (more + creditRoom - 1) / creditRoom * creditRoom
 	if err := l.s.reserve(CreditBytes, more); err != nil {
-		return credit.ErrLimit
+		return credit.ErrLimit, limitOfScope(err)
 	}
 	l.room += more
-	return 0
+	return 0, nil
+}
+
+// limitOfScope returns what an error says of the scope that refused.
+func limitOfScope(err error) *credit.Limit {
+	l, ok := errors.AsType[*scope.LimitError](err)
+	if !ok {
+		return nil
+	}
+	return &credit.Limit{Kind: l.Kind.String(), Name: l.Scope, Used: l.Used, Asked: l.Asked, Limit: l.Limit, Text: l.Error()}
 }
 
 // giveRoom gives memory back of which the debtor needs no more, but for what it will need

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/client"
 	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/layout"
@@ -46,6 +47,9 @@ func TestCreditsCountAsMemory(t *testing.T) {
 	for _, id := range ids {
 		h, err := b.owner.Acquire(context.Background(), wish(id, credit.Read, 0))
 		if errors.Is(err, credit.ErrLimit) {
+			if e, ok := errors.AsType[*credit.Error](err); !ok || e.Limit != nil {
+				t.Errorf("who does not know of it is told a limit: %+v", e)
+			}
 			refused = true
 			break
 		} else if err != nil {
@@ -75,6 +79,35 @@ func TestCreditsCountAsMemory(t *testing.T) {
 	b.end()
 	w.conn.Close()
 	r.residue()
+}
+
+// proves G6: whose credits a limit refuses hears which one, whose and of what.
+func TestCreditsSayWhichLimit(t *testing.T) {
+	const most = 256 << 10
+	r, _ := newScopeRig(t, scope.Layer{"session": {scope.Memory: scope.Fixed(sessionBytes + 3*bufferBytes + handleChunk*handleBytes + most)}})
+	ids := r.objects(600)
+	c, err := client.Dial(t.Context(), client.Options{Socket: r.socket, Credits: &client.CreditOptions{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p := r.open(c)
+	name := fmt.Sprintf("session:%d", r.srv.all()[0].id)
+	for _, id := range ids {
+		h, err := p.(client.Credits).AcquireCredit(t.Context(), id, client.CreditRequest{Modes: client.CreditRead})
+		if err == nil {
+			defer h.Release()
+			continue
+		}
+		want(t, api.EAGAIN, err)
+		e, _ := errors.AsType[*api.Error](err)
+		if e == nil || e.Refusal == nil || e.Refusal.Owner != name || e.Refusal.Class != scope.Memory.String() ||
+			e.Refusal.Asked <= 0 || e.Refusal.Used+e.Refusal.Asked <= e.Refusal.Limit || !strings.Contains(err.Error(), "to change:") {
+			t.Errorf("%v: it does not say that it was %s: %+v", err, name, e.Refusal)
+		}
+		return
+	}
+	t.Error("nothing is refused")
 }
 
 // proves G6: who may not even say Hello hears which limit it is.

@@ -185,8 +185,8 @@ func (s *session) take(buf *buffer, msg, oob []byte, flags int) (kept bool, err 
 		s.cancelRequest(m.Tag)
 		return false, nil
 	case *ioctl.CreditMessage:
-		if len(m.More) > 0 && s.features.Load()&ioctl.FeaturePacked == 0 {
-			return false, errors.New("several messages of credits in one, which was not agreed")
+		if err := m.Agreed(s.features.Load()); err != nil {
+			return false, err
 		}
 		s.credit(h, m)
 		return false, nil
