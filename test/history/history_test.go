@@ -38,6 +38,7 @@ type stage struct {
 	values   []uint64
 	done     int // rounds
 	calls    int
+	answered int // with success
 	torn     int
 	kills    int
 }
@@ -155,6 +156,9 @@ func (s *stage) play(r *round, kills int) []*call {
 		all = append(all, list...)
 	}
 	for _, c := range all {
+		if c.Do != doKill && c.Code == 0 {
+			s.answered++
+		}
 		if len(killed) > 0 && c.Do != doKill && (c.lost() || c.Code == api.ECONNRESET || c.End >= killed[0].Begin && c.Begin <= ready) {
 			c.Torn = true
 			s.torn++
@@ -240,7 +244,7 @@ func TestHistories(t *testing.T) {
 	t.Logf("seed %d: go test ./test/history -run TestHistories -history.seed=%d -history.for=%v -history.steps=%d", *seed, *seed, *runFor, *steps)
 	rng := rand.New(rand.NewPCG(*seed, 1))
 	began := time.Now()
-	var rounds, calls, torn, kills int
+	var rounds, calls, answered, torn, kills int
 	for first := true; first || time.Since(began) < *runFor; first = false {
 		n := roundsEach
 		if *runFor == 0 {
@@ -256,11 +260,14 @@ func TestHistories(t *testing.T) {
 				}
 			}
 			s.close()
-			rounds, calls, torn, kills = rounds+s.done, calls+s.calls, torn+s.torn, kills+s.kills
+			rounds, calls, answered, torn, kills = rounds+s.done, calls+s.calls, answered+s.answered, torn+s.torn, kills+s.kills
 		})
 		if t.Failed() {
 			break
 		}
 	}
-	t.Logf("%d rounds, %d calls, %d kills of the daemon under %d of them", rounds, calls, kills, torn)
+	if answered == 0 {
+		t.Error("no call has succeeded")
+	}
+	t.Logf("%d rounds, %d calls, %d with success, %d kills of the daemon under %d of them", rounds, calls, answered, kills, torn)
 }

@@ -359,7 +359,7 @@ func TestCrashEveryBoundary(t *testing.T) {
 	sweep(t, everyBoundary)
 }
 
-// A seed's run is the same twice.
+// A seed's run is the same twice, and acknowledges something that may be lost.
 func TestReplay(t *testing.T) {
 	for seed := range uint64(3) {
 		var seen [2]uint64
@@ -374,6 +374,9 @@ func TestReplay(t *testing.T) {
 				t.Fatal(err)
 			}
 			disks[i] = w.disks
+			if w.m.acks < workers*opsPerTask/4 {
+				t.Errorf("seed %d: of %d operations only %d changes were acknowledged", seed, workers*opsPerTask, w.m.acks)
+			}
 		}
 		if seen[0] != seen[1] {
 			t.Fatalf("seed %d: %d and %d I/O boundaries", seed, seen[0], seen[1])

@@ -86,7 +86,7 @@ type model struct {
 	rootMaybe  map[string][]layout.ObjectID // values sent and not answered
 	used       map[layout.ObjectID]bool     // ids that were given
 	name       string
-	acks       int // acknowledged changes, for reports
+	acks       int // acknowledged changes
 }
 
 func newModel() *model {
