@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/credit"
@@ -74,5 +75,48 @@ func TestCreditsPackedUnasked(t *testing.T) {
 	c.broken(l)
 	if err := l.why(); !errors.Is(err, api.EPROTO) {
 		t.Errorf("the connection is over for %v", err)
+	}
+}
+
+// What waits to be sent of credits is bounded, and what is said beyond that is lost and said
+// again: as soon as the daemon has heard what was said again before.
+func TestCreditsLostAreSaidAgain(t *testing.T) {
+	s := newLender(t, 0)
+	c, p := s.open(CreditOptions{})
+	const n = 2000 // which would take two minutes with so many at each retry
+	ids := make([]layout.ObjectID, n)
+	for i := range ids {
+		ids[i] = layout.NewObjectID(layout.KindMblock, uint64(i+1))
+		h, err := p.AcquireCredit(t.Context(), ids[i], CreditRequest{Modes: CreditRead})
+		if err == nil {
+			err = h.Release()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := &c.current.Load().out
+	full := func(n int) {
+		out.mu.Lock()
+		defer out.mu.Unlock()
+		out.credits += n
+	}
+	sent := c.CreditStats().Messages
+	full(maxCredits) // as if the daemon did not read
+	for _, id := range ids {
+		p.GiveBackCredit(id)
+	}
+	for c.CreditStats().Messages < sent+n {
+		pause(t.Context(), time.Millisecond)
+	}
+	full(-maxCredits)
+	for end := time.Now().Add(time.Minute); ; pause(t.Context(), time.Millisecond) {
+		left, _ := s.root.Size()
+		if left == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d are lent still", left, n)
+		}
 	}
 }

@@ -56,7 +56,8 @@ func (s *sender) send(h ioctl.Header, m ioctl.Message) error {
 
 // maxCredits is how many bytes of messages of credits wait before others are lost: of
 // 20,000 objects that are given back at once, say. The owner of credits keeps as many
-// until they are acknowledged. To send what was lost again takes long.
+// until they are acknowledged, and sends again what was lost when nothing was acknowledged for
+// creditRetry, as fast as the daemon takes it.
 const maxCredits = 4 << 20
 
 // sendCredit is send for a message that is sent again if it is lost: EAGAIN says that

@@ -45,11 +45,13 @@ func (b *Book) sendOver(l *link, m Message) uint64 {
 		part := m
 		part.Credit, part.Request, part.Amount = m.Credit[:most:most], 0, 0
 		m.Credit = m.Credit[most:]
-		l.number(&part, b.now, b.cfg.Retry)
-		b.post(part)
+		if l.number(&part, b.now, b.cfg.Retry) {
+			b.post(part)
+		}
 	}
-	l.number(&m, b.now, b.cfg.Retry)
-	b.post(m)
+	if l.number(&m, b.now, b.cfg.Retry) {
+		b.post(m)
+	}
 	b.dirty = true
 	return m.Seq
 }
@@ -77,6 +79,7 @@ func (b *Book) fromDebtor(m Message) {
 	b.dirty = true
 	heard := d.link.acked()
 	mine := d.link.take(&m, unackedMost*b.cfg.MaxRequests)
+	d.link.progress(heard, b.now, b.cfg.Retry, b.post)
 	if d.waives && d.link.acked() > heard {
 		b.withdraw(d)
 	}

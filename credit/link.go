@@ -2,8 +2,9 @@ package credit
 
 import "time"
 
-// resendMost bounds how many messages are sent again at once.
-const resendMost = 16
+// resendMost bounds how many messages that were sent again wait for their acknowledgement.
+// Of so many it comes at once, and then the next ones go.
+const resendMost = owesMost
 
 // unackedMost is how many messages a debtor may leave unacknowledged, for each
 // request that may wait, before nothing more is taken from it. Who is honest
@@ -22,11 +23,13 @@ type link struct {
 	unacked []Message     // rising, without gaps, up to sent
 	owes    int           // messages that came and are not acknowledged
 	due     time.Duration // when that is to be done; 0: nothing came but what is to be acknowledged at once
-	again   time.Duration
+	again   time.Duration // when to send again what is not acknowledged; put off by each acknowledgement
+	next    uint64        // the first one that is not sent again yet while those before it are; 0: none are
 }
 
-// number puts m in the sequence.
-func (l *link) number(m *Message, now, retry time.Duration) {
+// number puts m in the sequence, and says whether to send it now: not while those before
+// it are being sent again, without which it would be nothing to the other side.
+func (l *link) number(m *Message, now, retry time.Duration) bool {
 	l.sent++
 	m.Seq, m.Ack, m.Seen = l.sent, l.taken, l.taken
 	if len(l.unacked) == 0 {
@@ -35,6 +38,7 @@ func (l *link) number(m *Message, now, retry time.Duration) {
 	l.unacked = append(l.unacked, *m)
 	l.unacked[len(l.unacked)-1].Limit = nil // what is kept of a debtor is bounded
 	l.paid()
+	return l.next == 0
 }
 
 // owesMost is how many messages may wait to be acknowledged with the next message:
@@ -94,15 +98,41 @@ func (l *link) acked() uint64 {
 
 // resend calls send for what is to be sent again, if it is time.
 func (l *link) resend(now, retry time.Duration, send func(Message)) {
-	if len(l.unacked) == 0 || now < l.again {
+	if len(l.unacked) > 0 && now >= l.again {
+		l.sendAgain(l.unacked[0].Seq, now, retry, send)
+	}
+}
+
+// progress looks whether messages after heard are acknowledged. If they were sent again, the
+// next ones are.
+func (l *link) progress(heard uint64, now, retry time.Duration, send func(Message)) {
+	acked := l.acked()
+	if acked == heard {
 		return
 	}
 	l.again = now + retry
-	for _, m := range l.unacked[:min(len(l.unacked), resendMost)] {
+	switch {
+	case acked == l.sent:
+		l.next = 0
+	case l.next != 0:
+		l.sendAgain(max(l.next, acked+1), now, retry, send)
+	}
+}
+
+// sendAgain calls send for those of the first ones that are not acknowledged that are not
+// before from.
+func (l *link) sendAgain(from uint64, now, retry time.Duration, send func(Message)) {
+	first := l.unacked[0].Seq
+	n := min(len(l.unacked), resendMost)
+	for _, m := range l.unacked[from-first : n] {
 		m.Ack = l.taken
 		send(m)
+		l.paid()
 	}
-	l.paid()
+	l.again, l.next = now+retry, 0
+	if n < len(l.unacked) {
+		l.next = l.unacked[n].Seq
+	}
 }
 
 // isDue says whether to acknowledge now, by a message of its own.

@@ -217,7 +217,9 @@ func (b *Book) fromCreditor(m Message) {
 	case u.state != attached:
 		return
 	}
+	heard := u.link.acked()
 	next := u.link.take(&m, math.MaxInt)
+	u.link.progress(heard, b.now, b.cfg.Retry, b.post)
 	if next {
 		b.obey(m)
 	}
