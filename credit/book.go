@@ -45,6 +45,9 @@ func NewBook(cfg Config, now time.Duration) *Book {
 	if cfg.MaxSpans <= 0 {
 		cfg.MaxSpans = 16384
 	}
+	if cfg.MaxUnacked <= 0 {
+		cfg.MaxUnacked = unackedMost * cfg.MaxRequests
+	}
 	b := &Book{
 		cfg: cfg, now: now, issued: cfg.FirstToken,
 		accounts: map[Resource]*account{}, local: map[uint64]*request{}, byID: map[OwnerID]*debtor{},

@@ -33,6 +33,10 @@ type Config struct {
 	// it does not hold, and its session ends if there are four times as many. So it
 	// does if it had that many tokens of its own refused ([Raise]).
 	MaxRequests, MaxSpans int
+	// MaxUnacked is how many messages a debtor may leave unacknowledged before nothing
+	// more is taken from it: what it says then it has to say again. Who is honest
+	// acknowledges what it has taken with each message. 0: 16 for each of MaxRequests.
+	MaxUnacked int
 	// Leaves says that debtors of this owner lend to nobody, so that nobody has a
 	// token of a debtor that is gone: see [Unfenced].
 	Leaves bool

@@ -78,7 +78,7 @@ func (b *Book) fromDebtor(m Message) {
 	}
 	b.dirty = true
 	heard := d.link.acked()
-	mine := d.link.take(&m, unackedMost*b.cfg.MaxRequests)
+	mine := d.link.take(&m, b.cfg.MaxUnacked)
 	d.link.progress(heard, b.now, b.cfg.Retry, b.post)
 	if d.waives && d.link.acked() > heard {
 		b.withdraw(d)

@@ -6,9 +6,7 @@ import "time"
 // Of so many it comes at once, and then the next ones go.
 const resendMost = owesMost
 
-// unackedMost is how many messages a debtor may leave unacknowledged, for each
-// request that may wait, before nothing more is taken from it. Who is honest
-// acknowledges what it has taken with each message.
+// unackedMost is Config.MaxUnacked for each of MaxRequests when it is 0.
 const unackedMost = 16
 
 // link makes of messages that may be lost, doubled and overtaken a sequence in

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -16,8 +17,13 @@ import (
 // them.
 const maxCreditsQueued = 1024
 
-// maxLinks is how many handles of pools a session may have that borrow.
-const maxLinks = 16
+// maxLinks is how many handles of pools a session may have that borrow. A step of a
+// creditor looks at all its debtors.
+const maxLinks = 64
+
+// maxUnacked is how many messages are kept for a debtor that does not acknowledge them. Who
+// is refused for want of memory is told so nevertheless.
+const maxUnacked = 4096
 
 // creditLink is a handle of a pool as a debtor of the pool's creditor.
 type creditLink struct {
@@ -159,7 +165,10 @@ func (c *creditor) admit(s *session, ref *poolRef, id layout.ObjectID, k credit.
 func (c *creditor) connect(s *session, h ioctl.Handle) (*creditLink, error) {
 	if s.links.Add(1) > maxLinks {
 		s.links.Add(-1)
-		return nil, api.Errorf(api.EAGAIN, "", "%d handles of the session borrow credits, as many as may: use one of them", maxLinks)
+		return nil, &api.Error{
+			Code: api.EAGAIN, Detail: fmt.Sprintf("%d handles of pools of the session borrow credits, as many as may: close one, or use one of them for what another is for", maxLinks),
+			Refusal: &api.Refusal{Class: "handles that borrow", Owner: fmt.Sprintf("session:%d", s.id), Used: maxLinks, Asked: 1, Limit: maxLinks},
+		}
 	}
 	l := &creditLink{c: c, s: s, h: h, room: creditRoom}
 	if err := s.reserve(CreditBytes, l.room); err != nil {

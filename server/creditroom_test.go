@@ -128,6 +128,35 @@ func TestNoRoomForCredits(t *testing.T) {
 	r.residue()
 }
 
+// Many handles of a session borrow, each from its Hello on; one too many hears how many may,
+// and may when another was closed.
+func TestManyHandlesBorrow(t *testing.T) {
+	r := newRig(t)
+	id := r.object(layout.KindMblock)
+	w := r.rawDial()
+	w.ok(ioctl.OpHello, &ioctl.Hello{MinVersion: 1, MaxVersion: 1, Features: ioctl.Features})
+	list := make([]*debtor, maxLinks)
+	for i := range list {
+		list[i] = &debtor{t: t, w: w, pool: w.openPool()}
+		list[i].hello()
+		list[i].send(credit.Message{Kind: credit.Borrow, Request: 1, Flags: credit.MayBorrow, Resource: objectOf(id), Credit: wholeOf(credit.Read)})
+		if m, err := list[i].next(); err != nil || m.Kind != credit.Grant {
+			t.Fatalf("handle %d: %v, %v", i+1, m, err)
+		}
+	}
+	more := &debtor{t: t, w: w, pool: w.openPool()}
+	more.raw(credit.Message{Kind: credit.Hello, Session: 1})
+	_, err := more.next()
+	want(t, api.EAGAIN, err)
+	if e, _ := errors.AsType[*api.Error](err); e == nil || e.Refusal == nil || e.Refusal.Limit != maxLinks {
+		t.Errorf("it does not say how many may: %v", err)
+	}
+	w.ok(ioctl.OpClose, &ioctl.Target{Handle: list[7].pool})
+	more.hello()
+	w.conn.Close()
+	r.residue()
+}
+
 // proves G42: a call-back of more spans than a message has comes in several, and ends
 // nobody's session.
 func TestLongCallBack(t *testing.T) {

@@ -126,7 +126,7 @@ func newCreditor(ctx context.Context, srv *Server, a *activePool) (*creditor, er
 	root, err := credit.Open(credit.Options{
 		Config: credit.Config{
 			ID: ioctl.Creditor, CallBack: max(srv.opt.CallBack, 0), Retry: noRetry, Ack: creditAck,
-			MaxRequests: ioctl.MaxSpans, FirstToken: info.Epoch << tokenBits,
+			MaxRequests: ioctl.MaxSpans, MaxUnacked: maxUnacked, FirstToken: info.Epoch << tokenBits,
 			Capital: func(r credit.Resource) credit.Credit {
 				if r.Type == credit.Access {
 					return r.Type.All()

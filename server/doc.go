@@ -153,9 +153,9 @@
 //	mappings of the dead      4 are ended at one time
 //	arenas                    Limits.Arenas and ArenaSession per session, ArenaTotal
 //	a message                 ioctl.MaxMessage; a page of any list, one message
-//	credit messages that wait 1,024 of a session, of which 16 handles of pools may borrow; who
+//	credit messages that wait 1,024 of a session, of which 64 handles of pools may borrow; who
 //	                          reads none of more, or to whom one cannot be sent, is ended
-//	a debtor's credits        credit.Config.MaxRequests and MaxSpans; for longer than
+//	a debtor's credits        credit.Config.MaxRequests, MaxSpans and MaxUnacked; for longer than
 //	                          Options.CallBack only what nobody else wants; memory for it is
 //	                          reserved, 64 KiB at once, given back with it
 //	handles that were fenced  remembered until they are given up, Limits.Handles of a session
