@@ -84,7 +84,7 @@ type Error struct {
 	Want    int64           // EOVERFLOW: the size needed; ENOSPC: bytes asked; EDQUOT: as Refusal.Asked
 	Have    int64           // ENOSPC: bytes free; EDQUOT: what would fit
 	Longest int64           // ENOSPC: the longest free run, in bytes
-	Holders []Holder        // EBUSY
+	Holders []Holder        // EBUSY; ENOENT of an object: who deletes it just now, so that it may be there again
 	Refusal *Refusal        // EDQUOT; EAGAIN of a scope; nil: not told
 	Records uint64          // EUNKNOWN of an append whose answer was lost: records with lower numbers were acknowledged
 	Detail  string          // why not and what to do, one sentence

@@ -20,13 +20,20 @@ func undone(op ioctl.Op, detail string) error {
 // another object.
 var errAbsent = errors.New("the object is not there")
 
+// errLeaving is why a look did not tell what became of a request: a delete of the
+// object is under way, which may fail, or be undone by the daemon's end.
+var errLeaving = errors.New("a delete of the object is under way")
+
 // findOn gives a handle, on another connection, on the same object. Without it:
-// errAbsent.
+// errAbsent, or errLeaving.
 func (o *object) findOn(ctx context.Context, l *link, pool ioctl.Handle) (*ioctl.Opened, error) {
 	reply := &ioctl.Opened{}
 	err := l.do(ctx, findOp(o.id), &ioctl.Find{Pool: pool, ID: o.id}, reply)
 	switch {
 	case errors.Is(err, api.ENOENT):
+		if e, ok := errors.AsType[*api.Error](err); ok && len(e.Holders) > 0 {
+			return nil, errLeaving
+		}
 		return nil, errAbsent
 	case err != nil:
 		return nil, err
@@ -44,7 +51,7 @@ func (o *object) findOn(ctx context.Context, l *link, pool ioctl.Handle) (*ioctl
 // absent.
 func (o *object) refind(ctx context.Context, op ioctl.Op, l *link, pool ioctl.Handle) (*ioctl.Opened, error) {
 	reply, err := o.findOn(ctx, l, pool)
-	if errors.Is(err, errAbsent) || errors.Is(err, errUnclear) {
+	if errors.Is(err, errAbsent) || errors.Is(err, errLeaving) || errors.Is(err, errUnclear) {
 		err = stale(op)
 	}
 	return reply, err
@@ -93,12 +100,17 @@ func (o *object) outcome(ctx context.Context, op ioctl.Op, lost, there, absent e
 // errUnclear is why a look did not tell what became of a request.
 var errUnclear = errors.New("what is there now may be its work or others'")
 
-// isThere says whether the object is there, committed.
+// isThere says whether the object is there, committed, when no delete of it is under
+// way any more.
 func (o *object) isThere(ctx context.Context, l *link, pool ioctl.Handle) (bool, error) {
 	if o.created.IsZero() {
 		return false, errUnclear
 	}
-	reply, err := o.findOn(ctx, l, pool)
+	var reply *ioctl.Opened
+	err := patiently(ctx, findOp(o.id), errLeaving, func() (err error) {
+		reply, err = o.findOn(ctx, l, pool)
+		return err
+	})
 	switch {
 	case errors.Is(err, errAbsent):
 		return false, settled(ctx, l, pool)
@@ -142,11 +154,11 @@ func (p *pool) look(ctx context.Context, op ioctl.Op, old *link, lost error,
 	return outcome
 }
 
-// How a link waits for the end of another session.
+// How long is waited for the end of what others have under way.
 const (
-	outlivePatience = 2 * time.Second
-	firstOutlive    = 5 * time.Millisecond
-	lastOutlive     = 100 * time.Millisecond
+	lookPatience = 2 * time.Second
+	firstLook    = 5 * time.Millisecond
+	lastLook     = 100 * time.Millisecond
 )
 
 // Why a look did not tell what became of a request.
@@ -168,23 +180,32 @@ func (l *link) outlive(ctx context.Context, old *link) error {
 	case l.uid != old.uid:
 		return errHidden
 	}
-	patience, cancel := context.WithTimeout(ctx, outlivePatience)
-	defer cancel()
-	for wait := firstOutlive; ; wait = min(2*wait, lastOutlive) {
+	return patiently(ctx, ioctl.OpClientList, errStillRuns, func() error {
 		reply := &ioctl.ClientsReply{}
-		if err := l.do(ctx, ioctl.OpClientList, &ioctl.ClientList{After: was - 1}, reply); err != nil {
-			return err
+		err := l.do(ctx, ioctl.OpClientList, &ioctl.ClientList{After: was - 1}, reply)
+		if err == nil && len(reply.Clients) > 0 && reply.Clients[0].Session == was {
+			return errStillRuns
 		}
-		if len(reply.Clients) == 0 || reply.Clients[0].Session != was {
-			return nil
+		return err
+	})
+}
+
+// patiently looks again and again while look returns the error yet, for a while.
+func patiently(ctx context.Context, op ioctl.Op, yet error, look func() error) error {
+	patience, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	for wait := firstLook; ; wait = min(2*wait, lastLook) {
+		err := look()
+		if !errors.Is(err, yet) {
+			return err
 		}
 		if pause(patience, wait) == nil {
 			continue
 		}
 		if ctx.Err() != nil {
-			return expired(ctx, ioctl.OpClientList.Name())
+			return expired(ctx, op.Name())
 		}
-		return errStillRuns
+		return err
 	}
 }
 

@@ -223,3 +223,44 @@ func TestLookThatFails(t *testing.T) {
 		}
 	}
 }
+
+// While another's delete of the object is under way a look does not tell what became of
+// one's own: it looks again, until that is over.
+//
+// proves S36
+func TestLookWhileItIsDeleted(t *testing.T) {
+	for what, c := range map[string]struct {
+		looks int // that find it being deleted
+		back  bool
+		want  string
+	}{
+		"deleted":  {3, false, "ok"},
+		"restored": {3, true, "ECONNRESET"},
+		"goes on":  {1 << 20, false, "EUNKNOWN"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			n := 0
+			s.f.mu.Lock()
+			is := s.f.objects[s.old.ID()]
+			s.f.refuse = func(op ioctl.Op) error {
+				if op != ioctl.OpMblockFind {
+					return nil
+				}
+				if n++; n <= c.looks {
+					return &api.Error{Code: api.ENOENT, Object: is.id, Holders: []api.Holder{{References: 1}}}
+				}
+				if c.back {
+					s.f.objects[is.id] = is
+				}
+				return nil
+			}
+			s.f.mu.Unlock()
+			s.f.breakAt(ioctl.OpObjectDelete, afterDone, true)
+			if err := s.old.Delete(t.Context()); !fits(err, c.want) {
+				t.Errorf("%v, want %s", err, c.want)
+			}
+		})
+	}
+}

@@ -117,7 +117,7 @@ func (p *Pool) claimZones() error {
 	}
 	p.meta.mu.Lock()
 	p.meta.live = live + p.names.live()
-	p.meta.objects = int64(p.table.Len())
+	p.meta.ends = int64(p.table.Len())*deleteCost() + p.names.ends()
 	p.meta.mu.Unlock()
 	return bad
 }

@@ -140,7 +140,7 @@ func (p *Pool) commitStarted(ctx context.Context, op string, objects []*object, 
 
 // commitPrepared sends the transaction for objects whose bytes are durable.
 func (p *Pool) commitPrepared(ctx context.Context, op string, objects []*object, descs []layout.Object, roots []api.Root) error {
-	t := &txn{op: op, objects: int64(len(objects))}
+	t := &txn{op: op, ends: int64(len(objects)) * deleteCost()}
 	committing := make(map[layout.ObjectID]bool, len(objects))
 	for i := range descs {
 		t.rec.Create(&descs[i])
@@ -269,7 +269,7 @@ func (o *object) startDelete(op string) error {
 		return nil
 	}
 	if o.use.Deleting() {
-		return noSuch(op, o.id)
+		return leaving(op, o)
 	}
 	return &api.Error{
 		Code: api.EBUSY, Op: op, Object: o.id, Detail: "others use the object",
@@ -305,7 +305,7 @@ func (p *Pool) remove(ctx context.Context, op string, objects ...*object) error 
 			o.cancelRemove()
 		}
 	}
-	t := &txn{op: op, frees: true, objects: -int64(len(objects))}
+	t := &txn{op: op, frees: true, ends: -int64(len(objects)) * deleteCost()}
 	for _, o := range objects {
 		desc, err := o.startRemove(op)
 		if err != nil {

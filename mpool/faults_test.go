@@ -1,7 +1,10 @@
 package mpool
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -13,40 +16,79 @@ import (
 	"github.com/mpool-go/mpool/sched"
 )
 
-// proves S27 S41: when the metadata is full, creates are refused and deletes
-// work, all of them.
+// proves S9 S27 S41: when the metadata is full, of objects and roots, creates are
+// refused, and so are more roots; all roots can be unset and all objects deleted, also
+// when no compaction is admitted, and then there is room again.
 func TestFullMetadata(t *testing.T) {
-	r := newRig(t, 1, 64<<20)
-	r.meta = 64 << 10
-	r.run(func() {
-		r.create(api.CreateOptions{})
-		p := r.activate()
-		var ids []layout.ObjectID
-		for {
+	for seed := range seeds(10) {
+		for _, most := range []int{0, 20, 1 << 20} {
+			r := newRig(t, seed, 64<<20)
+			r.meta = 64 << 10
+			r.run(func() { r.fillMetadata(most) })
+		}
+	}
+}
+
+// fillMetadata fills it with roots, so many at most, and objects, and empties it.
+func (r *rig) fillMetadata(most int) {
+	r.t.Helper()
+	rng := r.s.Rand()
+	r.create(api.CreateOptions{})
+	p := r.activate()
+	ids := []layout.ObjectID{r.put(p, 0)}
+	var roots []string
+	for full := 0; full < 2; {
+		name := fmt.Sprintf("%d%s", len(roots), strings.Repeat("n", rng.IntN(api.MaxRootName-4)))
+		if len(roots) >= min(most, api.MaxRoots) || rng.IntN(2) == 0 {
 			b, err := p.AllocMblock(bg, api.AllocOptions{Capacity: 1})
 			r.ok(err)
-			if err = b.Commit(bg); err != nil {
-				r.want(api.ENOSPC, err)
-				r.ok(b.Abort(bg))
-				break
+			if err = b.Commit(bg); err == nil {
+				ids = append(ids, b.ID())
+				r.ok(b.Put())
+				continue
 			}
-			r.ok(b.Put())
-			ids = append(ids, b.ID())
-			if len(ids) > 2000 {
-				t.Fatal("the metadata is never full")
-			}
+			r.want(api.ENOSPC, err)
+			r.ok(b.Abort(bg))
+			full++
+			continue
 		}
-		if len(ids) < 50 {
-			t.Errorf("full with %d objects", len(ids))
+		if err := p.SetRoots(bg, []api.Root{{Name: name, ID: ids[0]}}); err != nil {
+			r.want(api.ENOSPC, err)
+			full++
+			continue
 		}
+		roots = append(roots, name)
+	}
+	if len(ids)+len(roots) < 50 {
+		r.t.Errorf("full with %d objects and %d roots", len(ids), len(roots))
+	}
+	if rng.IntN(2) == 0 {
 		r.ok(p.Close())
 		p = r.activate()
-		for _, id := range ids {
-			r.ok(r.remove(p, id))
-		}
+	}
+	p.opt.Admit = func(context.Context, Priority) (func(), error) { return nil, errors.New("not now") }
+	for _, name := range roots {
+		r.ok(p.SetRoots(bg, []api.Root{{Name: name}}))
+	}
+	for _, id := range ids {
+		r.ok(r.remove(p, id))
+	}
+	r.kept(p, 0)
+	p.opt.Admit = Options{}.withDefaults().Admit
+	for range 30 {
 		r.put(p, 1)
-		r.ok(p.Close())
-	})
+	}
+	r.ok(p.Close())
+}
+
+// kept checks what of the metadata is kept for deletes.
+func (r *rig) kept(p *Pool, want int64) {
+	r.t.Helper()
+	p.meta.mu.Lock()
+	defer p.meta.mu.Unlock()
+	if p.meta.ends != want {
+		r.t.Errorf("%d bytes are kept for deletes and unset roots, want %d", p.meta.ends, want)
+	}
 }
 
 // proves S27: at least 256 flushes between two compactions by the formula.

@@ -16,13 +16,13 @@ import (
 // txn is one transaction of the metadata. It is built by one task, sent, and
 // applied to memory by the log's writer when it is durable.
 type txn struct {
-	op      string // for errors, such as "mblock commit"
-	rec     omf.Record
-	ids     []layout.ObjectID // objects it changes
-	frees   bool              // may use the room that is kept for deletes
-	live    int64             // change of the compacted size, in bytes
-	objects int64             // change of the number of objects
-	apply   func()            // under meta.applyMu; must not fail or block
+	op    string // for errors, such as "mblock commit"
+	rec   omf.Record
+	ids   []layout.ObjectID // objects it changes
+	frees bool              // may use the room that is kept for deletes and unset roots
+	live  int64             // change of the compacted size, in bytes
+	ends  int64             // change of what is kept for those, in bytes
+	apply func()            // under meta.applyMu; must not fail or block
 	// settled, if set, is called once, by any task, when no application can
 	// follow any more: it is applied, or was not sent, or the pool has failed.
 	settled func()
@@ -63,7 +63,7 @@ type meta struct {
 	// +checklocks:mu
 	live int64 // bytes of a compacted log
 	// +checklocks:mu
-	objects int64
+	ends int64 // bytes that the deletes of all objects and roots take
 	// +checklocks:mu
 	compacting bool
 	// +checklocks:mu
@@ -93,6 +93,10 @@ func newMeta(p *Pool) *meta {
 // recordCost bounds what a record of n bytes takes of the log, fragment headers
 // and padding included.
 func recordCost(n int) int64 { return int64(n) + int64(n)/256 + 32 }
+
+// deleteCost and unsetCost are what the end of an object and of a root takes of the log.
+func deleteCost() int64           { return recordCost(omf.DeleteBytes) }
+func unsetCost(name string) int64 { return recordCost(int(nameBytes(name))) }
 
 // createBytes is what an object takes of a compacted log.
 func createBytes(o *layout.Object) int64 { return omf.CreateBytes(len(o.Sums)) + 4 }
@@ -132,20 +136,20 @@ func (m *meta) room(t *txn) (fits bool, compactions uint64, err error) {
 	}
 	used, capacity := m.mdc.Usage()
 	kept := int64(layout.BlockSize) // the end mark of a compaction, and the last page's rest
-	deletes := (m.objects + max(t.objects, 0)) * recordCost(omf.DeleteBytes)
+	ends := m.ends + max(t.ends, 0)
 	if !t.frees {
-		kept += deletes
+		kept += ends
 	}
 	if used+need+kept <= capacity {
 		return true, 0, nil
 	}
-	// A compaction helps only if what lives, and the deletes it needs room
-	// for, leave space; it is full well before that, because appends go on
+	// A compaction helps only if what lives, and the deletes and unset roots that
+	// it needs room for, leave space; it is full well before that, because appends go on
 	// while a compaction writes.
-	if !t.frees && m.live+deletes+need > fullShare(capacity) {
+	if !t.frees && m.live+ends+need > fullShare(capacity) {
 		return false, 0, &api.Error{
-			Code: api.ENOSPC, Op: t.op, Want: need, Have: max(0, fullShare(capacity)-m.live-deletes),
-			Detail: "the pool's metadata is full; delete objects",
+			Code: api.ENOSPC, Op: t.op, Want: need, Have: max(0, fullShare(capacity)-m.live-ends),
+			Detail: "the pool's metadata is full; delete objects or unset roots",
 		}
 	}
 	m.compactLocked()
@@ -229,7 +233,7 @@ func (m *meta) sent(t *txn, seq uint64) {
 	t.seq = seq
 	m.mu.Lock()
 	m.live += t.live
-	m.objects += t.objects
+	m.ends += t.ends
 	m.mu.Unlock()
 	m.applyMu.Lock()
 	m.pending = append(m.pending, t)

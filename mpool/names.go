@@ -2,6 +2,7 @@ package mpool
 
 import (
 	"context"
+	"slices"
 	"sort"
 	"strings"
 
@@ -157,6 +158,7 @@ func (p *Pool) SetRoots(ctx context.Context, roots []api.Root) error {
 	}
 	roots = append([]api.Root(nil), roots...)
 	t := &txn{op: op, ids: []layout.ObjectID{namesID}, settled: p.admin.leave, apply: func() { p.names.setRoots(roots) }}
+	t.frees = !slices.ContainsFunc(roots, func(r api.Root) bool { return r.ID != 0 })
 	p.encodeRoots(t, roots)
 	return p.meta.commit(ctx, t)
 }
@@ -173,8 +175,10 @@ func (p *Pool) encodeRoots(t *txn, roots []api.Root) {
 		switch cost := nameBytes(r.Name); {
 		case r.ID == 0 && there[r.Name]:
 			t.live -= cost
+			t.ends -= unsetCost(r.Name)
 		case r.ID != 0 && !there[r.Name]:
 			t.live += cost
+			t.ends += unsetCost(r.Name)
 		}
 		there[r.Name] = r.ID != 0
 	}
@@ -191,6 +195,15 @@ func (t *namesTable) live() int64 {
 	}
 	for _, o := range t.owners() {
 		sum += nameBytes(o.Name)
+	}
+	return sum
+}
+
+// ends returns what it takes of the log to unset all roots.
+func (t *namesTable) ends() int64 {
+	var sum int64
+	for _, r := range t.roots() {
+		sum += unsetCost(r.Name)
 	}
 	return sum
 }

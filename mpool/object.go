@@ -115,7 +115,7 @@ func (o *object) ref(op string) error {
 
 func refLocked(op string, o *object) error {
 	if o.use.Deleting() {
-		return noSuch(op, o.id)
+		return leaving(op, o)
 	}
 	if !o.use.Ref() {
 		return &api.Error{Code: api.EOVERFLOW, Op: op, Object: o.id, Detail: "the object has as many references as can be counted"}
@@ -156,6 +156,17 @@ func (o *object) forgetLocked() {
 
 func noSuch(op string, id layout.ObjectID) error {
 	return &api.Error{Code: api.ENOENT, Op: op, Object: id, Detail: "no such object"}
+}
+
+// leaving is noSuch of an object whose delete is under way: it may fail, or a crash
+// undo it, which matters to who asks what became of a delete of its own.
+//
+// +checklocks:o.pool.usesMu
+func leaving(op string, o *object) error {
+	return &api.Error{
+		Code: api.ENOENT, Op: op, Object: o.id, Detail: "the object is being deleted",
+		Holders: []api.Holder{{References: o.use.Refs()}},
+	}
 }
 
 // info describes an object in use.

@@ -105,7 +105,7 @@ func (o *object) beginCommit(done func(error)) error {
 		return err
 	}
 	c.one[0] = o.id
-	c.txn = txn{op: opMblockCommit, objects: 1, ids: c.one[:], live: createBytes(&c.desc), unflushed: s.Unflushed, ticket: s.Ticket}
+	c.txn = txn{op: opMblockCommit, ends: deleteCost(), ids: c.one[:], live: createBytes(&c.desc), unflushed: s.Unflushed, ticket: s.Ticket}
 	c.apply = func() { o.publish(c.desc) }
 	if !s.Unflushed { // it is empty, or was flushed when it was sealed before
 		c.rec.Create(&c.desc)

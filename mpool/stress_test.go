@@ -68,7 +68,7 @@ func TestStress(t *testing.T) {
 		}
 		wg.Wait()
 		p.meta.mu.Lock()
-		t.Logf("%d compactions, %d objects", p.meta.compactions, p.meta.objects)
+		t.Logf("%d compactions, %d objects", p.meta.compactions, p.table.Len())
 		p.meta.mu.Unlock()
 		exact(t, p)
 		before, err := p.Info(bg)
@@ -127,8 +127,8 @@ func exact(t *testing.T, p *Pool) {
 		}
 	}
 	p.meta.mu.Lock()
-	if p.meta.live != live+p.names.live() || p.meta.objects != objects {
-		t.Errorf("the metadata counts %d bytes of %d objects; there are %d of %d", p.meta.live, p.meta.objects, live+p.names.live(), objects)
+	if ends := objects*deleteCost() + p.names.ends(); p.meta.live != live+p.names.live() || p.meta.ends != ends {
+		t.Errorf("the metadata counts %d bytes, and %d for the ends of %d objects; there are %d and %d", p.meta.live, p.meta.ends, objects, live+p.names.live(), ends)
 	}
 	p.meta.mu.Unlock()
 	info, err := p.Info(bg)

@@ -70,7 +70,7 @@ func (p *Pool) commitUnflushed(ctx context.Context, op string, o *object) error 
 		return errNotCovered // also where the pool takes no transactions any more
 	}
 	c := &unflushedCommit{desc: desc, one: [1]layout.ObjectID{o.id}}
-	c.txn = txn{op: op, objects: 1, ids: c.one[:], live: createBytes(&desc), unflushed: true, ticket: s.Ticket}
+	c.txn = txn{op: op, ends: deleteCost(), ids: c.one[:], live: createBytes(&desc), unflushed: true, ticket: s.Ticket}
 	c.rec.CreateUnflushed(&c.desc)
 	c.apply = func() { o.publish(c.desc) }
 	err = m.commit(ctx, &c.txn)

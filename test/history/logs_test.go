@@ -21,6 +21,7 @@ type log struct {
 	appender   uint64
 	readers    set
 	erasing    set // erasures under way: they keep others from opening and erasing it
+	killed     bool
 }
 
 // logMachine is the model of a log that begins in a generation (S20 to S25).
@@ -54,7 +55,7 @@ func (l log) next(s step) []log {
 	c := s.call
 	switch c.Do {
 	case doKill:
-		l.appender, l.readers, l.cut = 0, set{}, l.cut || l.durable < l.len()
+		l.appender, l.readers, l.cut, l.killed = 0, set{}, l.cut || l.durable < l.len(), true
 		return []log{l}
 	case doReader, doUnreader, doNext, doSeek:
 		return l.read(c)
@@ -83,7 +84,7 @@ func (l log) erase(s step) []log {
 	if c.Code == api.EBUSY {
 		return only(l, busy || l.erasing.n > 0)
 	}
-	erased := only(log{generation: max(l.generation+1, c.Want), erasing: l.erasing}, !busy && (c.Code == 0 || c.lost()))
+	erased := only(log{generation: max(l.generation+1, c.Want), erasing: l.erasing, killed: l.killed}, !busy && (c.Code == 0 || c.lost()))
 	if c.lost() || c.undone() {
 		erased = append(erased, l)
 	}
@@ -95,7 +96,10 @@ func (l log) open(c *call) []log {
 	case c.Code == api.EBUSY:
 		return only(l, l.appender != 0 || l.erasing.n > 0)
 	case c.undone():
-		return []log{l}
+		// The kill may have taken the answer only: until then it was open.
+		open := l
+		open.appender = c.Given
+		return append(only(open, c.Torn && !l.killed && l.appender == 0), l)
 	}
 	n := int(c.N)
 	can := c.Code == 0 && l.appender == 0 && n >= l.durable && (n == l.len() || l.cut && n < l.len())
@@ -152,7 +156,9 @@ func (l log) read(c *call) []log {
 	case c.Code == api.EBADF:
 		return only(l, !has)
 	case c.undone():
-		return []log{l}
+		open := l
+		open.readers = l.readers.with(c.Given)
+		return append(only(open, c.Do == doReader && c.Torn && !l.killed), l)
 	case c.Do == doReader && c.Code == api.EBUSY:
 		return only(l, l.erasing.n > 0)
 	case !has:

@@ -16,7 +16,8 @@ type object struct {
 	handles set
 	by      uint64 // the handle by which it is being committed, or 0
 	ending  uint64 // the handle by which it is being deleted or aborted, or 0
-	begun   set    // handles by which that, or a look, has begun and is not told yet
+	killed  bool
+	begun   set // handles by which that, or a look, has begun and is not told yet
 }
 
 type phase uint8
@@ -58,7 +59,7 @@ func (o object) look(s step) []object {
 }
 
 // gone is the state of an id that is free.
-func (o object) gone() object { return object{begun: o.begun} }
+func (o object) gone() object { return object{begun: o.begun, killed: o.killed} }
 
 // seen says whether the object of a tag is there, committed.
 func (o object) seen(c *call) bool { return o.phase == committed && o.tag == c.Record }
@@ -71,7 +72,7 @@ func (o object) next(s step) []object {
 	}
 	switch c.Do {
 	case doKill:
-		return o.killed()
+		return o.kill()
 	case doDelete, doAbort:
 		if s.part == second {
 			return o.ended(c)
@@ -90,15 +91,18 @@ func (o object) next(s step) []object {
 	case c.Code == api.EBADF:
 		return only(o, !has)
 	case c.undone():
-		return []object{o}
+		// The kill may have taken the answer only: until then it was allocated.
+		born := object{phase: uncommitted, conn: c.Conn, tag: c.Record, handles: set{}.with(c.Given), begun: o.begun}
+		return append(only(born, c.Do == doAlloc && c.Torn && !o.killed && o.phase == absent), o)
 	}
 	switch c.Do {
 	case doAlloc:
 		if c.Code == api.EEXIST {
 			return only(o, o.phase != absent)
 		}
-		return only(object{phase: uncommitted, conn: c.Conn, tag: c.Record, handles: set{}.with(c.Given), begun: o.begun},
-			c.Code == 0 && o.phase == absent)
+		return only(object{
+			phase: uncommitted, conn: c.Conn, tag: c.Record, handles: set{}.with(c.Given), begun: o.begun, killed: o.killed,
+		}, c.Code == 0 && o.phase == absent)
 	case doFind:
 		visible := o.ending == 0 && (o.phase == committed || o.phase == uncommitted && o.conn == c.Conn)
 		if c.Code == api.ENOENT {
@@ -142,8 +146,9 @@ func (o object) commit(s step, has bool) []object {
 	return only(began, c.Code == 0 && can)
 }
 
-// killed: what is durable stays, and a delete under way was durable or not.
-func (o object) killed() []object {
+// kill: what is durable stays, and a delete under way was durable or not.
+func (o object) kill() []object {
+	o.killed = true
 	after := o
 	after.handles, after.ending, after.conn, after.by = set{}, 0, 0, 0
 	switch {
@@ -201,8 +206,8 @@ func (o object) ended(c *call) []object {
 	case mine:
 		return []object{o.gone()}
 	}
-	// A kill has ended it; or it is looked for, and not there, or about to go.
-	return only(o, (!o.seen(c) || c.Torn && o.ending != 0) && (c.Do == doDelete || o.tag != c.Record))
+	// A kill has ended it; or it is looked for, and not there.
+	return only(o, !o.seen(c) && (c.Do == doDelete || o.tag != c.Record))
 }
 
 // held is a handle of a worker's.
