@@ -212,14 +212,3 @@ func (a *app) withCredits(ctx context.Context, pool, object string, f func(d dae
 		return err
 	})
 }
-
-// blockers are the processes that have, on an object, what a request may have met.
-func blockers(list []creditView, self int32) []api.Holder {
-	var held []api.Holder
-	for _, c := range list {
-		if c.PID != self && c.State != client.CreditWaiting.String() {
-			held = append(held, api.Holder{PID: c.PID, References: 1})
-		}
-	}
-	return held
-}

@@ -72,13 +72,42 @@ func (a *app) acquireCredit(ctx context.Context, d daemon, p client.Credits, poo
 	if err != nil {
 		var e *api.Error
 		if errors.As(err, &e) && (e.Code == api.EBUSY || e.Code == api.ETIMEDOUT) && ctx.Err() == nil {
-			if list, listErr := creditsOn(ctx, d, pool, id); listErr == nil {
-				e.Holders = blockers(list, int32(os.Getpid()))
-			}
+			e.Holders = o.blockers(ctx, d, pool, id)
 		}
 		return err
 	}
 	return a.holdCredit(ctx, hold, pool, id)
+}
+
+// blockers are the processes that have what conflicts with what was asked for.
+func (o *creditAcquire) blockers(ctx context.Context, d daemon, pool string, id layout.ObjectID) []api.Holder {
+	var held []api.Holder
+	for c, err := range d.EachCredit(ctx, pool) {
+		if err != nil {
+			return nil // what was refused is told without
+		}
+		if c.Object == id && c.PID != int32(os.Getpid()) && c.State != client.CreditWaiting && o.conflicts(&c) {
+			held = append(held, api.Holder{PID: c.PID, References: 1})
+		}
+	}
+	return held
+}
+
+// conflicts says whether somebody's credit conflicts with what is asked for.
+func (o *creditAcquire) conflicts(c *client.CreditInfo) bool {
+	const (
+		alone = client.CreditWrite | client.CreditDelete
+		whole = client.CreditAppend | client.CreditDelete
+	)
+	m := creditBits(o.mode)
+	first, end := uint64(o.of.offset), client.CreditEnd
+	switch {
+	case m&whole != 0:
+		first = 0
+	case o.of.length > 0:
+		end = first + uint64(o.of.length)
+	}
+	return c.First < end && first < c.End && ((c.Modes|m)&alone != 0 || c.Modes&m&client.CreditAppend != 0)
 }
 
 // heldCredit is what credit acquire needs of a credit.

@@ -19,6 +19,9 @@ active, and who waits for them. A row is one range of one holder's. STATE is
   called_back  either, and somebody else waits for it
   waiting      asked for
 
+What handles hold is listed of objects of which some connection has a credit or asks
+for one; of others handle list shows who has them open.
+
 TOKEN says which of two credits is the later one. EXPIRES is when a credit that was
 called back is taken from its holder, who is refused with ESTALE from then on.
 Administrators see everybody's, others those of their own user.`,

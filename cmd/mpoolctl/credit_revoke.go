@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
+	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +31,7 @@ all processes that have credits on the object are their own user's.`,
 				return err
 			}
 			return a.withCredits(ctx, args[0], args[1], func(d daemon, p client.Credits, id layout.ObjectID) error {
-				list, err := creditsOn(ctx, d, args[0], id)
+				list, err := creditsAndHandlesOn(ctx, d, p, args[0], id)
 				if err != nil {
 					return err
 				}
@@ -39,6 +42,23 @@ all processes that have credits on the object are their own user's.`,
 			})
 		}),
 	}
+}
+
+// creditsAndHandlesOn returns the credits on one object with those of handles, which
+// the daemon has in its book while a connection has a credit on the object.
+func creditsAndHandlesOn(ctx context.Context, d daemon, p client.Credits, pool string, id layout.ObjectID) ([]creditView, error) {
+	list, err := creditsOn(ctx, d, pool, id)
+	if err != nil || len(list) > 0 {
+		return list, err
+	}
+	hold, err := p.AcquireCredit(ctx, id, client.CreditRequest{Modes: client.CreditRead, Try: true})
+	if err != nil {
+		return creditsOn(ctx, d, pool, id) // somebody has one now, or the revocation says what is wrong
+	}
+	list, err = creditsOn(ctx, d, pool, id)
+	self := int32(os.Getpid())
+	list = slices.DeleteFunc(list, func(c creditView) bool { return c.PID == self })
+	return list, errors.Join(err, hold.Release())
 }
 
 // had returns those that are had, not waited for.

@@ -23,7 +23,7 @@ import (
 // TestScriptsWithDaemon runs the scripts that work with a real mpoold on
 // regular files. Each script has a daemon of its own:
 //
-//	daemon start   starts mpoold and waits until it answers
+//	daemon start [ARG...]   starts mpoold and waits until it answers
 //	daemon stop    ends it with SIGTERM; it must exit with 0
 //	daemon kill    ends it with SIGKILL
 //	nobody CODE REGEXP ARG...
@@ -155,13 +155,13 @@ type realDaemon struct {
 }
 
 // start starts the daemon and waits until it answers.
-func (d *realDaemon) start() error {
+func (d *realDaemon) start(args ...string) error {
 	log, err := os.OpenFile(d.log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	d.cmd = exec.Command(d.binary, "--socket", d.socket)
+	d.cmd = exec.Command(d.binary, append([]string{"--socket", d.socket}, args...)...)
 	d.cmd.Stderr = log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {
@@ -194,12 +194,12 @@ func (d *realDaemon) end(sig syscall.Signal) error {
 // scriptDaemon is the command daemon of the scripts.
 func scriptDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	d, ok := ts.Value(realDaemon{}).(*realDaemon)
-	if !ok || neg || len(args) != 1 {
-		ts.Fatalf("usage: daemon start|stop|kill")
+	if !ok || neg || len(args) == 0 || len(args) > 1 && args[0] != "start" {
+		ts.Fatalf("usage: daemon start [ARG...]|stop|kill")
 	}
 	switch args[0] {
 	case "start":
-		ts.Check(d.start())
+		ts.Check(d.start(args[1:]...))
 	case "stop":
 		ts.Check(d.end(syscall.SIGTERM))
 	case "kill":

@@ -24,7 +24,16 @@ type eventView struct {
 	Text   string `json:"text,omitempty"`
 	// Missed is how many events after number Seq are lost; 0: not known.
 	Missed *uint64 `json:"missed,omitempty"` // only of type events_missed
+	*eventProcess
 	*clientEnd
+}
+
+// eventProcess is the client process of which an event tells.
+type eventProcess struct {
+	Session uint64 `json:"session"`
+	PID     int32  `json:"pid"`
+	UID     uint32 `json:"uid"`
+	Comm    string `json:"comm"`
 }
 
 // eventsMissed is the type of what stands in the place of events that are lost.
@@ -36,10 +45,6 @@ func newGapView(gap *client.EventGap, now time.Time) eventView {
 
 // clientEnd is how a client ended and what was taken back from it.
 type clientEnd struct {
-	Session      uint64 `json:"session"`
-	PID          int32  `json:"pid"`
-	UID          uint32 `json:"uid"`
-	Comm         string `json:"comm"`
 	Cause        string `json:"cause"`
 	Code         int32  `json:"code"`
 	Signal       int32  `json:"signal"`
@@ -70,11 +75,13 @@ func newEventView(e client.Event) eventView {
 	if e.Device != "" {
 		v.Offset = &e.Offset
 	}
+	if e.PID != 0 || v.Type == clientReaped {
+		v.eventProcess = &eventProcess{Session: e.Session, PID: e.PID, UID: e.UID, Comm: e.Comm}
+	}
 	if v.Type == clientReaped {
 		v.clientEnd = &clientEnd{
-			Session: e.Session, PID: e.PID, UID: e.UID, Comm: e.Comm, Cause: e.Cause.String(), Code: e.Code,
-			Signal: e.Signal, Core: e.Core, DetectedBy: e.DetectedBy.String(), Aborted: e.Aborted,
-			References: e.References, Reservations: e.Reservations, Credits: e.Credits,
+			Cause: e.Cause.String(), Code: e.Code, Signal: e.Signal, Core: e.Core,
+			DetectedBy: e.DetectedBy.String(), Aborted: e.Aborted, References: e.References, Reservations: e.Reservations, Credits: e.Credits,
 			LatencyUS: e.Latency.Microseconds(), FreeAt: e.Free,
 		}
 		if e.Exit != 0 && e.Free >= e.Exit {
@@ -96,8 +103,12 @@ func (v eventView) sentence() string {
 	if v.Device != "" {
 		parts = append(parts, fmt.Sprintf("at %s+%d", v.Device, *v.Offset))
 	}
-	if v.clientEnd != nil {
-		parts = append(parts, v.clientEnd.sentence())
+	if v.eventProcess != nil {
+		who := fmt.Sprintf("process %d (%s)", v.PID, v.Comm)
+		if v.clientEnd != nil {
+			who += " " + v.clientEnd.sentence()
+		}
+		parts = append(parts, who)
 	}
 	s := strings.Join(parts, ", ")
 	switch {
@@ -109,6 +120,7 @@ func (v eventView) sentence() string {
 	return s + ": " + v.Text
 }
 
+// sentence goes on after the process's name.
 func (c *clientEnd) sentence() string {
 	how := "ended, nobody knows how"
 	switch c.Cause {
@@ -122,8 +134,7 @@ func (c *clientEnd) sentence() string {
 	case "closed":
 		how = "closed its connection"
 	}
-	s := fmt.Sprintf("process %d (%s) %s; %s aborted, %s given back",
-		c.PID, c.Comm, how, plural(int(c.Aborted), "object"), plural(int(c.References), "reference"))
+	s := fmt.Sprintf("%s; %s aborted, %s given back", how, plural(int(c.Aborted), "object"), plural(int(c.References), "reference"))
 	if c.Reservations > 0 {
 		s += ", " + plural(int(c.Reservations), "reservation")
 	}

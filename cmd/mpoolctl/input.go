@@ -29,6 +29,19 @@ type interruptibleFile struct {
 	f   *os.File
 }
 
+// openStream opens a pipe, a terminal or another file whose length only its end tells.
+// Neither the open nor a read waits for a writer longer than the context.
+func openStream(ctx context.Context, path string) (io.ReadCloser, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{interruptible(ctx, f), f}, nil
+}
+
 func (r *interruptibleFile) Read(p []byte) (int, error) {
 	fds := []unix.PollFd{{Fd: int32(r.f.Fd()), Events: unix.POLLIN}}
 	for {

@@ -10,7 +10,7 @@ import (
 )
 
 func newMblockShow(a *app) *cobra.Command {
-	return newObjectShow(a, "mblock", openMblock)
+	return newObjectShow(a, "mblock", openMblock, nil)
 }
 
 // objectOpener opens an object of one kind.
@@ -29,8 +29,9 @@ func openMblockByName(ctx context.Context, p api.Pool, s string) (api.Mblock, er
 	return p.Mblock(ctx, id)
 }
 
-// newObjectShow declares the show verb of a kind of object.
-func newObjectShow(a *app, kind string, open objectOpener) *cobra.Command {
+// newObjectShow declares the show verb of a kind of object. more finds out what is not
+// known of an object that nobody has open; nil: nothing.
+func newObjectShow(a *app, kind string, open objectOpener, more func(context.Context, api.Object, *api.ObjectInfo) error) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show POOL ID",
 		Short: "Show one " + kind,
@@ -52,6 +53,9 @@ sessions on it, which handle list shows.`,
 					return err
 				}
 				info, err := obj.Info(ctx)
+				if err == nil && more != nil {
+					err = more(ctx, obj, &info)
+				}
 				if err := errors.Join(err, obj.Put()); err != nil {
 					return err
 				}

@@ -98,16 +98,17 @@ func openInput(ctx context.Context, a *app, path string) (in io.ReadCloser, size
 	if path == "-" {
 		return io.NopCloser(interruptible(ctx, a.stdin)), -1, nil
 	}
-	f, err := os.Open(path)
+	info, err := os.Stat(path)
 	if err != nil {
 		return nil, 0, err
 	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
-	}
 	if !info.Mode().IsRegular() {
-		return f, -1, nil
+		in, err := openStream(ctx, path)
+		return in, -1, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, err
 	}
 	return f, info.Size(), nil
 }

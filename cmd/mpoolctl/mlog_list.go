@@ -7,5 +7,10 @@ import (
 )
 
 func newMlogList(a *app) *cobra.Command {
-	return newObjectList(a, layout.KindMlog)
+	c := newObjectList(a, layout.KindMlog)
+	c.Long += `
+
+How long a log is, and how many records it has, is known while somebody has it open,
+and 0 else: mlog show opens it to see.`
+	return c
 }

@@ -81,9 +81,15 @@ func (o *mlogReadOptions) copy(ctx context.Context, a *app, r api.LogReader, out
 		return err
 	}
 	buf := make([]byte, 64<<10)
+	anew := false // it was rewound just now
 	for printed := uint64(0); o.all || printed < uint64(o.count); {
 		number := r.Record()
 		n, err := r.Next(ctx, buf)
+		rewound := anew
+		anew = false
+		if rewound && !errors.Is(err, api.ESTALE) {
+			a.note("the log was erased; reading on from its first record")
+		}
 		switch {
 		case err == nil:
 			if err := out.write(number, buf[:n]); err != nil {
@@ -99,9 +105,9 @@ func (o *mlogReadOptions) copy(ctx context.Context, a *app, r api.LogReader, out
 			if err := wait(ctx, followInterval); err != nil {
 				return err
 			}
-		case errors.Is(err, api.ESTALE) && o.follow:
-			a.note("the log was erased; reading on from its first record")
+		case errors.Is(err, api.ESTALE) && o.follow && !rewound: // again: the reader was fenced
 			r.Rewind()
+			anew = true
 		case errors.Is(err, io.EOF):
 			return nil
 		default:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -19,7 +20,8 @@ type putFile struct {
 	mode   fs.FileMode // permission bits
 	length int64       // bytes; streams: unknown, -1
 	open   func() (*os.File, error)
-	stream func() (io.ReadCloser, error) // instead of open, when only the end tells the length
+	// Instead of open, when only the end tells the length.
+	stream func(context.Context) (io.ReadCloser, error)
 }
 
 // putPlan is everything a put is to store.
@@ -60,7 +62,7 @@ func (p *putPlan) add(arg string, args int, stdin io.Reader, note func(string, .
 		if args > 1 {
 			return usagef("- stands alone: standard input cannot be stored beside files")
 		}
-		p.addStream(arg, func() (io.ReadCloser, error) { return io.NopCloser(stdin), nil })
+		p.addStream(arg, func(context.Context) (io.ReadCloser, error) { return io.NopCloser(stdin), nil })
 		return nil
 	}
 	info, err := os.Stat(arg)
@@ -78,13 +80,13 @@ func (p *putPlan) add(arg string, args int, stdin io.Reader, note func(string, .
 			open: func() (*os.File, error) { return os.Open(arg) },
 		})
 	default:
-		p.addStream(arg, func() (io.ReadCloser, error) { return os.Open(arg) })
+		p.addStream(arg, func(ctx context.Context) (io.ReadCloser, error) { return openStream(ctx, arg) })
 	}
 	return nil
 }
 
 // addStream adds something whose length only its end tells.
-func (p *putPlan) addStream(path string, open func() (io.ReadCloser, error)) {
+func (p *putPlan) addStream(path string, open func(context.Context) (io.ReadCloser, error)) {
 	name := manifestName(path)
 	if path == "-" {
 		name = "stdin"

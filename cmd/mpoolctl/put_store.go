@@ -63,7 +63,7 @@ func (p *putter) storePart(ctx context.Context, part putPart, f putFile, src io.
 // storeStream stores a stream in as many mblocks as it takes: one, unless it
 // may be split. Its parts follow each other, so one buffer serves all.
 func (p *putter) storeStream(ctx context.Context, part putPart, f putFile) error {
-	src, err := f.stream()
+	src, err := f.stream(ctx)
 	if err != nil {
 		return err
 	}

@@ -122,6 +122,10 @@ func TestEventFollow(t *testing.T) {
 			Seq: 8, Time: at.Add(2 * time.Hour), Type: ioctl.EventCorruption, Pool: "data", Device: "/dev/sdz", Offset: 0,
 			Object: layout.NewObjectID(layout.KindMblock, 7), Text: "block 3 is not what was written",
 		}},
+		{event: client.Event{
+			Seq: 9, Time: at.Add(3 * time.Hour), Type: ioctl.EventRevoked, Pool: "data", Session: 4, PID: 4712, Comm: "kv",
+			Object: layout.NewObjectID(layout.KindMblock, 7), Text: "it was taken",
+		}},
 	}
 	r := follow(t, d, "--json", "--since", "2026-11-21T09:00:00Z")
 	if r.code != exitDone || r.errOut != "mpoolctl: event follow: 5 events after number 1 are missing: the daemon did not keep them\n" {
@@ -139,6 +143,8 @@ func TestEventFollow(t *testing.T) {
 		`"reservations":0,"credits":0,"latency_us":1500,"free_us":270,"free_monotonic_ns":5000270000}
 {"seq":8,"time":"2026-11-21T11:30:00Z","type":"corruption","pool":"data","object":"0100000000000007",` +
 		`"device":"/dev/sdz","offset":0,"text":"block 3 is not what was written"}
+{"seq":9,"time":"2026-11-21T12:30:00Z","type":"revoked","pool":"data","object":"0100000000000007",` +
+		`"text":"it was taken","session":4,"pid":4712,"uid":0,"comm":"kv"}
 `
 	if diff := cmp.Diff(want, strings.Join(slices.Delete(lines, 1, 2), "")); diff != "" {
 		t.Error(diff)
@@ -148,6 +154,7 @@ func TestEventFollow(t *testing.T) {
 2026-11-21T10:30:00Z            client_reaped     process 4711 (kv) was killed by SIGKILL; 2 objects aborted, ` +
 		`3 references given back, within 1500 µs of notice by pidfd
 2026-11-21T11:30:00Z            corruption        pool data, object 0100000000000007, at /dev/sdz+0: block 3 is not what was written
+2026-11-21T12:30:00Z            revoked           pool data, object 0100000000000007, process 4712 (kv): it was taken
 `
 	if diff := cmp.Diff(wantText, r.out); diff != "" {
 		t.Error(diff)
