@@ -154,6 +154,9 @@ func (d *Daemon) end() {
 // Log returns what the daemon has written to stderr so far.
 func (d *Daemon) Log() string { return d.log.String() }
 
+// Ended is closed when the process has ended.
+func (d *Daemon) Ended() <-chan struct{} { return d.ended }
+
 // Running says whether the process is there.
 func (d *Daemon) Running() bool {
 	select {

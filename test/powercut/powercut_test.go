@@ -123,6 +123,11 @@ func TestPowerCuts(t *testing.T) {
 	for _, s := range slices.Sorted(maps.Keys(total.stories)) {
 		t.Logf("%6d %s", total.stories[s], s)
 	}
+	for _, p := range r.pools {
+		if p.tally.cuts >= 20 && p.tally.acked == 0 {
+			t.Errorf("pool %s: nothing was acknowledged before %d cuts", p.name, p.tally.cuts)
+		}
+	}
 	if total.acked == 0 || total.volatile == 0 {
 		t.Error("nothing was acknowledged, or nothing was volatile")
 	}
