@@ -51,11 +51,12 @@ func (n *node) inOrder(before []*request) {
 	}
 }
 
-// compare looks whether a copy that the grant says is good is.
+// compare looks whether a copy that the grant says is good is. Whose session the root
+// knows to be over is the last to know it, and reads what is old until then.
 func (n *node) compare(p *pin, v Version) {
 	w := n.w
 	c := n.copies[p.res]
-	if c == nil || c.version != v || p.res.Type != Access || n.book.cfg.Group != 0 || w.barred(p, p) || !n.book.Usable(n.clock()) {
+	if c == nil || c.version != v || p.res.Type != Access || n.book.cfg.Group != 0 || w.barred(p, p) || w.ended(p) || !n.book.Usable(n.clock()) {
 		return
 	}
 	for _, s := range p.credit.Meet(c.credit) {
