@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,8 +20,21 @@ type socketEngine struct {
 	pool ioctl.Handle
 	tag  uint64
 	peer atomic.Pointer[credit.Peer]
-	why  atomic.Pointer[error] // the daemon takes no messages; nil: it does
+	why  atomic.Pointer[refusal] // the daemon takes no messages; nil: it does
 }
+
+// refusal is why the daemon takes no messages, and since when.
+type refusal struct {
+	err error
+	at  time.Time
+}
+
+// How long nothing is asked of a daemon that takes no messages: it may have no room for
+// them, or not for so many handles, and have some later.
+const (
+	firstRefused = 100 * time.Millisecond
+	lastRefused  = 30 * time.Second
+)
 
 // overSocket is the engine of connections to a daemon.
 func overSocket(l *link, _ *pool, h ioctl.Handle) (credit.Engine, credit.OwnerID, error) {
@@ -75,7 +89,7 @@ func (*socketEngine) Close() {}
 
 // refuse ends the connection: the daemon takes no messages.
 func (e *socketEngine) refuse(err error) {
-	if e.why.CompareAndSwap(nil, &err) {
+	if e.why.CompareAndSwap(nil, &refusal{err, time.Now()}) { //nolint:forbidigo // how long it waits is of the machine's clock
 		if p := e.peer.Load(); p != nil {
 			(*p).Down()
 		}
@@ -84,9 +98,42 @@ func (e *socketEngine) refuse(err error) {
 
 // refused returns why the daemon takes no messages, or nil.
 func (e *socketEngine) refused() error {
-	if err := e.why.Load(); err != nil {
-		return *err
+	if why := e.why.Load(); why != nil {
+		return why.err
 	}
+	return nil
+}
+
+// refused returns why the daemon takes no messages of the owner, or nil.
+func (c *credits) refused() error {
+	if e := c.socket.Load(); e != nil {
+		return e.refused()
+	}
+	return nil
+}
+
+// revive connects the owner anew if the daemon has taken no messages for a while: it is
+// asked again. Else it returns why it takes none; nil: it does, or is being asked.
+func (c *credits) revive() error {
+	if c.refused() == nil {
+		return nil
+	}
+	e := c.socket.Load()
+	fresh := &socketEngine{l: e.l, pool: e.pool, tag: e.l.newTag()} // what comes for the old one is nobody's
+	c.mu.Lock()
+	why := e.why.Load()
+	switch {
+	case c.socket.Load() != e || why == nil: // another goroutine was faster
+		c.mu.Unlock()
+		return nil
+	case errors.Is(why.err, api.ENOTSUP), time.Since(why.at) < c.wait:
+		c.mu.Unlock()
+		return why.err
+	}
+	c.wait = min(2*c.wait, lastRefused)
+	c.socket.Store(fresh)
+	c.mu.Unlock()
+	_ = c.owner.Reconnect(&countedEngine{fresh, c}) //nolint:errcheck // who asks for a credit next hears of it
 	return nil
 }
 

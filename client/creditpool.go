@@ -18,7 +18,8 @@ import (
 type Credits interface {
 	// AcquireCredit waits until a credit on an object is granted, and holds it. The
 	// context's deadline counts. Errors: EBUSY and EAGAIN (see [CreditRequest]; also
-	// EAGAIN: too much is asked for or held), EINVAL, ENOTSUP (the connection was
+	// EAGAIN: too much is asked for or held, or too many handles borrow; the daemon is
+	// asked again, after a while if it lends nothing at all), EINVAL, ENOTSUP (the connection was
 	// made without Options.Credits, or the daemon has none), ENOENT.
 	AcquireCredit(ctx context.Context, id layout.ObjectID, r CreditRequest) (*Hold, error)
 	// GiveBackCredit gives what is cached of an object, its credits and its bytes,
@@ -100,8 +101,8 @@ func (s *linkCredits) engine(is func(e *socketEngine) bool) *socketEngine {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.pools {
-		if c.socket != nil && is(c.socket) {
-			return c.socket
+		if e := c.socket.Load(); e != nil && is(e) {
+			return e
 		}
 	}
 	return nil

@@ -33,6 +33,7 @@ type CreditStats struct {
 	Messages   uint64 // that were sent to the daemon
 	CalledBack uint64 // call-backs that came
 	GivenBack  uint64 // objects whose credits were given back because there were too many
+	Refused    uint64 // times that the daemon lent a pool's handle nothing at all; it is asked again after a while
 	Idle       int    // objects whose credits are cached and not held
 	Hits       uint64 // reads served from the cache of objects
 	Misses     uint64 // reads that were not, and might have been
@@ -52,18 +53,22 @@ type credits struct {
 	of      *pool
 	over    func() bool
 	session uint64 // of the connection
-	// socket is what they travel by; nil: something else, which never refuses.
-	socket *socketEngine
+	// socket is what they travel by; nil: something else, which never refuses. Changed
+	// with mu.
+	socket atomic.Pointer[socketEngine]
 
 	messages   atomic.Uint64 // sent
 	calledBack atomic.Uint64
 	givenBack  atomic.Uint64 // objects
+	downs      atomic.Uint64 // times that it was refused
 
 	mu sync.Mutex
 	// +checklocks:mu
 	known map[layout.ObjectID]*known
 	// +checklocks:mu
 	idle list.List // of *known, which nobody holds; the last used one first
+	// +checklocks:mu
+	wait time.Duration // after a refusal
 }
 
 // known is an object of which there are credits, or may be.
@@ -92,9 +97,10 @@ type birth struct {
 
 // openCredits starts an owner that borrows through an engine of a connection.
 func openCredits(id credit.OwnerID, e credit.Engine, o CreditOptions, keep *cache, of *pool, l *link) (*credits, error) {
-	c := &credits{most: o.Cached, cache: keep, of: of, on: &l.credits, over: l.over.Load, known: make(map[layout.ObjectID]*known)}
+	c := &credits{most: o.Cached, cache: keep, of: of, on: &l.credits, over: l.over.Load, known: make(map[layout.ObjectID]*known), wait: firstRefused}
 	if s, ok := e.(*socketEngine); ok {
-		c.socket, c.session = s, s.l.limits.Session
+		c.socket.Store(s)
+		c.session = s.l.limits.Session
 	}
 	switch {
 	case o.Cached == 0:
@@ -140,12 +146,15 @@ func (c *credits) acquireFor(ctx context.Context, id layout.ObjectID, r CreditRe
 	if r.Try {
 		q.Flags |= credit.Try
 	}
+	if err := c.revive(); err != nil {
+		return nil, err
+	}
 	k, before := c.enterAt(id)
 	h, err := c.owner.Acquire(ctx, q)
 	if err != nil {
 		c.leave(k, false)
-		if c.socket != nil && c.socket.refused() != nil {
-			return nil, c.socket.refused()
+		if why := c.refused(); why != nil {
+			return nil, why
 		}
 		if ctx.Err() != nil && (errors.Is(err, credit.ErrTimeout) || errors.Is(err, credit.ErrCanceled)) {
 			e := expired(ctx, opAcquire)
@@ -308,79 +317,8 @@ func (c *credits) stats(s *CreditStats) {
 	s.Messages += c.messages.Load()
 	s.CalledBack += c.calledBack.Load()
 	s.GivenBack += c.givenBack.Load()
+	s.Refused += c.downs.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.Idle += c.idle.Len()
-}
-
-// countedEngine counts what goes over an engine, and drops the bytes of objects
-// whose credits are called back.
-type countedEngine struct {
-	credit.Engine
-	c *credits
-}
-
-// Connect implements [credit.Engine].
-func (e *countedEngine) Connect(debtor credit.OwnerID, peer credit.Peer) (credit.Link, error) {
-	l, err := e.Engine.Connect(debtor, &countedPeer{peer, e.c})
-	if err != nil {
-		return nil, err
-	}
-	counted := &countedLink{l, e.c}
-	if p, ok := l.(credit.Packer); ok {
-		return &countedPacker{counted, p}, nil
-	}
-	return counted, nil
-}
-
-type countedLink struct {
-	credit.Link
-	c *credits
-}
-
-// Send implements [credit.Link].
-func (l *countedLink) Send(m credit.Message) {
-	l.c.messages.Add(1)
-	l.Link.Send(m)
-}
-
-type countedPacker struct {
-	*countedLink
-	p credit.Packer
-}
-
-// SendAll implements [credit.Packer].
-func (l *countedPacker) SendAll(list []credit.Message) {
-	l.c.messages.Add(uint64(len(list)))
-	l.p.SendAll(list)
-}
-
-type countedPeer struct {
-	credit.Peer
-	c *credits
-}
-
-// Deliver implements [credit.Peer]. Bytes go before anybody can hear that the
-// credit has.
-func (p *countedPeer) Deliver(m credit.Message) {
-	if m.Kind == credit.Recall || m.Kind == credit.Taken {
-		p.c.callBack(layout.ObjectID(m.Resource.ID))
-	}
-	if m.Kind != credit.Grant {
-		p.Peer.Deliver(m)
-		return
-	}
-	// Who has asked for it may have given up: then it is cached from now on.
-	k := p.c.enter(layout.ObjectID(m.Resource.ID))
-	p.c.came(k)
-	p.Peer.Deliver(m)
-	p.c.leave(k, false)
-}
-
-// came notes that a grant comes.
-func (c *credits) came(k *known) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	k.had = true
-	k.grants++
 }

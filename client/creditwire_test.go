@@ -120,3 +120,68 @@ func TestCreditsLostAreSaidAgain(t *testing.T) {
 		}
 	}
 }
+
+// proves G6, G41: a daemon that lends a handle nothing says why to who asks, and serves
+// what needs no credit; it is asked again, less and less often, and when it lends, the
+// connection has credits as if it always had.
+func TestCreditsRefused(t *testing.T) {
+	s := newLender(t, 0)
+	s.put(firstID, contents(1000, 1))
+	s.noRoom = &api.Error{
+		Code: api.EAGAIN, Detail: "no room", Refusal: &api.Refusal{Class: "memory", Owner: "session:1", Used: 2, Asked: 1, Limit: 2},
+	}
+	c, p := s.open(CreditOptions{Bytes: 1 << 20})
+	l := c.current.Load()
+	start := time.Now()
+	hellos := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.hellos
+	}
+	asked := 0
+	for hellos() < 3 || asked < 100 {
+		_, err := p.AcquireCredit(t.Context(), firstID, CreditRequest{Modes: CreditRead})
+		e, _ := errors.AsType[*api.Error](err)
+		if !errors.Is(err, api.EAGAIN) || e.Refusal == nil || e.Refusal.Owner != "session:1" {
+			t.Fatalf("a credit of a daemon that has no room: %v", err)
+		}
+		m, err := p.Mblock(t.Context(), firstID)
+		if err == nil {
+			err = m.Put()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked++
+	}
+	took := time.Since(start)
+	least := time.Duration(0) // that so many take
+	for i := range hellos() - 1 {
+		least += firstRefused << i
+	}
+	if took < least {
+		t.Errorf("%d times in %v it said hello, at least %v are between", hellos(), took, least)
+	}
+	if st := c.CreditStats(); int(st.Refused) < 2 {
+		t.Errorf("counted %+v", st)
+	}
+	s.mu.Lock()
+	s.noRoom = nil
+	s.mu.Unlock()
+	h, err := p.AcquireCredit(t.Context(), firstID, CreditRequest{Modes: CreditRead})
+	for errors.Is(err, api.EAGAIN) {
+		pause(t.Context(), time.Millisecond)
+		h, err = p.AcquireCredit(t.Context(), firstID, CreditRequest{Modes: CreditRead})
+	}
+	if err != nil || !h.Valid() || c.current.Load() != l {
+		t.Fatalf("a credit of a daemon that has room again: %v", err)
+	}
+	if err := h.Release(); err != nil {
+		t.Error(err)
+	}
+	if h, err = p.AcquireCredit(t.Context(), firstID, CreditRequest{Modes: CreditRead, Local: true}); err != nil {
+		t.Errorf("it is not cached: %v", err)
+	} else if err := h.Release(); err != nil {
+		t.Error(err)
+	}
+}

@@ -27,15 +27,20 @@ func (s *fakeSession) credit(h ioctl.Header, m *ioctl.CreditMessage) {
 	f.mu.Lock()
 	root, d, lacks := f.lender, s.debtors[m.Pool], f.lacks
 	f.packs = max(f.packs, 1+len(m.More))
+	if m.Message.Kind == credit.Hello {
+		f.hellos++
+	}
+	refused := f.noRoom
+	if root == nil {
+		refused = errNoCredits
+	}
 	f.mu.Unlock()
 	if len(m.More) > 0 && lacks&ioctl.FeaturePacked != 0 {
 		f.t.Errorf("%d messages of credits come together, which was not agreed", 1+len(m.More))
 	}
-	if root == nil {
-		f.mu.Lock()
-		defer f.mu.Unlock()
+	if refused != nil {
 		h.Flags = ioctl.FlagReply | ioctl.FlagError
-		s.send(h, ioctl.NewError(errNoCredits))
+		s.send(h, ioctl.NewError(refused))
 		return
 	}
 	if d == nil {

@@ -59,6 +59,10 @@ type fake struct {
 
 	// refuse fails a request of an operation; nil: none.
 	refuse func(op ioctl.Op) error
+	// noRoom refuses what comes of credits; nil: nothing.
+	noRoom error
+	// hellos is how many owners of credits have said Hello.
+	hellos int
 	// lacks is the features of the protocol that the daemon does not know.
 	lacks uint64
 	// packs is the most messages of owners that came in one.

@@ -209,7 +209,7 @@ func clientCreditMutants() []mutant {
 	return []mutant{
 		{
 			name: "credits in the client: bytes that are called back are kept",
-			file: "client/credits.go",
+			file: "client/creditcount.go",
 			old:  "\t\tp.c.callBack(layout.ObjectID(m.Resource.ID))\n",
 			new:  "",
 			pkg:  "./client", test: "TestCachedDelete",
