@@ -18,6 +18,40 @@ import (
 	"github.com/mpool-go/mpool/ioctl"
 )
 
+// inVain bounds every wait for what must happen. It decides only how long a test
+// that fails takes.
+const inVain = 3 * time.Minute
+
+// fuse is a context whose time is up when the test says so: after what is to
+// happen before, however slow the machine is.
+type fuse struct {
+	context.Context
+	up chan struct{}
+}
+
+func newFuse(t *testing.T) *fuse { return &fuse{t.Context(), make(chan struct{})} }
+
+func (f *fuse) Done() <-chan struct{} { return f.up }
+
+func (f *fuse) Err() error {
+	select {
+	case <-f.up:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// eventually waits until ok says true.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(inVain); !ok(); time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(end) {
+			t.Fatalf("in vain: %s", what)
+		}
+	}
+}
+
 func TestMain(m *testing.M) {
 	before := descriptors()
 	code := m.Run()
@@ -83,6 +117,9 @@ func newScripted(t *testing.T) *scripted {
 	t.Cleanup(func() {
 		s.l.Close()
 		s.wg.Wait()
+		for len(s.conns) > 0 {
+			(<-s.conns).Close()
+		}
 	})
 	return s
 }
@@ -96,7 +133,7 @@ func (s *scripted) dial(limits ioctl.HelloReply) (*Conn, *peerConn) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		c, err := Dial(context.Background(), Options{Socket: s.socket})
+		c, err := Dial(context.Background(), Options{Socket: s.socket, Hello: inVain, Reconnect: inVain})
 		done <- result{c, err}
 	}()
 	p := <-s.conns
@@ -170,13 +207,19 @@ func TestNoDaemon(t *testing.T) {
 // proves S46
 func TestSilentDaemon(t *testing.T) {
 	s := newScripted(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	_, err := Dial(ctx, Options{Socket: s.socket})
-	if !errors.Is(err, api.ETIMEDOUT) || !errors.Is(err, context.DeadlineExceeded) {
+	ctx := newFuse(t)
+	done := make(chan error, 1)
+	go func() {
+		_, err := Dial(ctx, Options{Socket: s.socket, Hello: inVain})
+		done <- err
+	}()
+	p := <-s.conns
+	p.read()
+	close(ctx.up)
+	if err := <-done; !errors.Is(err, api.ETIMEDOUT) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
-	(<-s.conns).Close()
+	p.Close()
 }
 
 // A daemon's refusal is Dial's error.
@@ -188,7 +231,7 @@ func TestRefused(t *testing.T) {
 	} {
 		done := make(chan error, 1)
 		go func() {
-			_, err := Dial(context.Background(), Options{Socket: s.socket})
+			_, err := Dial(context.Background(), Options{Socket: s.socket, Hello: inVain})
 			done <- err
 		}()
 		p := <-s.conns
@@ -281,20 +324,27 @@ func TestDaemonThatDoesNotRead(t *testing.T) {
 	if err := p.SetReadBuffer(4096); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
+	ctx, l := newFuse(t), c.current.Load()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	codes := map[api.Code]int{}
 	for range 100 {
 		wg.Go(func() {
-			a := &appender{handle: handle{l: c.current.Load(), h: 3}}
+			a := &appender{handle: handle{l: l, h: 3}}
 			_, err := a.Append(ctx, make([]byte, ioctl.MaxInline), false)
 			mu.Lock()
 			defer mu.Unlock()
 			codes[api.CodeOf(err)]++
 		})
 	}
+	// As many as may be in flight are, some of them sent and some not: the rest
+	// wait for slots.
+	eventually(t, "all slots are taken", func() bool {
+		l.out.mu.Lock()
+		defer l.out.mu.Unlock()
+		return len(l.slots) == int(roomy.MaxRequests) && len(l.out.queue) > 1
+	})
+	close(ctx.up)
 	wg.Wait()
 	if codes[api.EUNKNOWN] == 0 || codes[api.ETIMEDOUT] == 0 || codes[api.EUNKNOWN]+codes[api.ETIMEDOUT] != 100 {
 		t.Errorf("%v", codes)
@@ -302,30 +352,30 @@ func TestDaemonThatDoesNotRead(t *testing.T) {
 	// It reads again: those of unknown fate are there, and those that were not
 	// done never come.
 	sent := 0
-	if err := p.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, ioctl.MaxMessage)
-	for {
-		n, err := p.Read(buf)
-		if err != nil {
-			break
+	wg.Go(func() { // sent after all of them
+		if _, err := c.Version(t.Context()); err != nil {
+			t.Error(err)
 		}
-		h, err := ioctl.ParseHeader(buf[:n])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if h.Op == ioctl.OpAppend {
+	})
+	for last := false; !last; {
+		h, _ := p.read()
+		switch h.Op {
+		case ioctl.OpAppend:
 			sent++
 			p.reply(h, &ioctl.Appended{})
+		case ioctl.OpVersion:
+			last = true
+			p.reply(h, &ioctl.VersionReply{})
+		case ioctl.OpCancel:
+		default:
+			t.Fatalf("%v", h.Op)
 		}
 	}
+	wg.Wait()
 	if sent != codes[api.EUNKNOWN] {
 		t.Errorf("%d were sent, %d are said to be of unknown fate", sent, codes[api.EUNKNOWN])
 	}
-	if n := len(c.current.Load().slots); n != 0 {
-		t.Errorf("%d slots are taken", n)
-	}
+	eventually(t, "no slot is taken", func() bool { return len(l.slots) == 0 })
 }
 
 // No more requests are in flight than the daemon allows; who waits for a slot
@@ -362,17 +412,18 @@ func TestSlots(t *testing.T) {
 func TestArenaThatDoesNotCome(t *testing.T) {
 	s := newScripted(t)
 	c, p := s.dial(roomy)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
+	ctx := newFuse(t)
 	a := &appender{handle: handle{l: c.current.Load(), h: 3}}
-	began := time.Now()
-	if _, err := a.Append(ctx, make([]byte, 100_000), true); !errors.Is(err, api.ETIMEDOUT) {
-		t.Error(err)
-	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("it took %v", took)
-	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := a.Append(ctx, make([]byte, 100_000), true)
+		done <- err
+	}()
 	if h, _ := p.read(); h.Op != ioctl.OpArena {
 		t.Errorf("the daemon was asked for %v", h.Op)
+	}
+	close(ctx.up)
+	if err := <-done; !errors.Is(err, api.ETIMEDOUT) {
+		t.Error(err)
 	}
 }

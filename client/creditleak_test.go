@@ -47,7 +47,7 @@ func TestCreditsGivenUp(t *testing.T) {
 	all.Wait()
 	t.Log(granted, "granted,", refused, "given up")
 	c := p.c.current.Load().credits.of(p)
-	for end := time.Now().Add(60 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); ; time.Sleep(time.Millisecond) {
 		n, _ := s.root.Size()
 		mine, _ := c.owner.Size()
 		c.mu.Lock()

@@ -81,7 +81,7 @@ func TestCreditsManyObjects(t *testing.T) {
 	others.Wait()
 	slices.Sort(took)
 	t.Logf("%d were had by another one, in %v, the last one in %v; %+v", len(took), took[len(took)/2], took[len(took)-1], c.CreditStats())
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) { // what is given back is on its way
+	for end := time.Now().Add(inVain); ; time.Sleep(time.Millisecond) { // what is given back is on its way
 		if n, _ := s.root.Size(); n <= most {
 			return
 		} else if time.Now().After(end) {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -27,6 +28,7 @@ type dialing struct {
 func dialIn(t *testing.T, o Options) *dialing {
 	t.Helper()
 	d := &dialing{t: t, done: make(chan struct{})}
+	o.Hello = cmp.Or(o.Hello, inVain)
 	go func() {
 		d.c, d.err = Dial(context.Background(), o)
 		close(d.done)
@@ -57,7 +59,6 @@ func TestHangingDaemon(t *testing.T) {
 	if !errors.Is(d.err, ErrNoDaemon) || !errors.Is(d.err, ErrSilent) {
 		t.Error(d.err)
 	}
-	(<-s.conns).Close()
 }
 
 // A daemon that ends just when somebody connects, with a word or without, is as
@@ -100,8 +101,9 @@ func TestDialWhileDaemonEnds(t *testing.T) {
 	}
 }
 
-// crowded listens on a socket that has no room for another who connects.
-func crowded(t *testing.T) (path string, l *net.UnixListener) {
+// crowded listens on a socket that has no room for another who connects, before
+// those who did, who say nothing, are accepted.
+func crowded(t *testing.T) (path string, l *net.UnixListener, before int) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "s")
 	fd := must(unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0))
@@ -115,10 +117,10 @@ func crowded(t *testing.T) (path string, l *net.UnixListener) {
 		t.Fatal("no Unix socket")
 	}
 	t.Cleanup(func() { made.Close() })
-	for {
+	for ; ; before++ {
 		c, err := net.Dial("unixpacket", path)
 		if errors.Is(err, unix.EAGAIN) {
-			return path, made
+			return path, made, before
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -130,36 +132,20 @@ func crowded(t *testing.T) (path string, l *net.UnixListener) {
 // Who finds the daemon behind with those who connect waits, and is not told that
 // there is none.
 func TestDialWhenCrowded(t *testing.T) {
-	path, l := crowded(t)
+	path, l, before := crowded(t)
 	d := dialIn(t, Options{Socket: path, Hello: 20 * time.Millisecond})
 	if <-d.done; !errors.Is(d.err, ErrSilent) {
 		t.Error(d.err)
 	}
 	d = dialIn(t, Options{Socket: path})
-	for {
-		c := must(l.AcceptUnix())
-		p := &peerConn{t, c}
-		defer p.Close()
-		if c.SetReadDeadline(time.Now().Add(5*time.Millisecond)) == nil && !peeked(c) {
-			continue // one of those who stood before
-		}
-		h, _ := p.read()
-		p.reply(h, &roomy)
-		break
+	for range before {
+		defer must(l.AcceptUnix()).Close()
 	}
+	p := &peerConn{t, must(l.AcceptUnix())}
+	defer p.Close()
+	h, _ := p.read()
+	p.reply(h, &roomy)
 	d.works()
-}
-
-// peeked says whether something is there to read within the connection's deadline.
-func peeked(c *net.UnixConn) bool {
-	raw := must(c.SyscallConn())
-	there := false
-	_ = raw.Read(func(fd uintptr) bool { // a deadline ends it
-		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		there = err == nil && n > 0
-		return !errors.Is(err, unix.EAGAIN)
-	})
-	return there
 }
 
 // Delays grow to a second and no more, so that clients are back within one after

@@ -156,7 +156,7 @@ func (f *fake) letGo(choose func(d *ring.Descriptor) bool) {
 // withheld waits until so many requests are withheld.
 func (f *fake) withheld(n int) {
 	f.t.Helper()
-	for until := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+	for until := time.Now().Add(inVain); ; time.Sleep(100 * time.Microsecond) {
 		have := 0
 		f.mu.Lock()
 		for s := range f.conns {
@@ -296,7 +296,7 @@ func completion(d *ring.Descriptor, reply ioctl.Message) *ring.Completion {
 func (c *Conn) ringed(t *testing.T) *sharedRing {
 	t.Helper()
 	l := c.current.Load()
-	for until := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+	for until := time.Now().Add(inVain); ; time.Sleep(100 * time.Microsecond) {
 		if r := l.ring(); r != nil {
 			return r
 		}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"path/filepath"
@@ -278,7 +279,7 @@ func (s *fakeSession) answer(h ioctl.Header, m ioctl.Message) bool {
 // connect dials the daemon. Close is the test's end's.
 func (f *fake) connect(o Options) *Conn {
 	f.t.Helper()
-	o.Socket = f.socket
+	o.Socket, o.Hello, o.Reconnect = f.socket, inVain, cmp.Or(o.Reconnect, inVain)
 	c, err := Dial(context.Background(), o)
 	if err != nil {
 		f.t.Fatal(err)

@@ -302,7 +302,7 @@ func TestLost(t *testing.T) {
 
 func testLost(t *testing.T, lc lostCall, s *scene, restart bool, at boundary, want string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), inVain)
 	defer cancel()
 	l := s.c.current.Load()
 	if at == never {

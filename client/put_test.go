@@ -123,16 +123,17 @@ func TestMadeTooLate(t *testing.T) {
 			undo = ioctl.OpObjectAbort
 		}
 		s.f.withholdThose(func(d *ring.Descriptor) bool { return d.Op == uint16(op) })
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		err := call(ctx, s.p)
-		cancel()
+		ctx, ended := newFuse(t), make(chan error, 1)
+		go func() { ended <- call(ctx, s.p) }()
+		s.f.withheld(1)
+		close(ctx.up)
+		err := <-ended
 		if code := api.CodeOf(err); code != api.EUNKNOWN && code != api.ETIMEDOUT || op.Mutates() != (code == api.EUNKNOWN) {
 			t.Errorf("%v: %v", op, err)
 		}
-		s.f.withheld(1)
 		s.f.withholdThose(nil)
 		s.f.letGo(all)
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+		for end := time.Now().Add(inVain); ; time.Sleep(100 * time.Microsecond) {
 			s.f.mu.Lock()
 			done := s.f.done[op] > 0 && s.f.done[undo] > 0
 			s.f.mu.Unlock()

@@ -246,6 +246,7 @@ func TestQueueReapLater(t *testing.T) {
 		t.Errorf("%d, %v", n, err)
 	}
 	s.f.letGo(func(d *ring.Descriptor) bool { return slotOf(d.Tag) == 0 })
+	eventually(t, "one answer is there", q.end.Ready)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if n, err := q.Reap(ctx, 2, out); n != 1 || !errors.Is(err, api.ETIMEDOUT) {

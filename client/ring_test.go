@@ -48,7 +48,7 @@ func (r *sharedRing) idle(t *testing.T) {
 // to have it taken.
 func (s *scene) comesIdle(r *sharedRing) {
 	s.t.Helper()
-	for until := time.Now().Add(20 * time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(inVain); time.Now().Before(until); time.Sleep(time.Millisecond) {
 		s.f.letGo(all)
 		if err := s.read(s.t.Context(), 10); err != nil {
 			s.t.Error(err)
@@ -66,7 +66,7 @@ func (s *scene) comesIdle(r *sharedRing) {
 // leading waits until somebody leads and so many follow.
 func (r *sharedRing) leading(t *testing.T, followers int) {
 	t.Helper()
-	for until := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+	for until := time.Now().Add(inVain); ; time.Sleep(100 * time.Microsecond) {
 		r.mu.Lock()
 		n := 0
 		for w := r.parked.first; w != nil; w = w.next {

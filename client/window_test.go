@@ -30,7 +30,7 @@ func (s *scene) long(n int) (*mblock, []byte) {
 // noWindows checks that nothing is read ahead and nothing held for it.
 func (s *scene) noWindows(r *sharedRing) {
 	s.t.Helper()
-	for until := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(inVain); ; time.Sleep(time.Millisecond) {
 		must(s.old.ReadAtContext(s.t.Context(), make([]byte, 1), 0)) // reaps what was given up
 		if r.l.windows.Load() == 0 || time.Now().After(until) {
 			break
