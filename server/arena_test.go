@@ -148,7 +148,7 @@ func TestArenaLimits(t *testing.T) {
 	want(t, api.EAGAIN, err) // the daemon's limit
 	w.conn.Close()
 	r.nextReaped(1)
-	for end := time.Now().Add(20 * time.Second); r.srv.arenaBytes.Load() != 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); r.srv.arenaBytes.Load() != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the memory is still counted")
 		}
@@ -187,7 +187,7 @@ func TestArenaOutlivesSession(t *testing.T) {
 	}
 	close(hold) // it copies the whole arena now
 	r.eventually("the mblock is gone", func(p *fakePool) bool { return len(p.objects) == 0 })
-	for end := time.Now().Add(20 * time.Second); mappings(t) != before+1; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); mappings(t) != before+1; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d mappings, want the client's only", mappings(t)-before)
 		}

@@ -95,7 +95,7 @@ func (d *daemon) stop(t *testing.T) {
 	if err := d.conn.Close(); err != nil {
 		t.Error(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	if err := d.srv.Shutdown(ctx); err != nil {
 		t.Errorf("shutdown: %v", err)

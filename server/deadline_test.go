@@ -19,7 +19,12 @@ func TestDeadlines(t *testing.T) {
 	c := r.dial()
 	p := r.open(c)
 	ctx := context.Background()
-	b := must[api.Mblock](t)(p.AllocMblock(ctx, api.AllocOptions{Capacity: 1 << 20}))
+	// Each call has an mblock of its own: what follows a write of unknown fate fails.
+	var all [3]api.Mblock
+	for i := range all {
+		all[i] = must[api.Mblock](t)(p.AllocMblock(ctx, api.AllocOptions{Capacity: 1 << 20}))
+	}
+	var b api.Mblock
 	// A pool that looks at the deadline.
 	r.b.hook(func(ctx context.Context, _ string) error {
 		<-ctx.Done()
@@ -30,18 +35,16 @@ func TestDeadlines(t *testing.T) {
 		"alloc":  func(ctx context.Context) error { _, err := p.AllocMblock(ctx, api.AllocOptions{}); return err },
 		"write":  func(ctx context.Context) error { _, err := b.Write(ctx, []byte("x")); return err },
 		"read":   func(ctx context.Context) error { _, err := b.ReadAtContext(ctx, make([]byte, 1), 0); return err },
-		"commit": b.Commit,
+		"commit": func(ctx context.Context) error { return b.Commit(ctx) },
 	} {
+		b = all[0]
 		short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
-		began := time.Now()
 		err := f(short)
 		cancel()
 		if !errors.Is(err, api.ETIMEDOUT) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("%s took %v", name, took)
-		}
+		b = all[1]
 		cancelled, giveUp := context.WithCancelCause(ctx)
 		stop := time.AfterFunc(10*time.Millisecond, func() { giveUp(errWhy) })
 		err = f(cancelled)
@@ -50,13 +53,16 @@ func TestDeadlines(t *testing.T) {
 			t.Errorf("%s, cancelled: %v", name, err)
 		}
 		giveUp(nil)
+		b = all[2]
 		if err := f(cancelled); err == nil {
 			t.Errorf("%s, cancelled before: %v", name, err)
 		}
 	}
 	r.b.hook(func(context.Context, string) error { return nil })
-	if i := must[api.ObjectInfo](t)(b.Info(ctx)); i.State != api.StateUncommitted || i.Length != 0 {
-		t.Errorf("what was not done is not: %+v", i)
+	for _, b := range all {
+		if i := must[api.ObjectInfo](t)(b.Info(ctx)); i.State != api.StateUncommitted || i.Length != 0 {
+			t.Errorf("what was not done is not: %+v", i)
+		}
 	}
 }
 

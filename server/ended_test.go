@@ -65,7 +65,7 @@ func TestHowTheyEnded(t *testing.T) {
 	} {
 		for name, fallback := range map[string]bool{"peerpidfd": false, "challenge": true} {
 			t.Run(c.how+", "+name, func(t *testing.T) {
-				r := newRig(t, func(o *Options) { o.noPeerPidfd = fallback })
+				r := newRig(t, func(o *Options) { o.noPeerPidfd = fallback }, tellsAll)
 				t.Setenv(childEnds, c.how)
 				k := r.child("leaver")
 				k.expect("ready")
@@ -157,7 +157,7 @@ func (e early) Watch(_ *uhandle.Process, died func(uhandle.Death)) (func(), erro
 // proves S34
 func TestEarlierSource(t *testing.T) {
 	bpf := early{make(chan func(uhandle.Death), 1)}
-	r := newRig(t, func(o *Options) { o.Deaths = []uhandle.Source{bpf} })
+	r := newRig(t, func(o *Options) { o.Deaths = []uhandle.Source{bpf} }, tellsAll)
 	k := r.child("holder")
 	k.expect("ready")
 	(<-bpf.died)(uhandle.Death{Cause: uhandle.CauseSignal, Signal: 11, Core: true})
@@ -197,7 +197,7 @@ func TestDeadBeforeAccept(t *testing.T) {
 			defer conn.Close()
 			w := &raw{t: t, conn: conn}
 			w.ok(ioctl.OpHello, &ioctl.Hello{MinVersion: 1, MaxVersion: 1})
-			for end := time.Now().Add(20 * time.Second); len(r.srv.all()) > 1; time.Sleep(time.Millisecond) {
+			for end := time.Now().Add(inVain); len(r.srv.all()) > 1; time.Sleep(time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatal("a dead process has a session")
 				}

@@ -222,12 +222,12 @@ func TestEventWaitEnds(t *testing.T) {
 	w = r.raw()
 	w.send(ioctl.Header{Op: ioctl.OpEventNext, Tag: 904}, &ioctl.EventNext{After: last + 1, Wait: ioctl.MaxEventWait})
 	began = time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), inVain)
 	defer cancel()
 	if err := r.srv.Shutdown(ctx); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > ioctl.MaxEventWait*time.Millisecond/2 {
 		t.Errorf("the daemon took %v to stop", took)
 	}
 }
@@ -247,7 +247,7 @@ func TestClientsAndHandles(t *testing.T) {
 	}
 	c := list.Clients[1]
 	if c.Session != 2 || c.PID == 0 || c.Comm == "" || c.Handles != 8 || c.Uncommitted != 3 || c.Mblocks != 2 ||
-		c.InFlight != 0 || c.Requests < 9 || c.Memory < 1<<20 || time.Since(c.Connected) > time.Minute {
+		c.InFlight != 0 || c.Requests < 9 || c.Memory < 1<<20 || time.Since(c.Connected) > time.Hour {
 		t.Errorf("%+v", c)
 	}
 	for _, m := range []ioctl.ClientList{{After: 2}, {PID: 1}} {

@@ -59,7 +59,7 @@ func (m *grantModel) connect() *modelSession {
 // leave ends a session and waits until it is gone.
 func (m *grantModel) leave(t *rapid.T, s *modelSession) {
 	s.w.conn.Close()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Microsecond) {
+	for end := time.Now().Add(inVain); ; time.Sleep(50 * time.Microsecond) {
 		if !slices.ContainsFunc(m.r.srv.all(), func(x *session) bool { return x.id == s.id }) {
 			break
 		}

@@ -419,7 +419,7 @@ func raceHandOver(t *testing.T, r *rig, rng *rand.Rand, round int) {
 // them but a committed object.
 func settled(t *testing.T, r *rig, a *activePool, id layout.ObjectID) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); len(r.srv.all()) > 0; time.Sleep(100 * time.Microsecond) {
+	for end := time.Now().Add(inVain); len(r.srv.all()) > 0; time.Sleep(100 * time.Microsecond) {
 		if time.Now().After(end) {
 			t.Fatal("sessions do not end")
 		}

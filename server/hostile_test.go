@@ -186,7 +186,7 @@ func TestDescriptorsRefused(t *testing.T) {
 		w.conn.Close()
 	}
 	// The sessions' own are closed with them.
-	for end := time.Now().Add(20 * time.Second); len(descriptors()) > before; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); len(descriptors()) > before; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d descriptors, there were %d", len(descriptors()), before)
 		}
@@ -285,7 +285,7 @@ func TestShutdownDrains(t *testing.T) {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), inVain)
 		defer cancel()
 		if err := r.srv.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
@@ -327,9 +327,9 @@ func TestShutdownCancels(t *testing.T) {
 		answer <- err
 	}()
 	<-entered
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), inVain)
 	defer cancel()
-	if err := r.srv.Shutdown(ctx); err != nil {
+	if err := r.srv.Shutdown(&hurried{Context: ctx, parts: 1}); err != nil {
 		t.Errorf("shutdown: %v", err)
 	}
 	if err := <-answer; !errors.Is(err, api.ECANCELED) && !errors.Is(err, api.ECONNRESET) {

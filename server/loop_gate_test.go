@@ -179,7 +179,7 @@ func newGateRigOn(t *testing.T, gs *gates, change ...func(*Options)) (*rig, *gat
 // until waits for something that others bring about.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("never: " + what)
 		}

@@ -95,7 +95,7 @@ func (w *ringClient) desc(op ioctl.Op, h ioctl.Handle, off int64, at, n int) *ri
 // put puts a descriptor into the ring and rings.
 func (w *ringClient) put(d *ring.Descriptor) {
 	w.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !w.c.Put(d); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); !w.c.Put(d); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			w.t.Fatal("the ring stays full")
 		}
@@ -107,7 +107,7 @@ func (w *ringClient) put(d *ring.Descriptor) {
 func (w *ringClient) next() ring.Completion {
 	w.t.Helper()
 	var x ring.Completion
-	for end := time.Now().Add(20 * time.Second); !w.c.Take(&x); w.c.Wait(100 * time.Millisecond) {
+	for end := time.Now().Add(inVain); !w.c.Take(&x); w.c.Wait(100 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.t.Fatalf("no completion comes; the server's log:\n%s", w.r.log.String())
 		}

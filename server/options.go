@@ -124,6 +124,8 @@ type Options struct {
 	loopTest loopTest
 	// now is what grants go by; nil: the server's clock.
 	now func() time.Time
+	// eventPatience is how long the event of a session's end waits; 0: eventPatience.
+	eventPatience time.Duration
 	// noPeerPidfd makes the server do as on a kernel without SO_PEERPIDFD.
 	noPeerPidfd bool
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func (s *session) tellWhen(done <-chan struct{}, closing *atomic.Int64) <-chan s
 		if !s.greeted.Load() {
 			return
 		}
-		patience := time.NewTimer(eventPatience)
+		patience := time.NewTimer(cmp.Or(s.srv.opt.eventPatience, eventPatience))
 		select {
 		case <-done:
 			released = s.srv.clock.Now()

@@ -156,7 +156,7 @@ func TestAllComesBack(t *testing.T) {
 	for i, end := range ends {
 		end()
 		r.nextReaped(i + 1)
-		for stop := time.Now().Add(20 * time.Second); r.meter.usedOf(Connections) != 0; time.Sleep(time.Millisecond) {
+		for stop := time.Now().Add(inVain); r.meter.usedOf(Connections) != 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(stop) {
 				t.Fatalf("session %d: not everything has come back", i+1)
 			}
@@ -198,7 +198,7 @@ func TestRefused(t *testing.T) {
 		{Descriptors, sessionDescriptors + 1, ioctl.OpArena, &ioctl.ArenaAsk{Size: 8192}},
 	} {
 		// The last request may not have been counted out yet.
-		for end := time.Now().Add(20 * time.Second); r.meter.usedOf(Requests) != 0 && time.Now().Before(end); {
+		for end := time.Now().Add(inVain); r.meter.usedOf(Requests) != 0 && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
 		r.meter.allow(c.what, c.limit)
@@ -254,7 +254,7 @@ func TestChunks(t *testing.T) {
 	r.meter.mu.Unlock()
 	write(32 << 20)
 	w.ok(ioctl.OpVersion, &ioctl.Empty{})
-	for end := time.Now().Add(20 * time.Second); r.meter.usedOf(IOBytes) > ioKeep; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); r.meter.usedOf(IOBytes) > ioKeep; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("an idle session keeps %d bytes of I/O", r.meter.usedOf(IOBytes))
 		}

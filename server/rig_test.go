@@ -57,6 +57,10 @@ func descriptors() []string {
 	return list
 }
 
+// inVain bounds every wait for what must happen. It decides only how long a test
+// that fails takes.
+const inVain = 3 * time.Minute
+
 // rig is a server over a fake backend, with one pool, "data", in it.
 type rig struct {
 	t      *testing.T
@@ -81,6 +85,7 @@ func newRigOn(t *testing.T, device string, change ...func(*Options)) *rig {
 	}
 	r.meter = newMeter(t)
 	o := Options{Backend: r.b, Version: "test", Reserver: r.meter, Logger: slog.New(slog.NewTextHandler(&r.log, nil))}
+	o.Limits.HelloTimeout = inVain
 	for _, f := range change {
 		f(&o)
 	}
@@ -104,7 +109,7 @@ func newRigOn(t *testing.T, device string, change ...func(*Options)) *rig {
 // stop shuts the server down and checks that nothing was held or misused.
 func (r *rig) stop() {
 	r.b.hook(func(context.Context, string) error { return nil })
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), inVain)
 	defer cancel()
 	if err := r.srv.Shutdown(ctx); err != nil {
 		r.t.Errorf("shutdown: %v", err)
@@ -154,7 +159,7 @@ func (r *rig) checkClean(p *fakePool) {
 func (r *rig) eventually(what string, ok func(p *fakePool) bool) {
 	r.t.Helper()
 	p := r.pool()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); ; time.Sleep(time.Millisecond) {
 		p.mu.Lock()
 		good := ok(p)
 		p.mu.Unlock()
@@ -193,7 +198,7 @@ func (r *rig) reaped() (list []ioctl.Event, more <-chan struct{}) {
 // nextReaped waits for the n-th session's end and returns it.
 func (r *rig) nextReaped(n int) ioctl.Event {
 	r.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(inVain)
 	for {
 		list, more := r.reaped()
 		if len(list) >= n {
@@ -209,7 +214,7 @@ func (r *rig) nextReaped(n int) ioctl.Event {
 
 func (r *rig) dial() *client.Conn {
 	r.t.Helper()
-	c, err := client.Dial(context.Background(), client.Options{Socket: r.socket, Reconnect: -1})
+	c, err := client.Dial(context.Background(), client.Options{Socket: r.socket, Hello: inVain, Reconnect: -1})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -244,7 +249,7 @@ func (r *rig) rawDial() *raw {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { conn.Close() })
-	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(inVain)); err != nil {
 		r.t.Fatal(err)
 	}
 	return &raw{t: r.t, conn: conn}

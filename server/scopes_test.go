@@ -59,7 +59,7 @@ func used(s *Scopes, name string, k scope.Kind) int64 {
 // answered, and another can use what is reserved for it.
 func tasksOver(t *testing.T, s *Scopes) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); used(s, scope.SystemName, scope.Tasks) > 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); used(s, scope.SystemName, scope.Tasks) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("nothing is asked, and there are tasks")
 		}
@@ -71,7 +71,7 @@ func tasksOver(t *testing.T, s *Scopes) {
 func TestSessionInScopes(t *testing.T) {
 	r, s := newScopeRig(t, nil)
 	w := r.rawDial()
-	for end := time.Now().Add(20 * time.Second); used(s, scope.TransientName, scope.Memory) != sessionBytes; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); used(s, scope.TransientName, scope.Memory) != sessionBytes; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%+v", s.List())
 		}
@@ -309,7 +309,7 @@ func TestWrongBooksEndTheirSession(t *testing.T) {
 			w.ended()
 			r.nextReaped(1)
 			other.ok(ioctl.OpVersion, &ioctl.Empty{})
-			for end := time.Now().Add(20 * time.Second); used(s, scope.SystemName, scope.Connections) != 1; time.Sleep(time.Millisecond) {
+			for end := time.Now().Add(inVain); used(s, scope.SystemName, scope.Connections) != 1; time.Sleep(time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatalf("%+v", s.List())
 				}
@@ -342,7 +342,7 @@ func TestGrowthIsCharged(t *testing.T) {
 	}
 	until := func(ok func() bool) { // of requests whose answers have come some are counted for a moment
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(inVain); !ok(); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%d bytes are charged", charged())
 			}

@@ -50,7 +50,7 @@ func (f *flood) write(n int) {
 // hanging waits until so many writes hang.
 func (f *flood) hanging(n int64) {
 	f.t.Helper()
-	for end := time.Now().Add(20 * time.Second); f.under.Load() != n; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); f.under.Load() != n; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			f.t.Fatalf("%d writes hang, want %d", f.under.Load(), n)
 		}
@@ -111,7 +111,7 @@ func TestStepsDoNotStarve(t *testing.T) {
 		}
 		began <- done
 	}()
-	for end := time.Now().Add(20 * time.Second); !s.Waiting(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); !s.Waiting(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it does not wait")
 		}
@@ -123,7 +123,7 @@ func TestStepsDoNotStarve(t *testing.T) {
 	var done func()
 	select {
 	case done = <-began:
-	case <-time.After(20 * time.Second):
+	case <-time.After(inVain):
 		t.Fatal("a write has ended, and the step has not begun")
 	}
 	f.hanging(most - 1)

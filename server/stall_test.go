@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,22 @@ func (r *rig) stalled(deaf bool, which func(op string) bool) (goOn func()) {
 		return nil
 	})
 	return sync.OnceFunc(func() { close(hold) })
+}
+
+// hurried is a context whose first parts, as Shutdown shares it out, are short,
+// and the others as long as they may need to be.
+type hurried struct {
+	context.Context
+	parts int32
+	asked atomic.Int32
+}
+
+func (h *hurried) Deadline() (time.Time, bool) {
+	// To make a context of another one asks once more.
+	if h.asked.Add(1) <= 2*h.parts {
+		return time.Now().Add(200 * time.Millisecond), true
+	}
+	return time.Now().Add(inVain), true
 }
 
 // Every operation on a pool whose drive is stalled is answered when its deadline
@@ -91,13 +108,9 @@ func TestEveryDeadline(t *testing.T) {
 			t.Errorf("%v is not tested", op)
 			continue
 		}
-		began := time.Now()
 		w.tag++
 		w.send(ioctl.Header{Op: op, Tag: w.tag, Deadline: 20}, m)
 		_, err := w.answer(op, w.tag)
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("%v was answered after %v", op, took)
-		}
 		if errors.Is(err, api.ETIMEDOUT) {
 			timedOut++
 		} else if code := api.CodeOf(err); !slices.Contains([]api.Code{0, api.ENOENT, api.EINVAL, api.EUNKNOWN, api.EBUSY, api.ENOTSUP}, code) {
@@ -184,7 +197,7 @@ func TestStalledDrive(t *testing.T) {
 	}
 	serves := func() {
 		t.Helper()
-		short, cancel := context.WithTimeout(ctx, 10*time.Second)
+		short, cancel := context.WithTimeout(ctx, inVain)
 		defer cancel()
 		if infos, err := c.Pools(short); err != nil || len(infos) != 2 {
 			t.Errorf("pools: %+v, %v", infos, err)
@@ -213,22 +226,26 @@ func TestStalledDrive(t *testing.T) {
 	w.conn.Close()
 	e := r.nextReaped(1)
 	// What no request uses is given back at once.
-	if e.Aborted != 1 || e.References != 5 || !strings.Contains(e.Text, "1 of its logs") || e.Latency > 5*time.Second {
+	if e.Aborted != 1 || e.References != 5 || !strings.Contains(e.Text, "1 of its logs") {
 		t.Errorf("%+v", e)
 	}
 	serves()
-	short, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	began := time.Now()
-	err := r.srv.Shutdown(short)
-	if took := time.Since(began); err == nil || took > 4*time.Second {
-		t.Errorf("stopped after %v: %v", took, err)
+	// Its time is up when the other pool is closed, as far as it can tell before.
+	up, timeUp := context.WithCancel(ctx)
+	defer timeUp()
+	stopped := make(chan error, 1)
+	go func() { stopped <- r.srv.Shutdown(&hurried{Context: up, parts: 2}) }()
+	until(t, "the pool without a stalled drive is closed", func() bool {
+		other := r.named("other")
+		other.mu.Lock()
+		defer other.mu.Unlock()
+		return !other.active
+	})
+	timeUp()
+	if err := <-stopped; err == nil {
+		t.Error("stopped, with a drive that is stalled")
 	}
-	r.b.mu.Lock()
-	if other := r.b.pools["other"]; other.active || len(other.misuse) > 0 {
-		t.Errorf("the pool without a stalled drive is active %v, %v", other.active, other.misuse)
-	}
-	r.b.mu.Unlock()
+	r.checkClean(r.named("other"))
 	goOn()
 	r.srv.wg.Wait()
 	r.eventually("nothing is held", func(p *fakePool) bool {
@@ -259,9 +276,9 @@ func TestStopsWithClientWhoDoesNotRead(t *testing.T) {
 			break
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), inVain)
 	defer cancel()
-	if err := r.srv.Shutdown(ctx); err != nil {
+	if err := r.srv.Shutdown(&hurried{Context: ctx, parts: 1}); err != nil {
 		t.Error(err)
 	}
 }
@@ -273,18 +290,32 @@ func TestStopsWithClientWhoDoesNotRead(t *testing.T) {
 func TestChoresGoOn(t *testing.T) {
 	r := newRig(t)
 	w := r.raw()
-	goOn := r.stalled(true, func(op string) bool { return op == "pool activate" || op == "pool destroy" })
+	begun := make(chan struct{}, 2)
+	goOn := r.stalled(true, func(op string) bool {
+		if op != "pool activate" && op != "pool destroy" {
+			return false
+		}
+		begun <- struct{}{}
+		return true
+	})
 	defer goOn()
-	ask := func(op ioctl.Op, m ioctl.Message, code api.Code) {
+	givesUp := func(op ioctl.Op, m ioctl.Message) {
 		t.Helper()
 		w.tag++
-		w.send(ioctl.Header{Op: op, Tag: w.tag, Deadline: 20}, m)
+		w.send(ioctl.Header{Op: op, Tag: w.tag}, m)
+		<-begun
+		w.send(ioctl.Header{Op: ioctl.OpCancel}, &ioctl.Cancel{Tag: w.tag})
 		_, err := w.answer(op, w.tag)
+		want(t, api.EUNKNOWN, err)
+	}
+	ask := func(op ioctl.Op, m ioctl.Message, code api.Code) {
+		t.Helper()
+		_, err := w.ask(op, m)
 		want(t, code, err)
 	}
-	ask(ioctl.OpPoolCreate, &ioctl.PoolCreate{Name: "new", Devices: []string{"/dev/new"}}, api.EUNKNOWN)
+	givesUp(ioctl.OpPoolCreate, &ioctl.PoolCreate{Name: "new", Devices: []string{"/dev/new"}})
 	ask(ioctl.OpPoolCreate, &ioctl.PoolCreate{Name: "new", Devices: []string{"/dev/new"}}, api.EEXIST)
-	ask(ioctl.OpPoolDestroy, &ioctl.PoolName{Name: "data"}, api.EUNKNOWN)
+	givesUp(ioctl.OpPoolDestroy, &ioctl.PoolName{Name: "data"})
 	ask(ioctl.OpPoolDestroy, &ioctl.PoolName{Name: "data"}, api.EBUSY)
 	ask(ioctl.OpPoolOpen, &ioctl.PoolName{Name: "data"}, api.EBUSY)
 	goOn()
@@ -327,7 +358,7 @@ func TestListedUntilItsCommitIsOver(t *testing.T) {
 		t.Error("its commit is under way, and it is not listed")
 	}
 	close(hold)
-	for end := time.Now().Add(20 * time.Second); listed(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(inVain); listed(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("its commit is over, and it is listed")
 		}
