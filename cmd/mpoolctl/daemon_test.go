@@ -168,7 +168,7 @@ func (d *realDaemon) start(args ...string) error {
 		d.cmd = nil
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	for {
 		c, err := dialDaemon(ctx, client.Options{Socket: d.socket})

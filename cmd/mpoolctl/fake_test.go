@@ -25,6 +25,7 @@ type fakeDaemon struct {
 	handles []client.HandleInfo
 	events  []fakeEvent
 	idle    func() // called when there are no more events
+	looked  func() // called by Stat; nil: nothing is
 }
 
 func newFakeDaemon(pools ...string) *fakeDaemon {
@@ -42,6 +43,9 @@ func (d *fakeDaemon) Stat(_ context.Context, pool string) (client.Stats, error) 
 	defer d.mu.Unlock()
 	if pool != "" && d.pools[pool] == nil {
 		return client.Stats{}, api.Errorf(api.ENOENT, "stat", "there is no active pool %q", pool)
+	}
+	if d.looked != nil {
+		d.looked()
 	}
 	ops := []client.OpCounters{{Op: 1, Count: 1000, Bytes: 4096, Total: time.Second}}
 	ops[0].Buckets[4], ops[0].Buckets[9], ops[0].Buckets[20] = 900, 99, 1

@@ -68,7 +68,7 @@ func (p *processes) run(args ...string) string {
 // until waits until something is so.
 func (p *processes) until(what string, so func() bool) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), 3*time.Minute)
 	defer cancel()
 	for !so() {
 		if wait(ctx, 5*time.Millisecond) != nil {
@@ -378,14 +378,10 @@ func TestReaderGoesAway(t *testing.T) {
 		cmd := p.command(strings.Fields(line)...)
 		var stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = w, &stderr
-		begin := time.Now()
 		err = cmd.Run()
 		w.Close()
 		if code := cmd.ProcessState.ExitCode(); stderr.Len() > 0 || code != exitPipe && code != exitDone {
 			t.Errorf("%s: %v: %s", line, err, &stderr)
-		}
-		if took := time.Since(begin); took > 10*time.Second {
-			t.Errorf("%s: ended after %v", line, took)
 		}
 	}
 }

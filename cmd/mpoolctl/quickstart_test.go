@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -39,6 +40,13 @@ func interruptQuickstart(t *testing.T, phase string, delay time.Duration) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(tmp)
+	// Where interrupts are ignored, as in the background of a script, the script
+	// would inherit that. It does not inherit a handler.
+	interrupts := make(chan os.Signal, 1)
+	if signal.Ignored(os.Interrupt) {
+		signal.Notify(interrupts, os.Interrupt)
+		defer signal.Stop(interrupts)
+	}
 	cmd := exec.CommandContext(t.Context(), "../../scripts/quickstart.sh")
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/mpool-go/mpool/api"
 )
@@ -34,9 +33,13 @@ func TestStat(t *testing.T) {
 // With an interval the second look shows only what is new.
 func TestStatInterval(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
-	timer := time.AfterFunc(50*time.Millisecond, func() { cancel(api.Errorf(api.ECANCELED, "", "interrupted")) })
-	defer timer.Stop()
-	r := ctlContext(ctx, newFakeDaemon(), strings.NewReader(""), "--json", "stat", "--interval", "1ms")
+	d, looks := newFakeDaemon(), 0
+	d.looked = func() {
+		if looks++; looks == 3 {
+			cancel(api.Errorf(api.ECANCELED, "", "interrupted"))
+		}
+	}
+	r := ctlContext(ctx, d, strings.NewReader(""), "--json", "stat", "--interval", "1ms")
 	lines := strings.Split(strings.TrimSpace(r.out), "\n")
 	if r.code != exitDone || len(lines) < 2 {
 		t.Fatalf("%+v", r)

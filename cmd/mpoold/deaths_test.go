@@ -17,7 +17,7 @@ import (
 
 // playHolder has a session until it is killed.
 func playHolder(socket string) int {
-	c, err := client.Dial(context.Background(), client.Options{Socket: socket, Reconnect: -1})
+	c, err := client.Dial(context.Background(), client.Options{Socket: socket, Hello: stopTime, Reconnect: -1})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -76,7 +76,7 @@ func TestDeathsByTheTracepoint(t *testing.T) {
 				t.Errorf("%s: %v of 1 clients are watched", ebpf, n)
 			}
 			h.signal(t, syscall.SIGKILL)
-			for end := time.Now().Add(20 * time.Second); ; {
+			for end := time.Now().Add(stopTime); ; {
 				v = values(t, scrape(t, metrics))
 				if reapedClients(v) >= killed && v["mpool_exit_watch_processes"] == 0 {
 					break
@@ -130,7 +130,7 @@ func TestTheTracepointIsTakenAway(t *testing.T) {
 	for _, h := range holders {
 		h.signal(t, syscall.SIGKILL)
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(stopTime); ; time.Sleep(time.Millisecond) {
 		v := values(t, scrape(t, metrics))
 		if reapedClients(v) == clients && v["mpool_exit_watch_up"] == 0 && v["mpool_exit_watch_processes"] == 0 {
 			break

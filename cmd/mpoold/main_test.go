@@ -47,10 +47,10 @@ func start(t *testing.T, socket string, args ...string) *running {
 // dial waits until the daemon is ready.
 func (r *running) dial(t *testing.T) *client.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	for {
-		c, err := client.Dial(ctx, client.Options{Socket: r.socket, Reconnect: -1})
+		c, err := client.Dial(ctx, client.Options{Socket: r.socket, Hello: stopTime, Reconnect: -1})
 		if err == nil {
 			return c
 		}
@@ -72,7 +72,7 @@ func (r *running) wait(t *testing.T, want int) {
 		if code != want {
 			t.Errorf("exit code %d, want %d:\n%s", code, want, r.stderr.String())
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(stopTime):
 		t.Fatalf("does not end:\n%s", r.stderr.String())
 	}
 }

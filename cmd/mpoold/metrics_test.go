@@ -111,7 +111,7 @@ func TestMetrics(t *testing.T) {
 	}
 	var text string
 	var v map[string]float64
-	for end := time.Now().Add(10 * time.Second); ; { // until the one that has gone is reaped, and its session over
+	for end := time.Now().Add(stopTime); ; { // until the one that has gone is reaped, and its session over
 		text = scrape(t, path)
 		v = values(t, text)
 		reaped := v[`mpool_sessions_reaped_total{cause="closed",detected_by="socket"}`] > 0
@@ -225,7 +225,7 @@ func TestMetricsOnTCP(t *testing.T) {
 	if url == nil {
 		t.Fatalf("no address:\n%s", d.stderr.String())
 	}
-	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: stopTime}
 	for _, v := range []struct {
 		method, path, host string
 		status             int

@@ -66,7 +66,7 @@ func TestNotify(t *testing.T) {
 	d := command(roleDaemon, "--socket", socket)
 	d.cmd.Env = append(d.cmd.Env, "NOTIFY_SOCKET="+m.path, "WATCHDOG_USEC=60000", "WATCHDOG_PID=")
 	d.start(t)
-	if got := m.next(t, 30*time.Second); !strings.HasPrefix(got, "READY=1\nSTATUS=0 pools active") {
+	if got := m.next(t, stopTime); !strings.HasPrefix(got, "READY=1\nSTATUS=0 pools active") {
 		t.Fatalf("first it tells %q", got)
 	}
 	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: socket, Net: "unixpacket"})
@@ -75,19 +75,19 @@ func TestNotify(t *testing.T) {
 	}
 	_ = c.Close()
 	for range 3 {
-		if got := m.any(t, 10*time.Second); got != "WATCHDOG=1" {
+		if got := m.any(t, stopTime); got != "WATCHDOG=1" {
 			t.Errorf("it tells %q, and not that it lives", got)
 		}
 	}
 	d.signal(t, syscall.SIGHUP)
-	if got := m.next(t, 10*time.Second); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
+	if got := m.next(t, stopTime); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
 		t.Errorf("at SIGHUP it tells %q", got)
 	}
-	if got := m.next(t, 10*time.Second); !strings.HasPrefix(got, "READY=1\n") {
+	if got := m.next(t, stopTime); !strings.HasPrefix(got, "READY=1\n") {
 		t.Errorf("after it has reloaded it tells %q", got)
 	}
 	d.signal(t, syscall.SIGTERM)
-	if got := m.next(t, 10*time.Second); got != "STOPPING=1" {
+	if got := m.next(t, stopTime); got != "STOPPING=1" {
 		t.Errorf("when it stops it tells %q", got)
 	}
 	d.wait(t, stopTime, exitClean)
@@ -101,7 +101,7 @@ func TestNotifyNobody(t *testing.T) {
 	d := command(roleDaemon, "--socket", filepath.Join(dir, "s"))
 	d.cmd.Env = append(d.cmd.Env, "NOTIFY_SOCKET="+m.path)
 	d.start(t)
-	if got := m.any(t, 30*time.Second); !strings.HasPrefix(got, "READY=1\n") {
+	if got := m.any(t, stopTime); !strings.HasPrefix(got, "READY=1\n") {
 		t.Fatalf("it tells %q", got)
 	}
 	if got := m.any(t, 300*time.Millisecond); got != "" {

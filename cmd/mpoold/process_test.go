@@ -78,7 +78,7 @@ func command(role string, args ...string) *process {
 		"GORACE=atexit_sleep_ms=0")
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	// What it leaves behind must not hold the test up.
-	p.cmd.WaitDelay = 5 * time.Second
+	p.cmd.WaitDelay = stopTime
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return p
 }
@@ -135,7 +135,7 @@ func (p *process) says(t *testing.T, text string) {
 // saysAfter waits until the process has said something behind the first n bytes.
 func (p *process) saysAfter(t *testing.T, n int, text string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(p.stderr.String()[n:], text); {
+	for end := time.Now().Add(stopTime); !strings.Contains(p.stderr.String()[n:], text); {
 		if time.Now().After(end) {
 			t.Fatalf("does not say %q:\n%s", text, p.stderr.String())
 		}
@@ -152,10 +152,10 @@ func (p *process) saysAfter(t *testing.T, n int, text string) {
 // dial connects to a daemon, as soon as there is one.
 func dial(t *testing.T, socket string) *client.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	for {
-		c, err := client.Dial(ctx, client.Options{Socket: socket, Reconnect: -1})
+		c, err := client.Dial(ctx, client.Options{Socket: socket, Hello: stopTime, Reconnect: -1})
 		if err == nil {
 			t.Cleanup(func() { _ = c.Close() })
 			return c

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/client"
@@ -24,9 +23,9 @@ func playUser(socket, drive string) int {
 }
 
 func userLife(socket, drive string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*stopTime)
 	defer cancel()
-	c, err := client.Dial(ctx, client.Options{Socket: socket, Reconnect: -1})
+	c, err := client.Dial(ctx, client.Options{Socket: socket, Hello: stopTime, Reconnect: -1})
 	if err != nil {
 		return err
 	}
@@ -103,9 +102,9 @@ func playWriters(socket string) int {
 
 // writer returns nil when the daemon has gone or stops.
 func writer(socket string, begun func()) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*stopTime)
 	defer cancel()
-	c, err := client.Dial(ctx, client.Options{Socket: socket, Reconnect: -1})
+	c, err := client.Dial(ctx, client.Options{Socket: socket, Hello: stopTime, Reconnect: -1})
 	if err != nil {
 		return err
 	}
@@ -160,9 +159,9 @@ func playTenant(socket string) int {
 }
 
 func tenant(socket string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*stopTime)
 	defer cancel()
-	c, err := client.Dial(ctx, client.Options{Socket: socket, Reconnect: -1})
+	c, err := client.Dial(ctx, client.Options{Socket: socket, Hello: stopTime, Reconnect: -1})
 	if err != nil {
 		return "", err
 	}

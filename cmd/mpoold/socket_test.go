@@ -37,7 +37,7 @@ func TestRaceForSocket(t *testing.T) {
 			continue
 		}
 		winner.signal(t, syscall.SIGTERM)
-		winner.wait(t, 10*time.Second, exitClean)
+		winner.wait(t, stopTime, exitClean)
 		for _, path := range []string{socket, socket + ".lock", socket + ".new"} {
 			if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s was left behind: %v", path, err)
@@ -54,7 +54,7 @@ func lastOf(t *testing.T, list []*process) *process {
 	for _, p := range list {
 		running[p] = true
 	}
-	for end := time.Now().Add(20 * time.Second); len(running) > 1; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(stopTime); len(running) > 1; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d daemons run", len(running))
 		}
@@ -62,7 +62,7 @@ func lastOf(t *testing.T, list []*process) *process {
 			select {
 			case <-p.ended:
 				delete(running, p)
-				p.wait(t, time.Second, exitFail)
+				p.wait(t, stopTime, exitFail)
 				p.says(t, "listening on the socket already")
 			default:
 			}
@@ -168,9 +168,9 @@ func TestSocketActivation(t *testing.T) {
 	// systemd start one.
 	early := make(chan error, 1)
 	connect := func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 		defer cancel()
-		c, err := client.Dial(ctx, client.Options{Socket: path, Reconnect: -1})
+		c, err := client.Dial(ctx, client.Options{Socket: path, Hello: stopTime, Reconnect: -1})
 		if err == nil {
 			_, err = c.Version(ctx)
 			err = errors.Join(err, c.Close())
@@ -187,10 +187,10 @@ func TestSocketActivation(t *testing.T) {
 		d.says(t, "socket="+path)
 		// A second daemon on the path that somebody starts by hand.
 		second := spawn(t, path)
-		second.wait(t, 10*time.Second, exitFail)
+		second.wait(t, stopTime, exitFail)
 		second.says(t, "listening on the socket already")
 		d.signal(t, syscall.SIGTERM)
-		d.wait(t, 10*time.Second, exitClean)
+		d.wait(t, stopTime, exitClean)
 		if strings.Contains(d.stderr.String(), "level=WARN") {
 			t.Errorf("it warns:\n%s", d.stderr.String())
 		}
@@ -213,7 +213,7 @@ func TestSocketWithoutCredentials(t *testing.T) {
 	d.says(t, "msg=ready")
 	_ = dial(t, path).Close()
 	d.signal(t, syscall.SIGTERM)
-	d.wait(t, 10*time.Second, exitClean)
+	d.wait(t, stopTime, exitClean)
 }
 
 // Who waits on a socket of systemd's for a daemon that cannot start is sent away
@@ -227,8 +227,8 @@ func TestSocketActivationFails(t *testing.T) {
 	}
 	defer conn.Close()
 	d := activateProcess(t, []*os.File{f}, "--activate", "data@"+path+".none")
-	d.wait(t, 10*time.Second, exitFail)
-	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	d.wait(t, stopTime, exitFail)
+	if err := conn.SetReadDeadline(time.Now().Add(stopTime)); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := conn.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
@@ -238,7 +238,7 @@ func TestSocketActivationFails(t *testing.T) {
 	d = activateProcess(t, []*os.File{f})
 	_ = dial(t, path).Close()
 	d.signal(t, syscall.SIGTERM)
-	d.wait(t, 10*time.Second, exitClean)
+	d.wait(t, stopTime, exitClean)
 }
 
 // A descriptor that is no such socket is told for what it is.
@@ -280,7 +280,7 @@ func TestSocketActivationErrors(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := activateProcess(t, c.fds)
-			d.wait(t, 10*time.Second, exitFail)
+			d.wait(t, stopTime, exitFail)
 			if !strings.Contains(d.stderr.String(), c.want) {
 				t.Errorf("does not say %q:\n%s", c.want, d.stderr.String())
 			}
@@ -300,6 +300,6 @@ func TestFewDescriptors(t *testing.T) {
 			t.Errorf("%d sessions: warned: %v\n%s", sessions, got, d.stderr.String())
 		}
 		d.signal(t, syscall.SIGTERM)
-		d.wait(t, 10*time.Second, exitClean)
+		d.wait(t, stopTime, exitClean)
 	}
 }

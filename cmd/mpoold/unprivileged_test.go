@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/mpool-go/mpool/api"
 )
@@ -64,7 +63,7 @@ func TestUnprivileged(t *testing.T) {
 	socket := filepath.Join(home, "mpool", "mpoold.sock")
 	d.says(t, "socket="+socket)
 	user := asNobody(t, roleUser, socket, dev).start(t)
-	user.wait(t, time.Minute, 0)
+	user.wait(t, stopTime, 0)
 	scrape(t, filepath.Join(home, "m"))
 	d.signal(t, syscall.SIGTERM)
 	d.wait(t, stopTime, exitClean)
@@ -103,7 +102,7 @@ func TestOwnersOfTheConfiguration(t *testing.T) {
 	expect := func(want string) {
 		t.Helper()
 		tenant := asNobody(t, roleTenant, socket).start(t)
-		tenant.wait(t, time.Minute, 0)
+		tenant.wait(t, stopTime, 0)
 		if got := strings.TrimSpace(tenant.stderr.String()); got != want {
 			t.Errorf("it %s, want that it %s", got, want)
 		}
