@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 		// The kernel may close what a thread held a moment later.
-		for end := time.Now().Add(5 * time.Second); descriptors() > before && time.Now().Before(end); {
+		for end := time.Now().Add(time.Minute); descriptors() > before && time.Now().Before(end); {
 			time.Sleep(10 * time.Millisecond)
 		}
 		if after := descriptors(); after > before {

@@ -34,7 +34,7 @@ func openFile(tb testing.TB, size int64, kind bdev.EngineKind) *bdev.Drive {
 	tb.Cleanup(func() {
 		// Reads whose contexts have ended may still be under way.
 		err := d.Close()
-		for latest := time.Now().Add(10 * time.Second); errors.Is(err, syscall.EBUSY) && time.Now().Before(latest); err = d.Close() {
+		for latest := time.Now().Add(3 * time.Minute); errors.Is(err, syscall.EBUSY) && time.Now().Before(latest); err = d.Close() {
 			time.Sleep(time.Millisecond)
 		}
 		if err != nil {

@@ -248,7 +248,7 @@ func (c *stalled) CompactAppend(ctx context.Context, _ []byte) error {
 // A compaction ends with its store: Close does not wait for one on a drive that stalls,
 // and what was there before is there after it.
 func TestCloseGivesUpCompaction(t *testing.T) {
-	ctx, cancel := context.WithTimeout(bg, 20*time.Second) // of a test that fails
+	ctx, cancel := context.WithTimeout(bg, 3*time.Minute) // of a test that fails
 	defer cancel()
 	disk := newDisk(t, nil)
 	c := &stalled{begun: make(chan struct{})}

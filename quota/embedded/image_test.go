@@ -47,7 +47,7 @@ func TestRequestUsedAgain(t *testing.T) {
 // Who waits for the room that a compaction makes does not wait for one that there will
 // not be.
 func TestNoCompactionWhenClosing(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // of a test that fails
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // of a test that fails
 	defer cancel()
 	var s Store
 	s.mu.Init(nil, 0)

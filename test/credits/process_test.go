@@ -131,7 +131,7 @@ func do(w *wire, holds []*credit.Hold, o *order) outcome {
 	case "lost": // waits until it is told so
 		select {
 		case <-holds[o.Slot].Lost():
-		case <-time.After(time.Minute):
+		case <-time.After(daemon.Patience):
 			err = errors.New("nobody says so")
 		}
 	case "valid":

@@ -23,7 +23,7 @@ import (
 
 // Patience bounds every wait for the daemon. It decides only how long a test
 // that fails takes.
-const Patience = 40 * time.Second
+const Patience = 3 * time.Minute
 
 // builtVariable names a folder in the environment with the commands as this
 // tree builds them: mpoold, mpoold.race and mpoolctl. Who runs many packages
@@ -88,7 +88,7 @@ func Start(tb testing.TB, bin string, o Options) *Daemon {
 	tb.Helper()
 	d := Launch(tb, bin, o)
 	for end := time.Now().Add(Patience); ; time.Sleep(5 * time.Millisecond) { // polls; nothing depends on its length
-		c, err := client.Dial(context.Background(), client.Options{Socket: d.Socket})
+		c, err := client.Dial(context.Background(), client.Options{Socket: d.Socket, Hello: Patience})
 		if err == nil {
 			if err := c.Close(); err != nil {
 				tb.Fatal(err)
@@ -208,7 +208,7 @@ func (d *Daemon) Kill() {
 // Dial connects to the daemon for the life of the test.
 func (d *Daemon) Dial() *client.Conn {
 	d.tb.Helper()
-	c, err := client.Dial(context.Background(), client.Options{Socket: d.Socket})
+	c, err := client.Dial(context.Background(), client.Options{Socket: d.Socket, Hello: Patience})
 	if err != nil {
 		d.tb.Fatalf("%v\n%s", err, d.Log())
 	}

@@ -44,7 +44,7 @@ const crowd = 32
 
 // newVictimPlan plans one life of so many at one time.
 func newVictimPlan(rng *rand.Rand, root bool, at int) *victimPlan {
-	v := &victimPlan{atWork: rng.IntN(8) > 0, patience: 3 * daemon.Patience}
+	v := &victimPlan{atWork: rng.IntN(8) > 0, patience: daemon.Patience}
 	v.args = victimArgs{
 		seed: rng.Uint64(), workers: 1 + rng.IntN(4), state: state(rng.IntN(len(states))), way: way(rng.IntN(int(numWays))),
 	}

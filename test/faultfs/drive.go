@@ -118,7 +118,7 @@ func (d *Drive) ReleaseAll() {
 func (d *Drive) Waiting(tb testing.TB, n int) {
 	tb.Helper()
 	late := false
-	t := time.AfterFunc(20*time.Second, func() {
+	t := time.AfterFunc(patience, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		late = true

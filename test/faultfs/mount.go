@@ -26,7 +26,7 @@ type mount struct {
 }
 
 // patience is how long an unmount is tried again while the file is in use.
-const patience = 20 * time.Second
+const patience = 3 * time.Minute
 
 // New makes a drive of size bytes, a multiple of 4096, for the life of a test.
 // It skips the test when it does not run as root.

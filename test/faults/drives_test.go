@@ -169,8 +169,8 @@ func TestOneDriveOfTwoStalls(t *testing.T) {
 // which it is found out that the other does not.
 func (r *rig) avoids(p *pool) {
 	r.t.Helper()
-	for range 5 {
-		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
+	for i := range 5 {
+		ctx, cancel := context.WithTimeout(r.ctx, time.Second<<i) // longer and longer: the machine may be slow
 		_, err := p.book.put(ctx, p, 20_000, api.AllocOptions{})
 		cancel()
 		if err == nil {

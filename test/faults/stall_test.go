@@ -140,7 +140,7 @@ func (r *rig) deadline(p *pool, code bdev.OpCode, old api.Mblock) {
 }
 
 // proves S42: SIGTERM while a drive stalls: the daemon gives up what hangs and
-// is at its end within ten seconds. (The kernel lets it go when its operation
+// is at its end in its time, which others look at. (The kernel lets it go when its operation
 // has ended.)
 func TestStopDuringStall(t *testing.T) {
 	t.Parallel()

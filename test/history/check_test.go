@@ -32,7 +32,7 @@ var partNames = [...]string{second: "(2) ", looking: "(looking) ", looked: "(loo
 
 // patience bounds how long the checker thinks about one history. Histories are of a
 // size that takes it milliseconds.
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // machine is the model of one object, log, or of the roots.
 type machine struct {

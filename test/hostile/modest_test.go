@@ -229,8 +229,9 @@ func (m *modest) commit(ctx context.Context, _ *rand.Rand) error {
 	return b.Delete(ctx)
 }
 
-// starved is how long an operation may take at most, whatever attackers do.
-const starved = 20 * time.Second
+// starved is how long an operation may take at most, whatever attackers do, on any
+// machine: one that attackers hold up for good takes longer.
+const starved = 2 * time.Minute
 
 // report logs the latencies and returns the worst.
 func (m *modest) report(t *testing.T) {

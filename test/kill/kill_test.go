@@ -55,7 +55,7 @@ func start(t *testing.T, bin, socket, device string) *daemon {
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(testdaemon.Patience)
 	for {
 		c, err := client.Dial(context.Background(), client.Options{Socket: socket})
 		if err == nil {

@@ -38,7 +38,7 @@ type Device struct {
 }
 
 // patience is how long a busy kernel is tried again.
-const patience = 20 * time.Second
+const patience = 3 * time.Minute
 
 // RequireRoot skips the test when it does not run as root. As root nothing is
 // skipped: a device that cannot be made fails the test.

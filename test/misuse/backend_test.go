@@ -41,7 +41,7 @@ func each(t *testing.T, f func(t *testing.T, b backend)) {
 // world calls f with a new pool that has something in it.
 func (b backend) world(t *testing.T, f func(w *world)) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	w := &world{t: t, ctx: ctx, disks: newDisks()}
 	end := b.open(w)
@@ -108,7 +108,7 @@ func serve(t *testing.T, d *disks, o server.Options) *served {
 
 func (s *served) stop(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	if err := s.srv.Shutdown(ctx); err != nil && !errors.Is(err, api.EROFS) {
 		t.Errorf("shutdown: %v", err)

@@ -198,7 +198,7 @@ func (v *visitor) none(bad func(o api.ObjectInfo) bool) error {
 
 // visitorMain is the other user's process.
 func visitorMain() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	v := &visitor{ctx: ctx}
 	in := bufio.NewScanner(os.Stdin)

@@ -39,7 +39,7 @@ func TestStorm(t *testing.T) {
 	}
 	var all sync.WaitGroup
 	// What is rare may not have come by then where processors are busy.
-	until, latest := time.Now().Add(*stormFor), time.Now().Add(*stormFor+30*time.Second)
+	until, latest := time.Now().Add(*stormFor), time.Now().Add(*stormFor+daemon.Patience)
 	goOn := func() bool {
 		now := time.Now()
 		return now.Before(until) || now.Before(latest) && slices.Contains(counts(&s.did), 0)

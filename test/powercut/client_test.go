@@ -27,7 +27,7 @@ const clientVariable = "MPOOL_POWERCUT_CLIENT"
 const workersEach = 3
 
 // patience bounds every wait. It decides only how long a test that fails takes.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // order is what a client is told to do, result what it says when it begins, which
 // is empty, and when it is done.

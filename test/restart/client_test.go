@@ -68,7 +68,7 @@ func play(b string) {
 		panic(err)
 	}
 	ctx := context.Background()
-	c, err := client.Dial(ctx, client.Options{Socket: r.Socket})
+	c, err := client.Dial(ctx, client.Options{Socket: r.Socket, Hello: patience, Reconnect: patience})
 	if err != nil {
 		panic(err)
 	}
@@ -118,7 +118,7 @@ type worker struct {
 }
 
 // bound is how long a call may take through a restart.
-const bound = 25 * time.Second
+const bound = 2 * time.Minute
 
 // call makes a call and checks what it returns: nothing but these codes.
 func (w *worker) call(what string, f func() error, allowed ...api.Code) error {

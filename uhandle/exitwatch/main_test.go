@@ -321,7 +321,7 @@ func soon[T any](t *testing.T, what string, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(60 * time.Second):
+	case <-time.After(3 * time.Minute):
 		t.Fatalf("never: %s", what)
 		panic("unreachable")
 	}
