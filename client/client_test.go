@@ -359,7 +359,7 @@ func TestDaemonThatDoesNotRead(t *testing.T) {
 	})
 	for last := false; !last; {
 		h, _ := p.read()
-		switch h.Op {
+		switch h.Op { //nolint:exhaustive // no other is sent
 		case ioctl.OpAppend:
 			sent++
 			p.reply(h, &ioctl.Appended{})
