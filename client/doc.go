@@ -1,6 +1,6 @@
 // Package client is a pool's user's side of the daemon's socket: [Dial] gives a
 // connection, which implements [api.Manager] and opens pools that implement
-// [api.Pool]. It carries no engine.
+// [api.Pool] and [api.Quotas]. It carries no engine.
 //
 //	c, err := client.Dial(ctx, client.Options{})
 //	p, err := c.OpenPool(ctx, "data")
@@ -54,8 +54,9 @@
 //	}
 //	err = h.Release()
 //
-// What is released stays cached: it serves the next request without a message
-// until another process wants it, or too much is cached.
+// The pool's Close is EBUSY while credits are held through it. What is released stays
+// cached: it serves the next request without a message until another process wants it,
+// or too much is cached.
 //
 //	open of a committed mblock    a read credit, if it is to be had at once, held to
 //	                              the handle's end; else as without credits

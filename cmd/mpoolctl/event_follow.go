@@ -18,7 +18,8 @@ func newEventFollow(a *app) *cobra.Command {
 		Long: `Print what an administrator should know of, as it happens: pools that are activated
 and deactivated, client processes that end and what was reclaimed from them,
 corruption, poisoned objects, failed drives, pools that turn read-only, commits that
-a crash had cut off. An interrupt ends it, with exit code 0.
+a crash had cut off, owners over a quota, credits that were taken. An interrupt ends
+it, with exit code 0.
 
 --since begins with what happened before, as far as the daemon still has it: since
 a time (2026-11-21T09:30:00Z) or for a duration up to now (10m). To go on where

@@ -49,9 +49,14 @@ func (v quotaClassesView) show(w io.Writer, quiet bool) error {
 	}
 	var rows [][]string
 	for _, c := range v {
+		text := func(n int64) string {
+			if n == api.QuotaUnlimited {
+				return limitText(n)
+			}
+			return amountText(n, c.Unit == "bytes")
+		}
 		rows = append(rows, []string{
-			c.Name, c.Unit, limitText(int64(c.Total)), limitText(int64(c.Default)),
-			limitText(c.Min), limitText(int64(c.Max)), limitText(c.Step),
+			c.Name, c.Unit, text(int64(c.Total)), text(int64(c.Default)), text(c.Min), text(int64(c.Max)), text(c.Step),
 		})
 	}
 	return writeTable(w, []string{"CLASS", "UNIT", "TOTAL", "DEFAULT", "MIN", "MAX", "STEP"}, rows)
