@@ -1,6 +1,7 @@
 package bdev
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 )
@@ -137,7 +138,11 @@ type IOError struct {
 }
 
 func (e *IOError) Error() string {
-	return fmt.Sprintf("%v %d bytes at %s+%d: %v", e.Op, e.Length, e.Device, e.Offset, e.Err)
+	text := fmt.Sprintf("%v %d bytes at %s+%d: %v", e.Op, e.Length, e.Device, e.Offset, e.Err)
+	if errors.Is(e.Err, syscall.ENOSPC) {
+		text += ": the pool has room, and what the drive lies on has none (the file system of a file, or a thin volume): make room there"
+	}
+	return text
 }
 
 // Unwrap returns the cause.

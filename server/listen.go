@@ -44,7 +44,8 @@ type Claim struct {
 }
 
 // NewClaim claims the socket of sessions at path; ErrInUse if a daemon has it.
-// The socket's directory is made if it is not there; the lock is path + ".lock".
+// The socket's directory must be there, but the one of the default socket, which is made;
+// the lock is path + ".lock".
 // Release must be called in the end.
 func NewClaim(path string) (*Claim, error) { return newClaim(path, networkSession) }
 
@@ -52,8 +53,8 @@ func newClaim(path, network string) (*Claim, error) {
 	if err := checkSocketPath(path); err != nil {
 		return nil, fmt.Errorf("claim socket %q: %w", path, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("claim socket %s: make its directory: %w", path, err)
+	if err := needDirectory(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("claim socket %s: %w", path, err)
 	}
 	lock, err := takeLock(path + ".lock")
 	if err != nil {
@@ -64,6 +65,31 @@ func newClaim(path, network string) (*Claim, error) {
 		return nil, errors.Join(fmt.Errorf("claim socket %s: %w", path, err), c.Release())
 	}
 	return c, nil
+}
+
+// needDirectory makes a socket's directory if it is that of the default socket. Another
+// one that is not there is likely a slip of the pen: clients would look elsewhere.
+func needDirectory(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case err == nil && !info.IsDir():
+		return fmt.Errorf("%s is no directory", dir)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	own, err := ioctl.DefaultSocket(os.Geteuid(), func(key string) string {
+		if key == ioctl.SocketVariable {
+			return ""
+		}
+		return os.Getenv(key)
+	})
+	if err != nil || dir != filepath.Dir(own) {
+		return fmt.Errorf("its directory %s is not there: make it, or say another path", dir)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make its directory: %w", err)
+	}
+	return nil
 }
 
 // checkSocketPath says what is wrong with the path of a socket.

@@ -22,7 +22,7 @@ import (
 // on it before, and the others say so and end.
 func TestRaceForSocket(t *testing.T) {
 	const daemons, rounds = 6, 4
-	socket := filepath.Join(shortDir(t), "run", "s")
+	socket := filepath.Join(shortDir(t), "s")
 	for round := range rounds {
 		var list []*process
 		for range daemons {
@@ -93,7 +93,8 @@ func TestSocketErrors(t *testing.T) {
 		want         []string
 	}{
 		{"file", file, []string{file, "no socket"}},
-		{"below a file", filepath.Join(file, "s"), []string{file, "make its directory"}},
+		{"below a file", filepath.Join(file, "s"), []string{file, "is no directory"}},
+		{"in no directory", filepath.Join(dir, "no", "such", "s"), []string{filepath.Join(dir, "no", "such") + " is not there"}},
 		{"too long", long, []string{long, "at most 103 fit"}},
 		{"abstract", "@mpool", []string{"abstract"}},
 		{"another's", stream.Addr().String(), []string{"another kind"}},
@@ -108,6 +109,9 @@ func TestSocketErrors(t *testing.T) {
 				}
 			}
 		})
+	}
+	if _, err := os.Stat(filepath.Join(dir, "no")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that was not there is there: %v", err)
 	}
 	if b, err := os.ReadFile(file); err != nil || string(b) != "precious" {
 		t.Errorf("the file is %q, %v", b, err)

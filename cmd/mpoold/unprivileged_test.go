@@ -153,7 +153,7 @@ func TestUnprivilegedErrors(t *testing.T) {
 	}{
 		{"no socket", nil, exitUsage, []string{"neither MPOOL_SOCKET nor XDG_RUNTIME_DIR is set; say --socket"}},
 		{"socket", []string{"--socket", closed + "/s"}, exitFail, []string{closed, "permission denied", "say --socket"}},
-		{"socket's folder", []string{"--socket", closed + "/sub/s"}, exitFail, []string{"make its directory", "permission denied"}},
+		{"socket's folder", []string{"--socket", closed + "/sub/s"}, exitFail, []string{closed + "/sub is not there"}},
 		{"configuration", []string{"--socket", good, "--config", conf}, exitUsage, []string{"read configuration", conf, "permission denied"}},
 		{"metrics", []string{"--socket", good, "--metrics", closed + "/m"}, exitFail, []string{"metrics: claim socket " + closed + "/m", "permission denied"}},
 		{"port", []string{"--socket", good, "--metrics", "127.0.0.1:1"}, exitFail, []string{"metrics:", "127.0.0.1:1"}},

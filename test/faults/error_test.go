@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -237,6 +238,9 @@ func TestBadWrites(t *testing.T) {
 				t.Error("a failed write is said to have been done")
 			case err != nil:
 				r.want(err, api.EIO)
+				if full := strings.Contains(err.Error(), "no space left on device: the pool has room"); full != (c.name == "ENOSPC") {
+					t.Errorf("it says whether what the drive lies on is full, wrongly: %v", err)
+				}
 				r.want(p.book.commit(r.ctx, m, data), api.EIO)
 				r.ok(m.Abort(r.ctx))
 			case c.at == "read":
