@@ -1,6 +1,8 @@
 package client
 
 import (
+	"context"
+
 	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/layout"
 )
@@ -19,8 +21,8 @@ func (e *countedEngine) Connect(debtor credit.OwnerID, peer credit.Peer) (credit
 		return nil, err
 	}
 	counted := &countedLink{l, e.c}
-	if p, ok := l.(credit.Packer); ok {
-		return &countedPacker{counted, p}, nil
+	if s, ok := l.(socketLink); ok {
+		return &countedSocket{counted, s}, nil
 	}
 	return counted, nil
 }
@@ -36,16 +38,25 @@ func (l *countedLink) Send(m credit.Message) {
 	l.Link.Send(m)
 }
 
-type countedPacker struct {
+// socketLink is what a link by the socket can do beside.
+type socketLink interface {
+	credit.Packer
+	credit.Waiter
+}
+
+type countedSocket struct {
 	*countedLink
-	p credit.Packer
+	s socketLink
 }
 
 // SendAll implements [credit.Packer].
-func (l *countedPacker) SendAll(list []credit.Message) {
+func (l *countedSocket) SendAll(list []credit.Message) {
 	l.c.messages.Add(uint64(len(list)))
-	l.p.SendAll(list)
+	l.s.SendAll(list)
 }
+
+// Wait implements [credit.Waiter].
+func (l *countedSocket) Wait(ctx context.Context, done <-chan struct{}) { l.s.Wait(ctx, done) }
 
 type countedPeer struct {
 	credit.Peer

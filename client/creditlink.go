@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -82,6 +83,13 @@ func (e *socketEngine) send(m *ioctl.CreditMessage) {
 	default:
 		e.l.fail()
 	}
+}
+
+// Wait implements [credit.Waiter].
+func (e *socketEngine) Wait(ctx context.Context, done <-chan struct{}) {
+	e.l.waiting.Add(1)
+	defer e.l.waiting.Add(-1)
+	e.l.lead(ctx, done)
 }
 
 // Close implements [credit.Link]. The end of the handle tells the daemon.

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/ioctl"
 )
@@ -25,7 +27,7 @@ const courtesy = 10 * time.Second
 // link is one connection to one daemon: one session. When it is over it stays
 // so, and the Conn makes another.
 type link struct {
-	conn   *net.UnixConn
+	sock   *socket
 	pid    int // of the process that made it
 	mark   mark
 	uid    int // that the process had
@@ -38,6 +40,9 @@ type link struct {
 
 	over     atomic.Bool // dead is set
 	answered atomic.Bool // the daemon has answered a request
+
+	waiting atomic.Int32 // callers that wait for what comes on the socket
+	leading atomic.Bool  // one of them receives itself
 
 	shared  atomic.Pointer[sharedRing] // nil until there is one
 	sharing atomic.Bool                // it was asked for
@@ -79,19 +84,19 @@ func putBuffer(b *[ioctl.MaxMessage]byte) { buffers.Put(b) }
 // newLink makes a link of a connection that has said hello, of the process pid.
 // Its goroutines count in wg and end after die.
 func newLink(u *net.UnixConn, limits *ioctl.HelloReply, pid int, wg *sync.WaitGroup) (*link, error) {
-	raw, err := u.SyscallConn()
+	sock, err := newSocket(u)
 	if err != nil {
-		return nil, errors.Join(err, u.Close())
+		return nil, gone("dial", err)
 	}
 	l := &link{
-		conn: u, pid: pid, uid: os.Geteuid(), limits: limits, wg: wg, calls: make(map[uint64]*call),
+		sock: sock, pid: pid, uid: os.Geteuid(), limits: limits, wg: wg, calls: make(map[uint64]*call),
 		slots: make(chan struct{}, max(limits.MaxRequests, 1)),
 		// Who has the socket and is not this process cannot guess what is in
 		// flight, and so not bring about an answer to it.
 		lastCount: rand.Uint64(),
 	}
 	l.mark = newMark(l, pid)
-	l.out.init(l, raw)
+	l.out.l = l
 	l.arenas.init(l, int64(limits.ArenaTotal/4))
 	l.lent.init(l, 0)
 	l.wg.Go(l.receive)
@@ -109,9 +114,9 @@ func (l *link) die(cause error) {
 	l.over.Store(true)
 	if os.Getpid() == l.pid {
 		// A child that has the socket must not keep the session.
-		_ = l.conn.CloseWrite() //nolint:errcheck // it may be closed by the daemon
+		_ = l.sock.shut(unix.SHUT_RDWR) //nolint:errcheck // it may be closed by the daemon
 	}
-	_ = l.conn.Close() // nothing to lose
+	l.sock.close()
 	for tag, k := range l.calls {
 		delete(l.calls, tag)
 		k.err = cause
@@ -130,7 +135,7 @@ func (l *link) die(cause error) {
 // answered before still comes; then the receiver ends the connection.
 func (l *link) fail() {
 	l.over.Store(true)
-	if errors.Join(l.conn.CloseWrite(), l.conn.CloseRead()) != nil {
+	if l.sock.shut(unix.SHUT_RDWR) != nil {
 		l.die(net.ErrClosed)
 	}
 }
@@ -187,9 +192,7 @@ func (l *link) exchangeFD(ctx context.Context, op ioctl.Op, m, reply ioctl.Messa
 	if err != nil {
 		return -1, err
 	}
-	select {
-	case <-k.done:
-	case <-ctx.Done():
+	if !l.await(ctx, k.done) {
 		if err := l.giveUp(ctx, k); err != nil {
 			return -1, err
 		}

@@ -12,44 +12,105 @@ import (
 	"github.com/mpool-go/mpool/ioctl"
 )
 
-// receive hands answers to their calls until the connection ends.
+// receive hands on what comes and is not taken by who waits for it, until the connection
+// ends.
 func (l *link) receive() {
 	defer l.credits.end()
-	oob := make([]byte, unix.CmsgSpace(4))
-	reset := false
+	defer l.sock.closed()
+	if err := l.sock.watch(func() bool { return !l.receiveAll() }); err != nil {
+		l.die(err)
+	}
+}
+
+// receiveAll takes what has come; false: the connection has ended.
+func (l *link) receiveAll() bool {
+	l.sock.turn.Lock()
+	defer l.sock.turn.Unlock()
 	for {
-		buf := getBuffer()
-		n, oobn, _, _, err := l.conn.ReadMsgUnix(buf[:], oob)
-		if n == 0 && (err == nil || errors.Is(err, io.EOF)) {
+		if came, err := l.receiveOne(false); err != nil || !came {
+			return err == nil
+		}
+	}
+}
+
+// lead takes what comes itself while the caller waits until done is closed, unless
+// somebody else does, or that is not soon. The caller waits on afterwards.
+func (l *link) lead(ctx context.Context, done <-chan struct{}) {
+	if l.waiting.Load() > 1 || !l.leading.CompareAndSwap(false, true) {
+		return // several wait: one goroutine hands on what comes for all at once
+	}
+	defer l.leading.Store(false)
+	if l.sock.overlook(true) != nil {
+		return // it has ended, as the caller will be told
+	}
+	l.leadOn(ctx, done)
+	if l.sock.overlook(false) == nil {
+		l.receiveAll()
+	}
+}
+
+func (l *link) leadOn(ctx context.Context, done <-chan struct{}) {
+	l.sock.turn.Lock()
+	defer l.sock.turn.Unlock()
+	for ctx.Err() == nil {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		if came, err := l.receiveOne(true); err != nil || !came {
+			return
+		}
+	}
+}
+
+// await waits until done is closed; false: the context has ended.
+func (l *link) await(ctx context.Context, done <-chan struct{}) bool {
+	l.waiting.Add(1)
+	defer l.waiting.Add(-1)
+	l.lead(ctx, done)
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// receiveOne takes a message and hands it on; with wait it sleeps a moment for one. It
+// says whether one came. An error is the connection's end, which is told.
+//
+// +checklocks:l.sock.turn
+func (l *link) receiveOne(wait bool) (came bool, err error) {
+	buf := getBuffer()
+	n, fd, err := l.sock.receive(buf[:], wait)
+	if err != nil {
+		putBuffer(buf)
+		if errors.Is(err, unix.EAGAIN) {
+			return false, nil
+		}
+		if errors.Is(err, io.EOF) {
 			err = errHungUp
 		}
-		if errors.Is(err, unix.ECONNRESET) && !reset {
-			// The kernel tells of the end before it gives what was sent before.
-			reset = true
-			putBuffer(buf)
-			continue
-		}
-		if err != nil {
-			putBuffer(buf)
-			l.die(err)
-			return
-		}
-		fd := takeFD(oob[:oobn])
-		h, err := ioctl.ParseHeader(buf[:n])
-		if err != nil || h.Flags&ioctl.FlagReply == 0 {
-			closeFD(fd)
-			putBuffer(buf)
-			l.die(&api.Error{Code: api.EPROTO, Detail: "the daemon broke the protocol", Err: err})
-			return
-		}
-		if h.Op == ioctl.OpCredit {
-			closeFD(fd)
-			l.credited(h, buf[ioctl.HeaderSize:n])
-			putBuffer(buf)
-			continue
-		}
-		l.answer(h, buf, n, fd)
+		l.die(err)
+		return false, err
 	}
+	h, err := ioctl.ParseHeader(buf[:n])
+	if err != nil || h.Flags&ioctl.FlagReply == 0 {
+		closeFD(fd)
+		putBuffer(buf)
+		err = &api.Error{Code: api.EPROTO, Detail: "the daemon broke the protocol", Err: err}
+		l.die(err)
+		return false, err
+	}
+	if h.Op != ioctl.OpCredit {
+		l.answer(h, buf, n, fd)
+		return true, nil
+	}
+	closeFD(fd)
+	l.credited(h, buf[ioctl.HeaderSize:n])
+	putBuffer(buf)
+	return true, nil
 }
 
 // answer ends the call that a message answers.

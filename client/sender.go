@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -17,8 +16,7 @@ import (
 // requests in flight, and maxCredits bytes beside, and the caller waits for nothing
 // but its context.
 type sender struct {
-	l   *link
-	raw syscall.RawConn
+	l *link
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -39,8 +37,6 @@ func (q *queued) done() {
 		putBuffer(q.buf)
 	}
 }
-
-func (s *sender) init(l *link, raw syscall.RawConn) { s.l, s.raw = l, raw }
 
 // send sends a message or queues it. The error is ioctl.ErrTooLong's or the
 // socket's.
@@ -82,7 +78,7 @@ func (s *sender) sendCredit(h ioctl.Header, m ioctl.Message) error {
 // +checklocks:s.mu
 func (s *sender) put(q queued) error {
 	if len(s.queue) == 0 {
-		err := s.now(q)
+		err := s.l.sock.send(q.b)
 		if !errors.Is(err, unix.EAGAIN) {
 			q.done()
 			return err
@@ -111,7 +107,7 @@ func (s *sender) try(h ioctl.Header, m ioctl.Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.queue) == 0 {
-		_ = s.now(q) //nolint:errcheck // the caller can do without
+		_ = s.l.sock.send(q.b) //nolint:errcheck // the caller can do without
 	}
 	q.done()
 }
@@ -124,24 +120,6 @@ func encode(h ioctl.Header, m ioctl.Message) (queued, error) {
 		return queued{}, err
 	}
 	return queued{tag: h.Tag, b: b, buf: buf}, nil
-}
-
-// now sends without waiting: EAGAIN if the socket is full.
-//
-// +checklocks:s.mu
-func (s *sender) now(q queued) error {
-	var err error
-	if werr := s.raw.Write(func(fd uintptr) bool {
-		for {
-			_, err = unix.SendmsgN(int(fd), q.b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			if !errors.Is(err, unix.EINTR) {
-				return true
-			}
-		}
-	}); werr != nil {
-		return werr
-	}
-	return err
 }
 
 // unsend takes a message out of the queue, and says whether it was there.
@@ -165,7 +143,7 @@ func (s *sender) flush() {
 		s.mu.Lock()
 		q := s.queue[0]
 		s.mu.Unlock()
-		_, err := s.l.conn.Write(q.b)
+		err := s.l.sock.sendWaiting(q.b)
 		if err != nil {
 			s.l.fail()
 		}

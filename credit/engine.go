@@ -1,5 +1,7 @@
 package credit
 
+import "context"
+
 // Engine is how an owner reaches its creditor: one in the same process
 // ([Local]), one behind a socket, or what a store that several hosts share makes
 // of the same messages.
@@ -38,6 +40,14 @@ type Packer interface {
 	// SendAll sends messages in their order, each as Send does. It does not keep the
 	// list.
 	SendAll(m []Message)
+}
+
+// Waiter is a [Link] by which who waits for an answer can receive it himself.
+type Waiter interface {
+	// Wait gives what comes to the peer while the caller waits. It returns when done is
+	// closed, when the context ends, or when it is better to let others receive: the
+	// caller looks, and waits on by itself.
+	Wait(ctx context.Context, done <-chan struct{})
 }
 
 // Local is the engine between owners of one process. It loses nothing and tells

@@ -125,7 +125,9 @@ func (o *Owner) Acquire(ctx context.Context, r Request) (*Hold, error) {
 	o.flush()
 	if c.hold == nil && c.code == 0 {
 		c.done = make(chan struct{})
+		up := o.up
 		o.mu.Unlock()
+		up.wait(ctx, c.done)
 		select {
 		case <-c.done:
 		case <-ctx.Done():
