@@ -324,6 +324,11 @@ func (o *Owner) run() {
 		}
 		o.flush()
 		next, ok := o.next()
+		// What this was woken for may be over by now, and come again as soon: to keep the
+		// time for it costs less than to be woken each time.
+		if o.armed > now && o.armed != math.MaxInt64 && (!ok || o.armed < next) {
+			next, ok = o.armed, true
+		}
 		o.armed = math.MaxInt64
 		if ok {
 			o.armed = next
