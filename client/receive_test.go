@@ -54,7 +54,9 @@ func TestCalledBackBesideAnswers(t *testing.T) {
 			acquire(asked)
 			p.GiveBackCredit(asked)
 		}
-		wg.Wait()
+		if wg.Wait(); t.Failed() {
+			return
+		}
 	}
 }
 
