@@ -222,6 +222,13 @@ func clientCreditMutants() []mutant {
 			pkg:  "./client", test: "TestCachedDelete",
 		},
 		{
+			name: "credits in the client: the socket is not watched again after a caller has received",
+			file: "client/receive.go",
+			old:  "\tif l.sock.overlook(false) == nil {\n",
+			new:  "\tif l == nil {\n",
+			pkg:  "./client", test: "TestCalledBackBesideAnswers",
+		},
+		{
 			name: "credits in the client: bytes of another version are read",
 			file: "client/cache.go",
 			old:  "if o != nil && o.version != v {",

@@ -175,7 +175,7 @@ func poolMutants() []mutant {
 		{
 			name: "mpool: a delete that runs grants references",
 			file: "mpool/object.go",
-			old:  "\tif o.use.Deleting() {\n\t\treturn noSuch(op, o.id)\n\t}\n\tif !o.use.Ref()",
+			old:  "\tif o.use.Deleting() {\n\t\treturn leaving(op, o)\n\t}\n\tif !o.use.Ref()",
 			new:  "\tif o.use.Deleting() {\n\t\treturn nil\n\t}\n\tif !o.use.Ref()",
 			pkg:  "./test/history", test: "TestHistories", args: "-history.for=60s",
 		},
