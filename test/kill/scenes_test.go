@@ -17,7 +17,6 @@ import (
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mlog"
 	"github.com/mpool-go/mpool/mpool"
-	"github.com/mpool-go/mpool/mpool/check"
 	"github.com/mpool-go/mpool/mpool/omf"
 )
 
@@ -186,63 +185,6 @@ func damaged(t *testing.T, f *stock) media {
 	return m
 }
 
-// compactions says how often the pool's metadata was compacted.
-func (m media) compactions() (n string, err error) {
-	n = "0"
-	err = check.Dump(context.Background(), m.names(), m.checkOptions(), func(l *check.Line) error {
-		for _, f := range l.Fields {
-			if v := fmt.Sprint(f.Value); f.Name == "replaces_generation" && (len(v) > len(n) || len(v) == len(n) && v > n) {
-				n = v
-			}
-		}
-		return nil
-	})
-	return n, err
-}
-
-// churned is a pool whose metadata is compacted soon.
-func churned(t *testing.T, f *stock) media {
-	t.Helper()
-	ctx := context.Background()
-	m := stocked(t, f)
-	age := func(m media, enough func(k int) (bool, error)) int {
-		k := 0
-		err := m.use("kill", func(p *mpool.Pool) error {
-			for ; ; k++ {
-				if done, err := enough(k); done || err != nil {
-					return err
-				}
-				b, err := p.PutMblock(ctx, api.AllocOptions{Capacity: 4096}, pattern(4096))
-				if err != nil {
-					return err
-				}
-				if err := b.Delete(ctx); err != nil {
-					return err
-				}
-			}
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
-	}
-	once := m.clone()
-	was, err := once.compactions()
-	if err != nil {
-		t.Fatal(err)
-	}
-	const each = 8 // a look takes long
-	k := age(once, func(i int) (bool, error) {
-		if i%each != 0 {
-			return false, nil
-		}
-		now, err := once.compactions()
-		return now != was, err
-	})
-	age(m, func(i int) (bool, error) { return i >= k-2*each, nil })
-	return m
-}
-
 // scenes are what the daemon is killed inside of.
 func scenes() []scene {
 	one := func(do func(context.Context, *actor) error) []step { return []step{{do: do}} }
@@ -351,13 +293,6 @@ func put(n int) step {
 		}
 		return b.Put()
 	}}
-}
-
-func churn() (list []step) {
-	for i := range 24 {
-		list = append(list, put(9000+i))
-	}
-	return list
 }
 
 func containerSteps() []step {
