@@ -16,6 +16,7 @@ type object struct {
 	handles set
 	by      uint64 // the handle by which it is being committed, or 0
 	ending  uint64 // the handle by which it is being deleted or aborted, or 0
+	hidden  bool   // its id is taken, and its session does not know it yet
 	killed  bool
 	begun   set // handles by which that, or a look, has begun and is not told yet
 }
@@ -32,7 +33,7 @@ const (
 func objectMachine() machine {
 	return newMachine(object{}, object.next, func(c *call) []part {
 		var more []part
-		if c.Code == 0 && (c.Do == doCommit || c.Do == doAbort || c.Do == doDelete) ||
+		if c.Code == 0 && (c.Do == doAlloc || c.Do == doCommit || c.Do == doAbort || c.Do == doDelete) ||
 			c.Do == doDelete && c.Torn && (c.lost() || c.Code == api.ECONNRESET) {
 			more = append(more, second)
 		}
@@ -60,6 +61,15 @@ func (o object) look(s step) []object {
 
 // gone is the state of an id that is free.
 func (o object) gone() object { return object{begun: o.begun, killed: o.killed} }
+
+// born is the state of an id that an allocation takes. Its connection sees it a moment
+// later.
+func (o object) born(c *call) object {
+	return object{
+		phase: uncommitted, conn: c.Conn, tag: c.Record, handles: set{}.with(c.Given),
+		hidden: true, begun: o.begun, killed: o.killed,
+	}
+}
 
 // seen says whether the object of a tag is there, committed.
 func (o object) seen(c *call) bool { return o.phase == committed && o.tag == c.Record }
@@ -92,19 +102,25 @@ func (o object) next(s step) []object {
 		return only(o, !has)
 	case c.undone():
 		// The kill may have taken the answer only: until then it was allocated.
-		born := object{phase: uncommitted, conn: c.Conn, tag: c.Record, handles: set{}.with(c.Given), begun: o.begun}
-		return append(only(born, c.Do == doAlloc && c.Torn && !o.killed && o.phase == absent), o)
+		can := c.Do == doAlloc && c.Torn && !o.killed && o.phase == absent
+		hidden := o.born(c)
+		shown := hidden
+		shown.hidden = false
+		return append(append(only(hidden, can), only(shown, can)...), o)
 	}
 	switch c.Do {
 	case doAlloc:
 		if c.Code == api.EEXIST {
 			return only(o, o.phase != absent)
 		}
-		return only(object{
-			phase: uncommitted, conn: c.Conn, tag: c.Record, handles: set{}.with(c.Given), begun: o.begun, killed: o.killed,
-		}, c.Code == 0 && o.phase == absent)
+		if s.part == second {
+			is := o.hidden && o.phase == uncommitted && o.tag == c.Record
+			o.hidden = false
+			return only(o, is)
+		}
+		return only(o.born(c), c.Code == 0 && o.phase == absent)
 	case doFind:
-		visible := o.ending == 0 && (o.phase == committed || o.phase == uncommitted && o.conn == c.Conn)
+		visible := o.ending == 0 && (o.phase == committed || o.phase == uncommitted && o.conn == c.Conn && !o.hidden)
 		if c.Code == api.ENOENT {
 			return only(o, !visible)
 		}
