@@ -43,21 +43,36 @@ var must = map[class]struct{ whole, detected bool }{
 	leftover: {whole: true}, free: {whole: true},
 }
 
-// classes says where on a drive the pages of each class are.
-type classes map[class][]int64
+// spot is where on which drive something is.
+type spot struct {
+	drive int
+	class class
+}
 
-// classify says of each page what it is.
-func classify(ctx context.Context, d *sim.Disk) (classes, error) {
-	pages := make([]class, d.Size()/pageBytes)
-	for i := range pages {
-		pages[i] = free
+func (s spot) String() string {
+	if s.drive == 0 {
+		return string(s.class)
 	}
-	pages[0], pages[omf.SecondCopyOffset/pageBytes], pages[len(pages)-1] = superblock0, superblock1, superblock2
+	return "second drive's " + string(s.class)
+}
+
+// spots says where the pages of each class are, by drive.
+type spots map[spot][]int64
+
+// classify says of each page what it is. Drives are numbered by their slots.
+func classify(ctx context.Context, d sim.Rack) (spots, error) {
+	drives := make([][]class, len(d))
+	for i := range drives {
+		pages := make([]class, d[i].Size()/pageBytes)
+		for i := range pages {
+			pages[i] = free
+		}
+		pages[0], pages[omf.SecondCopyOffset/pageBytes], pages[len(pages)-1] = superblock0, superblock1, superblock2
+		drives[i] = pages
+	}
 	objects := make(map[string]*check.Line)
 	var meta [][2]int
-	err := check.Dump(ctx, []string{"x"}, check.Options{
-		Open: func(context.Context, string) (check.Source, error) { return medium{d}, nil },
-	}, func(l *check.Line) error {
+	err := check.Dump(ctx, d.Paths(), checked(d), func(l *check.Line) error {
 		switch {
 		case l.Type == "log":
 			meta = append(meta, [2]int{number(l, "offset") / pageBytes, number(l, "blocks")})
@@ -74,16 +89,19 @@ func classify(ctx context.Context, d *sim.Disk) (classes, error) {
 	if len(meta) != 2 {
 		return nil, fmt.Errorf("%d metadata logs", len(meta))
 	}
-	active := max(generation(d, meta[0]), generation(d, meta[1]))
+	active := max(generation(d[0], meta[0]), generation(d[0], meta[1]))
 	for _, m := range meta {
-		classifyLog(d, pages, m, metaSlot, metaPage, generation(d, m) == active)
+		classifyLog(d[0], drives[0], m, metaSlot, metaPage, generation(d[0], m) == active)
 	}
 	for _, l := range objects { // order does not matter
-		classifyObject(d, pages, l)
+		drive := number(l, "drive")
+		classifyObject(d[drive], drives[drive], l)
 	}
-	found := make(classes)
-	for i, c := range pages {
-		found[c] = append(found[c], int64(i)*pageBytes)
+	found := make(spots)
+	for n, pages := range drives {
+		for i, c := range pages {
+			found[spot{n, c}] = append(found[spot{n, c}], int64(i)*pageBytes)
+		}
 	}
 	return found, nil
 }

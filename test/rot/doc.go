@@ -17,9 +17,13 @@
 // later says that it was durable, the log ends before it, as if the group had
 // been cut off. It is counted, and must not happen after a clean one.
 //
+// Pools are of one drive, of one of either class, and of two capacity drives, of which
+// objects lie on both.
+//
 // Writes that a drive acknowledges and loses, does elsewhere or does with a bit
 // flipped are tried at each write of a scenario.
 //
 //	go test ./test/rot                                    # some hundreds of flips
 //	go test ./test/rot -timeout 1h -rot.flips=1000000 -rot.seed=7
+//	go test ./test/rot -timeout 1h -rot.flips=100000 -rot.drives=2
 package rot

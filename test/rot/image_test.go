@@ -11,7 +11,6 @@ import (
 	"slices"
 
 	"github.com/mpool-go/mpool/api"
-	"github.com/mpool-go/mpool/bdev"
 	"github.com/mpool-go/mpool/bdev/sim"
 	"github.com/mpool-go/mpool/layout"
 	"github.com/mpool-go/mpool/mpool"
@@ -41,9 +40,20 @@ const (
 	aContainer
 )
 
+// kind is of which drives a pool is.
+type kind string
+
+const (
+	oneDrive    kind = "one drive"
+	withStaging kind = "a drive of either class"
+	twoDrives   kind = "two drives of one class"
+)
+
 // image is a pool as a stop left it, and what was acknowledged.
 type image struct {
-	disk    *sim.Disk
+	disks   sim.Rack
+	kind    kind
+	turn    int // which class is next
 	unclean bool
 	objects map[layout.ObjectID]*expected
 	gone    map[layout.ObjectID]bool // deleted
@@ -53,12 +63,10 @@ type image struct {
 	trouble error  // why the scenario ended early: a lie of the drive was found at once
 }
 
-func options(d *sim.Disk) mpool.Options {
+func options(d sim.Rack) mpool.Options {
 	return mpool.Options{
 		MetadataBytes: metaBytes, Rand: dice{rand.New(rand.NewPCG(1, 2))},
-		Open: func(_ context.Context, _ string, readOnly bool) (*bdev.Drive, error) {
-			return sim.Open(nil, d, sim.OpenOptions{ReadOnly: readOnly, Seed: 1})
-		},
+		Open: d.Opener(nil, sim.OpenOptions{Seed: 1}),
 	}
 }
 
@@ -82,33 +90,42 @@ func (im *image) content(n int) []byte {
 }
 
 // blank makes a pool with nothing in it.
-func blank(ctx context.Context) (*sim.Disk, error) {
-	d := sim.NewDisk(diskBytes, sim.DiskOptions{WriteThrough: true})
-	_, err := mpool.Create(ctx, poolName, []string{"x"}, api.CreateOptions{}, options(d))
+func blank(ctx context.Context, k kind) (sim.Rack, error) {
+	d := sim.Rack{sim.NewDisk(diskBytes, sim.DiskOptions{WriteThrough: true, Name: "x"})}
+	if k != oneDrive {
+		d = append(d, sim.NewDisk(diskBytes, sim.DiskOptions{WriteThrough: true, Name: "y"}))
+	}
+	devices, o := d.Paths(), api.CreateOptions{}
+	if k == withStaging {
+		devices, o.Staging = devices[:1], devices[1:]
+	}
+	_, err := mpool.Create(ctx, poolName, devices, o, options(d))
 	return d, err
 }
 
-// scenario uses a pool twice, the first time to a clean end. The disk may lie.
-func scenario(ctx context.Context, d *sim.Disk, unclean bool) *image {
+// scenario uses a pool twice, the first time to a clean end. The disks may lie.
+func scenario(ctx context.Context, k kind, d sim.Rack, unclean bool) *image {
 	im := &image{
-		disk: d, unclean: unclean,
+		disks: d, kind: k, unclean: unclean,
 		objects: make(map[layout.ObjectID]*expected), gone: make(map[layout.ObjectID]bool),
 	}
 	im.trouble = im.use(ctx, false, im.first)
 	if im.trouble == nil {
 		im.trouble = im.use(ctx, unclean, im.second)
 	}
-	for _, n := range d.FaultHits() {
-		im.hits += n
+	for _, disk := range d {
+		for _, n := range disk.FaultHits() {
+			im.hits += n
+		}
+		disk.Heal()
 	}
-	d.Heal()
 	return im
 }
 
-// use activates the pool for f. After an unclean stop the disk is as it was when
+// use activates the pool for f. After an unclean stop the disks are as they were when
 // f had ended.
 func (im *image) use(ctx context.Context, unclean bool, f func(context.Context, *mpool.Pool) error) error {
-	p, err := mpool.Activate(ctx, poolName, []string{"x"}, api.ActivateOptions{}, options(im.disk))
+	p, err := mpool.Activate(ctx, poolName, im.disks.Paths(), api.ActivateOptions{}, options(im.disks))
 	if err != nil {
 		return err
 	}
@@ -116,27 +133,29 @@ func (im *image) use(ctx context.Context, unclean bool, f func(context.Context, 
 	if err == nil && !unclean {
 		return p.Close()
 	}
-	left := im.disk.Clone()
+	left := im.disks.Clone()
 	if aerr := p.Abandon(ctx); !unclean { // handles are still in use
 		return errors.Join(err, aerr)
 	}
-	im.disk = left
+	im.disks = left
 	return err
 }
 
 func (im *image) first(ctx context.Context, p *mpool.Pool) error {
-	for _, n := range []int{0, 1, 5000, 16 * 4096, 16*4096 + 1, 200_000} {
+	for _, n := range []int{0, 1, 5000, 16 * 4096, 16*4096 + 1, 16*4096 + 1, 200_000, 200_000} {
 		if err := im.put(ctx, p, n); err != nil {
 			return err
 		}
 	}
-	for range 2 {
+	for range 4 {
 		if err := im.log(ctx, p); err != nil {
 			return err
 		}
 	}
-	if err := im.container(ctx, p); err != nil {
-		return err
+	for range 2 {
+		if err := im.container(ctx, p); err != nil {
+			return err
+		}
 	}
 	// Enough changes for the metadata to be compacted.
 	for range 300 {
@@ -173,10 +192,19 @@ func (im *image) second(ctx context.Context, p *mpool.Pool) error {
 	return im.put(ctx, p, 3000)
 }
 
+// alloc allocates on the classes in turn.
+func (im *image) alloc(capacity int64) api.AllocOptions {
+	o := api.AllocOptions{Capacity: capacity}
+	if im.turn++; im.kind == withStaging && im.turn%2 == 0 {
+		o.Class = api.ClassStaging
+	}
+	return o
+}
+
 // put writes and commits an mblock of n bytes.
 func (im *image) put(ctx context.Context, p *mpool.Pool, n int) error {
 	data := im.content(n)
-	m, err := p.AllocMblock(ctx, api.AllocOptions{Capacity: int64(n)})
+	m, err := p.AllocMblock(ctx, im.alloc(int64(n)))
 	if err != nil {
 		return err
 	}
@@ -227,7 +255,7 @@ func (im *image) setRoot(ctx context.Context, p *mpool.Pool) error {
 }
 
 func (im *image) log(ctx context.Context, p *mpool.Pool) error {
-	l, err := p.AllocMlog(ctx, api.AllocOptions{Capacity: 60_000})
+	l, err := p.AllocMlog(ctx, im.alloc(60_000))
 	if err != nil {
 		return err
 	}
@@ -269,7 +297,7 @@ func (im *image) extend(ctx context.Context, p *mpool.Pool, id layout.ObjectID, 
 
 // container makes a container that has been compacted.
 func (im *image) container(ctx context.Context, p *mpool.Pool) error {
-	id, err := p.CreateMDC(ctx, api.AllocOptions{Capacity: 40_000})
+	id, err := p.CreateMDC(ctx, im.alloc(40_000))
 	if err != nil {
 		return err
 	}

@@ -24,11 +24,11 @@ const (
 
 func (v verdict) String() string { return [...]string{"whole", "detected", "last group"}[v] }
 
-// judge activates the pool on a disk, reads everything and closes it. The error
+// judge activates the pool on disks, reads everything and closes it. The error
 // is a broken promise: wrong bytes, something lost without a word, an error that
 // is not the right one.
-func (im *image) judge(ctx context.Context, d *sim.Disk) (verdict, error) {
-	p, err := mpool.Activate(ctx, poolName, []string{"x"}, api.ActivateOptions{}, options(d))
+func (im *image) judge(ctx context.Context, d sim.Rack) (verdict, error) {
+	p, err := mpool.Activate(ctx, poolName, d.Paths(), api.ActivateOptions{}, options(d))
 	if errors.Is(err, api.ECORRUPT) {
 		return detected, nil
 	}
@@ -247,13 +247,17 @@ func readAll(ctx context.Context, r api.LogReader) (records [][]byte, err error)
 // medium is a disk as the offline checker reads it.
 type medium struct{ *sim.Disk }
 
-func (medium) Path() string { return "x" }
-func (medium) Close() error { return nil }
+func (m medium) Path() string { return m.Options().Name }
+func (medium) Close() error   { return nil }
+
+func checked(d sim.Rack) check.Options {
+	return check.Options{
+		Data: true, Reads: 1,
+		Open: func(_ context.Context, path string) (check.Source, error) { return medium{d.Disk(path)}, nil },
+	}
+}
 
 // offline runs the independent checker.
-func offline(ctx context.Context, d *sim.Disk) (check.Report, error) {
-	return check.Run(ctx, []string{"x"}, check.Options{
-		Data: true, Reads: 1,
-		Open: func(context.Context, string) (check.Source, error) { return medium{d}, nil },
-	})
+func offline(ctx context.Context, d sim.Rack) (check.Report, error) {
+	return check.Run(ctx, d.Paths(), checked(d))
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,9 +21,10 @@ import (
 )
 
 var (
-	flips = flag.Int("rot.flips", 260, "how many flips are tried")
-	lies  = flag.Int("rot.lies", 15, "how many lost, misdirected and flipped writes are tried")
-	seed  = flag.Uint64("rot.seed", 0, "seed of places and kinds; 0: from the clock")
+	flips  = flag.Int("rot.flips", 260, "how many flips are tried")
+	lies   = flag.Int("rot.lies", 15, "how many lost, misdirected and flipped writes are tried")
+	drives = flag.Int("rot.drives", 0, "of how many drives the pools are, 1 or 2; 0: of one and of two")
+	seed   = flag.Uint64("rot.seed", 0, "seed of places and kinds; 0: from the clock")
 )
 
 var le = binary.LittleEndian
@@ -35,23 +37,28 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// images makes a pool that was closed, and one whose process died.
+// images makes pools that were closed, and ones whose process died.
 func images(ctx context.Context, t *testing.T) []*image {
 	t.Helper()
-	start, err := blank(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var list []*image
-	for _, unclean := range []bool{false, true} {
-		im := scenario(ctx, start.Clone(), unclean)
-		if im.trouble != nil {
-			t.Fatal(im.trouble)
+	for _, k := range []kind{oneDrive, withStaging, twoDrives} {
+		if *drives == 1 && k != oneDrive || *drives == 2 && k == oneDrive {
+			continue
 		}
-		if v, err := im.judge(ctx, im.disk.Clone()); v != whole || err != nil {
-			t.Fatalf("the pool that nobody changed is %v: %v", v, err)
+		start, err := blank(ctx, k)
+		if err != nil {
+			t.Fatal(err)
 		}
-		list = append(list, im)
+		for _, unclean := range []bool{false, true} {
+			im := scenario(ctx, k, start.Clone(), unclean)
+			if im.trouble != nil {
+				t.Fatal(im.trouble)
+			}
+			if v, err := im.judge(ctx, im.disks.Clone()); v != whole || err != nil {
+				t.Fatalf("the pool of %s that nobody changed is %v: %v", k, v, err)
+			}
+			list = append(list, im)
+		}
 	}
 	return list
 }
@@ -60,14 +67,14 @@ func images(ctx context.Context, t *testing.T) []*image {
 type counts struct {
 	mu sync.Mutex
 	// +checklocks:mu
-	n map[class]map[verdict]int
+	n map[string]map[verdict]int
 }
 
-func (c *counts) add(what class, v verdict) {
+func (c *counts) add(what string, v verdict) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.n == nil {
-		c.n = make(map[class]map[verdict]int)
+		c.n = make(map[string]map[verdict]int)
 	}
 	if c.n[what] == nil {
 		c.n[what] = make(map[verdict]int)
@@ -81,7 +88,7 @@ func (c *counts) log(t *testing.T) {
 	defer c.mu.Unlock()
 	for _, what := range slices.Sorted(maps.Keys(c.n)) {
 		n := c.n[what]
-		t.Logf("%-16s %7d without effect %7d detected %7d the exception", what, n[whole], n[detected], n[lastGroup])
+		t.Logf("%-32s %7d without effect %7d detected %7d the exception", what, n[whole], n[detected], n[lastGroup])
 	}
 }
 
@@ -114,27 +121,34 @@ func parallel(t *testing.T, n int, f func(i uint64) error) {
 func TestFlips(t *testing.T) {
 	ctx := context.Background()
 	list := images(ctx, t)
-	where := make([]classes, len(list))
+	where, kinds := make([]spots, len(list)), make([][]spot, len(list))
 	for i, im := range list {
 		var err error
-		if where[i], err = classify(ctx, im.disk); err != nil {
+		if where[i], err = classify(ctx, im.disks); err != nil {
 			t.Fatal(err)
 		}
 		for c := range must { // order does not matter
-			if len(where[i][c]) == 0 {
-				t.Errorf("no page is %s", c)
+			for n := range im.disks {
+				at := spot{n, c}
+				switch {
+				case len(where[i][at]) > 0:
+					kinds[i] = append(kinds[i], at)
+				case n == 0 && im.kind != twoDrives, n == 1 && im.kind == withStaging && c != metaSlot && c != metaPage:
+					t.Errorf("%s: no page is %v", im.kind, at)
+				}
 			}
 		}
+		slices.SortFunc(kinds[i], func(a, b spot) int { return strings.Compare(a.String(), b.String()) })
 	}
-	kinds := slices.Sorted(maps.Keys(must))
 	var n counts
 	parallel(t, *flips, func(i uint64) error {
 		rng := rand.New(rand.NewPCG(*seed, i))
-		im := list[i%2]
-		what := kinds[rng.IntN(len(kinds))]
-		pages := where[i%2][what]
+		pool := i % uint64(len(list))
+		im := list[pool]
+		what := kinds[pool][rng.IntN(len(kinds[pool]))]
+		pages := where[pool][what]
 		at := pages[rng.IntN(len(pages))]
-		d := im.disk.Clone()
+		d := im.disks.Clone()
 		bits := 1
 		if rng.IntN(4) == 0 {
 			bits = 1 + rng.IntN(100)
@@ -143,22 +157,22 @@ func TestFlips(t *testing.T) {
 		for range bits {
 			bit := rng.IntN(8 * pageBytes)
 			if !flipped[bit] {
-				d.FlipBit(at+int64(bit/8), uint(bit%8))
+				d[what.drive].FlipBit(at+int64(bit/8), uint(bit%8))
 			}
 			flipped[bit] = true
 		}
-		v, err := im.flipped(ctx, d, what)
-		n.add(what, v)
+		v, err := im.flipped(ctx, d, what.class)
+		n.add(what.String(), v)
 		if err != nil {
-			return fmt.Errorf("%d bits of a %s at %d (unclean stop: %v): %w", bits, what, at, im.unclean, err)
+			return fmt.Errorf("%d bits of a %v at %d (%s, unclean stop: %v): %w", bits, what, at, im.kind, im.unclean, err)
 		}
 		return nil
 	})
 	n.log(t)
 }
 
-// flipped judges a drive of which one page was changed.
-func (im *image) flipped(ctx context.Context, d *sim.Disk, what class) (verdict, error) {
+// flipped judges drives of which one page was changed.
+func (im *image) flipped(ctx context.Context, d sim.Rack, what class) (verdict, error) {
 	before, err := offline(ctx, d)
 	if err != nil {
 		return 0, err
@@ -195,25 +209,42 @@ func (im *image) flipped(ctx context.Context, d *sim.Disk, what class) (verdict,
 // proves S14 S22 S23 S40
 func TestLies(t *testing.T) {
 	ctx := context.Background()
-	start, err := blank(ctx)
-	if err != nil {
-		t.Fatal(err)
+	type world struct {
+		kind   kind
+		disk   int
+		start  sim.Rack
+		writes uint64
 	}
-	counted := start.Clone()
-	counted.Inject(sim.Fault{Code: bdev.OpWrite}) // harms none of them
-	writes := scenario(ctx, counted, false).hits
-	t.Logf("%d writes", writes)
+	var worlds []world
+	for _, w := range []world{{kind: oneDrive}, {kind: withStaging, disk: 1}, {kind: twoDrives, disk: 1}} {
+		if *drives == 1 && w.kind != oneDrive || *drives == 2 && w.kind == oneDrive {
+			continue
+		}
+		var err error
+		if w.start, err = blank(ctx, w.kind); err != nil {
+			t.Fatal(err)
+		}
+		counted := w.start.Clone()
+		counted[w.disk].Inject(sim.Fault{Code: bdev.OpWrite}) // harms none of them
+		w.writes = scenario(ctx, w.kind, counted, false).hits
+		t.Logf("%s: %d writes", w.kind, w.writes)
+		worlds = append(worlds, w)
+	}
 	var n counts
 	parallel(t, *lies, func(i uint64) error {
 		rng := rand.New(rand.NewPCG(*seed, i))
-		f := sim.Fault{Code: bdev.OpWrite, Count: 1, Skip: rng.Uint64N(writes)}
+		w := &worlds[rng.IntN(len(worlds))]
+		f := sim.Fault{Code: bdev.OpWrite, Count: 1, Skip: rng.Uint64N(w.writes)}
 		switch rng.IntN(3) { // most of what is between are small commits
 		case 0:
 			f.Skip %= 80
 		case 1:
-			f.Skip = writes - 1 - f.Skip%150
+			f.Skip = w.writes - 1 - f.Skip%min(150, w.writes)
 		}
-		what := class([]string{"lost write", "misdirected", "flipped write"}[i%3])
+		what := []string{"lost write", "misdirected", "flipped write"}[i%3]
+		if w.disk > 0 {
+			what = "second drive's " + what
+		}
 		switch i % 3 {
 		case 0:
 			f.Effect = sim.EffectLost
@@ -225,16 +256,16 @@ func TestLies(t *testing.T) {
 		case 2:
 			f.Effect = sim.EffectFlip
 		}
-		d := start.Clone()
-		d.Inject(f)
-		im := scenario(ctx, d, rng.IntN(2) == 0)
-		v, err := im.judge(ctx, im.disk)
+		d := w.start.Clone()
+		d[w.disk].Inject(f)
+		im := scenario(ctx, w.kind, d, rng.IntN(2) == 0)
+		v, err := im.judge(ctx, im.disks)
 		if err == nil && v == lastGroup && !im.unclean && im.trouble == nil {
 			err = wrongf("something is gone without a word after a clean stop")
 		}
 		n.add(what, v)
 		if err != nil {
-			return fmt.Errorf("%s %d, shift %d (unclean stop: %v; at work: %w): %w", what, f.Skip, f.Shift, im.unclean, im.trouble, err)
+			return fmt.Errorf("%s %d, shift %d (%s, unclean stop: %v; at work: %w): %w", what, f.Skip, f.Shift, w.kind, im.unclean, im.trouble, err)
 		}
 		return nil
 	})
