@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -92,8 +93,10 @@ func newRig(t *testing.T, specs ...spec) *rig {
 	loopdev.RequireRoot(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 9*time.Minute)
 	t.Cleanup(cancel)
+	name := fnv.New64()
+	_, _ = name.Write([]byte(t.Name())) // it never fails
 	r := &rig{
-		t: t, ctx: ctx, rng: rand.New(rand.NewPCG(*seed, uint64(len(t.Name())))),
+		t: t, ctx: ctx, rng: rand.New(rand.NewPCG(*seed, name.Sum64())),
 		socket: filepath.Join(t.TempDir(), "s"),
 	}
 	for _, s := range specs {
