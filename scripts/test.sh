@@ -59,9 +59,9 @@ counts=$work/counts
 failures=$work/failures
 touch "$counts" "$failures"
 
-# leftovers removes what was left behind and prints what it was.
+# leftovers prints what is left behind and, with the argument true, removes it.
 leftovers() {
-	local p name back target
+	local remove=$1 p name back target
 	for p in /proc/[0-9]*; do
 		[ "${p#/proc/}" = $$ ] && continue
 		if grep -qzxF "TMPDIR=$work" "$p/environ" 2>/dev/null; then
@@ -69,12 +69,12 @@ leftovers() {
 			*/bash | */grep | */sed | */stat | */readlink) continue ;; # this function's own
 			esac
 			echo "process ${p#/proc/}: $(tr '\0' ' ' <"$p/cmdline")"
-			kill -9 "${p#/proc/}" 2>/dev/null || true
+			if $remove; then kill -9 "${p#/proc/}" 2>/dev/null || true; fi
 		fi
 	done
 	awk -v w="$work/" 'index($2, w) == 1 { print $2 }' /proc/mounts | sort -r | while read -r target; do
 		echo "mount $target"
-		umount "$target" || umount -l "$target" || true
+		if $remove; then umount "$target" || umount -l "$target" || true; fi
 	done
 	if command -v losetup >/dev/null; then
 		losetup --list --noheadings --raw --output NAME,BACK-FILE 2>/dev/null |
@@ -82,7 +82,7 @@ leftovers() {
 				case $back in
 				"$work"/*)
 					echo "loop device $name on $back"
-					losetup --detach "$name" || true
+					if $remove; then losetup --detach "$name" || true; fi
 					;;
 				esac
 			done
@@ -92,7 +92,13 @@ leftovers() {
 cleanup() {
 	local code=$?
 	trap - EXIT INT TERM HUP
-	left=$(leftovers)
+	local i
+	# What was killed or detached may take the kernel a moment to end.
+	for ((i = 0; code == 0 && i < 40; i++)); do
+		[ -n "$(leftovers false)" ] || break
+		sleep 0.25
+	done
+	left=$(leftovers true)
 	if [ -n "$left" ] && [ $code -eq 0 ]; then
 		echo "left behind by the tests:" >&2
 		echo "$left" >&2
@@ -148,14 +154,17 @@ report() {
 	"$work/testreport" -counts "$counts" $no_skip "$@"
 }
 
+# A package's time. Those who wait for what must happen give up after minutes.
+readonly timeout=15m
+
 # checked runs tests in a build that checks itself: go test with the arguments
 # given. What such a build skips, because it allocates or is slow, is run again
 # in a plain one, and counts as it does there.
 checked() {
 	local ok=true package tests
-	go test -json "$@" </dev/null | report -skips "$work/skips" || ok=false
+	go test -json -timeout "$timeout" "$@" </dev/null | report -skips "$work/skips" || ok=false
 	while read -r package tests; do
-		CGO_ENABLED=0 go test -json -run "$tests" "$package" </dev/null | report || ok=false
+		CGO_ENABLED=0 go test -json -timeout "$timeout" -run "$tests" "$package" </dev/null | report || ok=false
 	done < <(sort -u "$work/skips" | awk '{ tests[$1] = tests[$1] "|" $2 }
 		END { for (p in tests) print p, "^(" substr(tests[p], 2) ")$" }')
 	$ok
