@@ -35,8 +35,9 @@ Flags:
 It stays in the foreground, logs to stderr, and is ready when its socket accepts
 (it also tells systemd). With a socket from systemd (LISTEN_FDS) it listens on
 that one. SIGTERM or SIGINT: finish what is in flight, close the pools, exit 0; a
-second one: exit at once. SIGHUP: read the configuration again; the log level,
-the shutdown timeout and the owners change, the rest takes a restart.
+second one: exit at once. SIGHUP: read the configuration again; the log level, the
+shutdown timeout, the owners and the limits of scopes change, the rest takes a
+restart.
 
 Exit: 0 stopped cleanly; 1 it failed; 2 the command line or configuration is wrong.
 `
