@@ -100,6 +100,10 @@ func (b *Book) borrow(a *account, q *request, amount, least uint64) {
 			return
 		}
 	}
+	if len(b.up.link.unacked) >= unheardMost*b.cfg.MaxUnacked {
+		b.fail(a, q, ErrLimit) // somebody asks and gives up, again and again, and it does not hear
+		return
+	}
 	b.serial++
 	q.asked = b.serial
 	b.sendUp(Message{

@@ -35,7 +35,9 @@ type Config struct {
 	MaxRequests, MaxSpans int
 	// MaxUnacked is how many messages a debtor may leave unacknowledged before nothing
 	// more is taken from it: what it says then it has to say again. Who is honest
-	// acknowledges what it has taken with each message. 0: 16 for each of MaxRequests.
+	// acknowledges what it has taken with each message. 0: 16 for each of MaxRequests. Who
+	// has sent four times as many to its creditor, which has not acknowledged them, asks for
+	// nothing more: ErrLimit.
 	MaxUnacked int
 	// Leaves says that debtors of this owner lend to nobody, so that nobody has a
 	// token of a debtor that is gone: see [Unfenced].

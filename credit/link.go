@@ -9,6 +9,10 @@ const resendMost = owesMost
 // unackedMost is Config.MaxUnacked for each of MaxRequests when it is 0.
 const unackedMost = 16
 
+// unheardMost is how many messages to the creditor may be unacknowledged before nothing more
+// is asked of it, for each of Config.MaxUnacked.
+const unheardMost = 4
+
 // link makes of messages that may be lost, doubled and overtaken a sequence in
 // each direction. It belongs to one session.
 //

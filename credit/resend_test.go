@@ -62,3 +62,30 @@ func TestManyAreLost(t *testing.T) {
 		t.Errorf("it took %d messages, at most %d", sent, most)
 	}
 }
+
+// What is kept for a creditor that does not hear is bounded, however often somebody asks and
+// gives up. When it hears, it lends again.
+func TestDeafCreditor(t *testing.T) {
+	b := newBorrower(Config{MaxUnacked: 16})
+	all := Credit{{0, 10, Write}}
+	for n := 0; ; n++ {
+		id, _, e := b.acquire(time.Second, all)
+		if len(e) == 1 && e[0].Code == ErrLimit {
+			break
+		}
+		b.Cancel(time.Second, id)
+		if _, e := b.Take(); len(e) != 1 || e[0].Code != ErrCanceled {
+			t.Fatalf("%+v", e)
+		}
+		if n > 1000 {
+			t.Fatal("it may ask for ever")
+		}
+	}
+	if n := len(b.up.link.unacked); n > unheardMost*16+1 {
+		t.Errorf("%d messages are kept", n)
+	}
+	b.hears(time.Second, Message{Kind: Ack, Ack: b.up.link.sent})
+	if _, m, e := b.acquire(time.Second, all); find(m, Borrow) == nil {
+		t.Errorf("it does not ask again: %+v, %+v", m, e)
+	}
+}
