@@ -23,23 +23,7 @@ import (
 // file of 64 MiB.
 func newEngineRig(t *testing.T) *rig {
 	t.Helper()
-	dir, err := os.MkdirTemp(".", "drive") // on the disk: a temporary folder may have no direct I/O
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	path := filepath.Join(dir, "drive")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(path, 64<<20); err != nil {
-		t.Fatal(err)
-	}
-	return newRigOn(t, path, func(o *Options) { o.Backend = Engine{} })
+	return newRigOn(t, driveFile(t, 64<<20), func(o *Options) { o.Backend = Engine{} })
 }
 
 // number draws one that is often extreme.

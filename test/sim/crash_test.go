@@ -157,18 +157,7 @@ func (w *world) work(seed, at uint64, ops int) (seen uint64, cut bool, err error
 		must(err)
 		var done [workers]sched.Completion
 		for n := range workers {
-			done[n].Init(s)
-			s.Go("worker", func() {
-				defer done[n].Done()
-				defer func() {
-					if r := recover(); r != nil {
-						fe, ok := r.(fatal)
-						if !ok {
-							panic(r)
-						}
-						failed = fe.err
-					}
-				}()
+			begin(s, &done[n], &failed, func() {
 				if n < w.shape.workers {
 					wk := w.worker(n, s, p)
 					wk.run(ops)

@@ -40,18 +40,7 @@ func (w *world) disturb(tr trouble, end int, ops int) (cut bool, err error) {
 		w.inject(tr)
 		var done [workers]sched.Completion
 		for n := range workers {
-			done[n].Init(s)
-			s.Go("worker", func() {
-				defer done[n].Done()
-				defer func() {
-					if r := recover(); r != nil {
-						fe, ok := r.(fatal)
-						if !ok {
-							panic(r)
-						}
-						failed = fe.err
-					}
-				}()
+			begin(s, &done[n], &failed, func() {
 				if n < w.shape.workers {
 					u := &unsure{worker: w.worker(n, s, p), trouble: tr}
 					u.run(ops)

@@ -30,18 +30,7 @@ func (w *world) hung(ops int) error {
 		}
 		var done [workers]sched.Completion
 		for n := range workers {
-			done[n].Init(s)
-			s.Go("worker", func() {
-				defer done[n].Done()
-				defer func() {
-					if r := recover(); r != nil {
-						fe, ok := r.(fatal)
-						if !ok {
-							panic(r)
-						}
-						failed = fe.err
-					}
-				}()
+			begin(s, &done[n], &failed, func() {
 				wk := w.worker(n, s, p)
 				class := api.ClassCapacity
 				wk.only = &class
