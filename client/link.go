@@ -43,6 +43,7 @@ type link struct {
 
 	waiting atomic.Int32 // callers that wait for what comes on the socket
 	leading atomic.Bool  // one of them receives itself
+	breath  breath       // of who leads
 
 	shared  atomic.Pointer[sharedRing] // nil until there is one
 	sharing atomic.Bool                // it was asked for

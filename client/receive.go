@@ -44,6 +44,7 @@ func (l *link) lead(ctx context.Context, done <-chan struct{}) {
 		return // it has ended, as the caller will be told
 	}
 	l.leadOn(ctx, done)
+	l.breath.take()
 	if l.sock.overlook(false) == nil {
 		l.receiveAll()
 	}
