@@ -80,6 +80,8 @@ type holding struct {
 	sent    []sent // grants that the debtor may not have had when it sent what comes next
 	called  bool   // the user was told
 	spans   int    // of credit and sent, as counted for the debtor
+
+	room [1]sent // of sent: mostly that is enough
 }
 
 // sent is a grant and the number of its message.
@@ -154,6 +156,10 @@ type account struct {
 	stale    bool       // somebody for whom others were called back does not want it any more
 	took     bool       // something was taken for a request
 	active   bool
+
+	// Of holdings and queue: mostly that is enough.
+	holdingRoom [1]*holding
+	queueRoom   [1]*request
 }
 
 // awaits says whether something is to happen to the account.
@@ -196,11 +202,13 @@ func (b *Book) account(r Resource) *account {
 	}
 	b.serial++
 	a := &account{res: r, serial: b.serial}
-	if b.up == nil {
+	a.holdings, a.queue = a.holdingRoom[:0], a.queueRoom[:0]
+	switch {
+	case b.up != nil:
+	case b.cfg.Capital != nil:
+		a.borrowed = b.cfg.Capital(r)
+	default:
 		a.borrowed = r.Type.All()
-		if b.cfg.Capital != nil {
-			a.borrowed = b.cfg.Capital(r)
-		}
 	}
 	b.accounts[r] = a
 	return a

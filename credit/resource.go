@@ -30,6 +30,7 @@ type Type struct {
 	modes     []string // name of bit i
 	clash     [256]Modes
 	all       Modes
+	whole     Credit // all modes at all positions
 	limit     uint64 // positions there are
 	keep      bool
 	divisible bool
@@ -69,6 +70,7 @@ func NewType(c TypeConfig) *Type {
 		panic("credit: a type has 1 to 8 modes, a divisible one has 1")
 	}
 	t.all = Modes(1<<len(c.Modes) - 1)
+	t.whole = Credit{{0, t.limit, t.all}}
 	for _, pair := range c.Conflicts {
 		x, y := t.Mode(pair[0]), t.Mode(pair[1])
 		if x == 0 || y == 0 {
@@ -102,8 +104,8 @@ func (t *Type) Mode(name string) Modes {
 	return 0
 }
 
-// All returns all that there is of one resource.
-func (t *Type) All() Credit { return Credit{{0, t.limit, t.all}} }
+// All returns all that there is of one resource. It is the same memory each time.
+func (t *Type) All() Credit { return t.whole }
 
 // Conflict says whether two holders may not have c and d at the same time.
 func (t *Type) Conflict(c, d Credit) bool {

@@ -272,6 +272,7 @@ func (b *Book) grant(a *account, q *request) {
 	h := d.loans[a.res]
 	if h == nil {
 		h = &holding{debtor: d}
+		h.sent = h.room[:0]
 		d.loans[a.res] = h
 		a.holdings = append(a.holdings, h)
 	}

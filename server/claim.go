@@ -125,7 +125,7 @@ func (c *creditor) watch(id layout.ObjectID) error {
 	w := c.watched[id]
 	first := w == nil
 	if first {
-		w = &watch{ready: make(chan struct{}), claims: make(map[*claim]struct{})}
+		w = &watch{ready: make(chan struct{})}
 		c.watched[id] = w
 		c.watching.Add(1)
 	}

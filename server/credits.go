@@ -61,15 +61,18 @@ type creditor struct {
 
 // watch is a watched object.
 type watch struct {
-	ready  chan struct{} // closed: all handles that there were have their claims
-	failed bool          // one could not have it; set before ready
-	pins   int           // who is about to ask for something
-	claims map[*claim]struct{}
-	writes int // of claims, those to write
+	ready  chan struct{}       // closed: all handles that there were have their claims
+	failed bool                // one could not have it; set before ready
+	pins   int                 // who is about to ask for something
+	claims map[*claim]struct{} // nil: none yet
+	writes int                 // of claims, those to write
 }
 
 // add enters a claim.
 func (w *watch) add(x *claim) {
+	if w.claims == nil {
+		w.claims = make(map[*claim]struct{})
+	}
 	w.claims[x] = struct{}{}
 	if x.writes() {
 		w.writes++
