@@ -55,7 +55,7 @@ func TestDataOfDrivesAtOnce(t *testing.T) {
 	}
 	free := make(chan struct{})
 	open := opener(f.disks...)
-	ctx, cancel := context.WithTimeout(bg, time.Minute)
+	ctx, cancel := context.WithTimeout(bg, 3*time.Minute)
 	defer cancel()
 	r, err := check.Run(ctx, names(3), check.Options{
 		Data: true, Reads: 2,

@@ -156,7 +156,7 @@ func objectsBegin(t testing.TB, disk *devsim.Disk) int64 {
 // afterwards nothing is written but metadata, which activation may have to mend.
 func bear(t *testing.T, disk *devsim.Disk, objects int64) {
 	t.Helper()
-	watchdog := time.AfterFunc(time.Minute, func() { panic("it hangs") })
+	watchdog := time.AfterFunc(5*time.Minute, func() { panic("it hangs") })
 	defer watchdog.Stop()
 	var beside, data atomic.Int64 // writes beside the superblocks, and to objects
 	o := options(disk)
