@@ -87,7 +87,7 @@ func earlyMain() {
 
 // proves S43: a client that never says hello has no session for long.
 func TestNeverSaysHello(t *testing.T) {
-	s := newScene(t, "[limits]\nhello_timeout = '300ms'\n")
+	s := newScene(t, "[limits]\nhello_timeout = '2s'\n")
 	var silent []*child
 	for range 5 {
 		c := spawn(t, s.d.Socket, "silent", "")

@@ -39,6 +39,7 @@ type attacker struct {
 	sent     *atomic.Int64 // messages
 	made     *atomic.Int64 // sessions
 	buf      []byte
+	patience time.Duration // with a call
 
 	block, log, mdc layout.ObjectID // that it keeps for its next session
 	puts            int             // mblocks that it has asked to be put, which stay
@@ -47,7 +48,7 @@ type attacker struct {
 func newAttacker(ctx context.Context, socket string, seed, number uint64, sent, made *atomic.Int64) *attacker {
 	return &attacker{
 		ctx: ctx, socket: socket, poolName: poolName, rng: rand.New(rand.NewPCG(seed, number)), sent: sent, made: made,
-		buf: make([]byte, 4*ioctl.MaxMessage),
+		buf: make([]byte, 4*ioctl.MaxMessage), patience: soon,
 	}
 }
 
@@ -116,22 +117,25 @@ func (a *attacker) dial() *daemon.Raw {
 		return nil
 	}
 	a.made.Add(1)
-	_ = w.Conn.SetDeadline(time.Now().Add(soon)) // then the next call fails
+	_ = w.Conn.SetDeadline(time.Now().Add(a.patience)) // then the next call fails
 	return w
 }
 
-// greet connects and says hello, or returns nil.
+// greet connects and says hello, or returns nil. Who is patient tries again: where
+// processors are busy it may be late.
 func (a *attacker) greet() *daemon.Raw {
-	w := a.dial()
-	if w == nil {
-		return nil
+	for end := time.Now().Add(a.patience - soon); ; {
+		if w := a.dial(); w != nil {
+			if _, err := a.ask(w, ioctl.OpHello, daemon.Hello()); err == nil {
+				return w
+			}
+			w.Conn.Close()
+			time.Sleep(5 * time.Millisecond) // there are sessions enough
+		}
+		if !time.Now().Before(end) || !a.on() {
+			return nil
+		}
 	}
-	if _, err := a.ask(w, ioctl.OpHello, daemon.Hello()); err != nil {
-		w.Conn.Close()
-		time.Sleep(5 * time.Millisecond) // there are sessions enough
-		return nil
-	}
-	return w
 }
 
 // open makes a session with the pool open, or returns nil.
@@ -180,7 +184,7 @@ func (a *attacker) drain(w *daemon.Raw) {
 			break
 		}
 	}
-	_ = w.Conn.SetDeadline(time.Now().Add(soon)) // then the next call fails
+	_ = w.Conn.SetDeadline(time.Now().Add(a.patience)) // then the next call fails
 }
 
 // message encodes a request of an operation, known or not.

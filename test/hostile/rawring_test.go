@@ -171,7 +171,7 @@ func (a *attacker) stage(entries int) *stage {
 		w.Conn.Close()
 		return nil
 	}
-	_ = w.Conn.SetDeadline(time.Now().Add(10 * soon)) // then the next call fails
+	_ = w.Conn.SetDeadline(time.Now().Add(10 * a.patience)) // then the next call fails
 	st.read = a.reuse(w, pool, ioctl.OpMblockFind, &a.block, func() ioctl.Handle {
 		h := a.give(w, ioctl.OpMblockAlloc, allocation(pool, blockBytes))
 		data := ioctl.InlinePayload(make([]byte, blockBytes))
@@ -278,7 +278,7 @@ func (st *stage) alive() bool {
 		if err == nil && n > 0 {
 			continue
 		}
-		_ = st.w.Conn.SetDeadline(time.Now().Add(soon)) // then the next call fails
+		_ = st.w.Conn.SetDeadline(time.Now().Add(st.a.patience)) // then the next call fails
 		return errors.Is(err, os.ErrDeadlineExceeded) && st.a.on()
 	}
 }

@@ -312,5 +312,7 @@ func (s *siege) warmUp(a *attacker) {
 func testAttacker(t *testing.T, s *siege, seed uint64) *attacker {
 	t.Helper()
 	var sent, made atomic.Int64
-	return newAttacker(t.Context(), s.d.Socket, seed, 0, &sent, &made)
+	a := newAttacker(t.Context(), s.d.Socket, seed, 0, &sent, &made)
+	a.patience = daemon.Patience // what it asks for must come
+	return a
 }
