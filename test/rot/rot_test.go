@@ -263,6 +263,9 @@ func TestLies(t *testing.T) {
 		if err == nil && v == lastGroup && !im.unclean && im.trouble == nil {
 			err = wrongf("something is gone without a word after a clean stop")
 		}
+		if im.hits == 0 {
+			what += ", not reached"
+		}
 		n.add(what, v)
 		if err != nil {
 			return fmt.Errorf("%s %d, shift %d (%s, unclean stop: %v; at work: %w): %w", what, f.Skip, f.Shift, w.kind, im.unclean, im.trouble, err)
