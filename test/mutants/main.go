@@ -40,6 +40,9 @@ type mutant struct {
 
 const crashTests = "^(TestCrashRandom|TestCrashEveryBoundary)$"
 
+// hang is how long tests may take at least that say themselves how long they run.
+const hang = 5 * time.Minute
+
 func main() {
 	limit := flag.Duration("for", 30*time.Second, "how long each of the two crash tests may take to find a mutant")
 	only := flag.String("run", "", "run the mutants whose name contains this")
@@ -142,7 +145,7 @@ func try(m mutant, root, tmp string, limit time.Duration) (string, error) {
 	if msg, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("it does not build: %w\n%s", err, msg)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 4*limit+time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), max(4*limit+time.Minute, hang))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bin, append([]string{"-test.run", test, "-test.failfast", "-test.short"}, args...)...)
 	cmd.Dir = filepath.Join(root, pkg)
