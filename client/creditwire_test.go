@@ -18,8 +18,8 @@ func TestCreditsPacked(t *testing.T) {
 	for _, lacks := range []uint64{0, ioctl.FeaturePacked, ioctl.Features} {
 		s := newLender(t, 0)
 		s.lacks = lacks
-		_, p := s.open(CreditOptions{})
-		const n = 200
+		c, p := s.open(CreditOptions{})
+		const n = 40 // fewer than are sent before their time
 		var all sync.WaitGroup
 		ids := make([]layout.ObjectID, n)
 		for i := range ids {
@@ -35,9 +35,12 @@ func TestCreditsPacked(t *testing.T) {
 			})
 		}
 		all.Wait()
+		out := &c.current.Load().out
+		out.mu.Lock() // so that they are to be sent at one time, or two
 		for _, id := range ids {
 			p.GiveBackCredit(id)
 		}
+		out.mu.Unlock()
 		for _, id := range ids { // which is said before the daemon can have it again
 			h, err := s.delete(t.Context(), id, 0)
 			if err == nil {

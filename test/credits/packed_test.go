@@ -6,6 +6,7 @@ import (
 	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/ioctl"
 	"github.com/mpool-go/mpool/layout"
+	"github.com/mpool-go/mpool/test/daemon"
 )
 
 // proves G44, G45: what a debtor says in one message is done in its order, and what
@@ -90,11 +91,17 @@ func TestPackedNotAgreed(t *testing.T) {
 	for _, features := range []uint64{0, ioctl.FeaturePacked, ioctl.Features} {
 		agreed := features&ioctl.FeaturePacked != 0
 		w := newDeafWith(t, b, features)
-		for range n {
-			if err := w.borrow(id); err != nil {
+		for i := range uint64(n) {
+			w.sent++
+			if err := w.send(credit.Message{
+				Kind: credit.Borrow, Seq: w.sent, Request: w.sent, Flags: credit.MayBorrow,
+				Resource: credit.Resource{Type: credit.Access, ID: uint64(id)},
+				Credit:   credit.Make(credit.Span{First: 2 * i, End: 2*i + 1, Modes: credit.Read}),
+			}); err != nil {
 				t.Fatal(err)
 			}
 		}
+		daemon.Eventually(t, "all are granted, and nothing was read", func() bool { return len(b.list()) == n })
 		granted, most := 0, 0
 		for granted < n {
 			h, body, err := w.raw.Receive()
@@ -134,6 +141,6 @@ func TestPackedNotAgreed(t *testing.T) {
 			t.Errorf("features %x: after two together comes %+v, %v", features, h, err)
 		}
 		_ = w.raw.Close()
+		b.residue()
 	}
-	b.residue()
 }
