@@ -34,7 +34,7 @@ func objectMachine() machine {
 	return newMachine(object{}, object.next, func(c *call) []part {
 		var more []part
 		if c.Code == 0 && (c.Do == doAlloc || c.Do == doCommit || c.Do == doAbort || c.Do == doDelete) ||
-			c.Do == doDelete && c.Torn && (c.lost() || c.Code == api.ECONNRESET) {
+			(c.Do == doCommit || c.Do == doDelete) && c.Torn && (c.lost() || c.Code == api.ECONNRESET) {
 			more = append(more, second)
 		}
 		if c.Torn && c.Do != doKill {
@@ -143,9 +143,13 @@ func (o object) commit(s step, has bool) []object {
 	began := o
 	began.by = c.Handle
 	can := o.phase == uncommitted && o.by == 0 && o.ending == 0 && has
+	cut := c.lost() || c.Code == api.ECONNRESET // by the kill, before or after it was published
 	switch {
 	case s.part == second && o.phase == uncommitted && o.by == c.Handle:
-		o.phase, o.by = committed, 0
+		done := o
+		done.phase, done.by = committed, 0
+		return append([]object{done}, only(o, cut)...)
+	case s.part == second && cut:
 		return []object{o}
 	case c.Code == 0 && o.seen(c):
 		return []object{o}

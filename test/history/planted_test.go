@@ -84,6 +84,21 @@ func plantedObjects() []planted {
 		{"cut off and done", theObject, true, committedObject(
 			func() call { c := lostDelete; c.Begin, c.End = 1000, 2000; return c }(),
 			call{Do: doKill, Begin: 1100, End: 1200}, call{Do: doFind, Code: api.ENOENT, Conn: 9, Begin: 1300, End: 1400})},
+		{"told done while another's delete was under way, which a kill undid", theObject, false, committedObject(
+			call{Do: doDelete, Handle: mine, Record: 7, Torn: true, Begin: 1000, End: 3000},
+			call{Do: doKill, Begin: 1100, End: 1200},
+			call{Do: doFind, Given: others, Conn: 9, Begin: 1300, End: 1400},
+			call{Do: doDelete, Handle: others, Record: 7, Code: api.EUNKNOWN, Torn: true, Begin: 1500, End: 6000},
+			call{Do: doKill, Begin: 3500, End: 3600},
+			call{Do: doFind, Given: mine2, Conn: 9, Begin: 4000, End: 4100})},
+		{"a commit seen, its answer taken by a kill, and deleted before it is looked for", theObject, true, []call{
+			{Do: doAlloc, Given: mine, Record: 7},
+			{Do: doCommit, Handle: mine, Record: 7, Code: api.ECONNRESET, Torn: true, Begin: 1000, End: 9000},
+			{Do: doInfo, Handle: mine, Record: 7, N: 1<<8 | uint64(committed), Begin: 1100, End: 1200},
+			{Do: doKill, Begin: 1300, End: 1400},
+			{Do: doFind, Given: others, Conn: 9, Begin: 1500, End: 1600},
+			{Do: doDelete, Handle: others, Record: 7, Begin: 1700, End: 1800},
+		}},
 	}
 }
 
@@ -146,6 +161,16 @@ func plantedLogs() []planted {
 			next(0, endOfLog), sync, next(0, 100), next(1, 101), next(2, endOfLog),
 			call{Do: doErase, Code: api.EBUSY}, closed, call{Do: doUnreader, Handle: others},
 			call{Do: doErase, Want: 5}, call{Do: doLogInfo, N: 5}, reopened(0))},
+		{"busy with an open whose answer a kill took", theLog, true, []call{
+			{Do: doOpen, Given: mine, Code: api.ECONNRESET, Torn: true, Process: 1, Begin: 1000, End: 2000},
+			{Do: doOpen, Given: others, Code: api.EBUSY, Process: 2, Begin: 1100, End: 1200},
+			{Do: doKill, Begin: 1300, End: 1400},
+		}},
+		{"busy with an open that a kill has ended", theLog, false, []call{
+			{Do: doOpen, Given: mine, Code: api.ECONNRESET, Torn: true, Process: 1, Begin: 1000, End: 2000},
+			{Do: doKill, Begin: 1100, End: 1200},
+			{Do: doOpen, Given: others, Code: api.EBUSY, Process: 2, Begin: 1300, End: 1400},
+		}},
 		{"lost by a kill, unsynced", theLog, true, openedLog(call{Do: doKill}, reopened(1))},
 		{"lost by a kill, synced", theLog, false, openedLog(sync, call{Do: doKill}, reopened(1))},
 		{"lost by a kill, read by another process", theLog, false, openedLog(next(0, 100), next(1, 101), call{Do: doKill}, reopened(1))},
