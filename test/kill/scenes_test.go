@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -222,6 +223,7 @@ func scenes() []scene {
 			}
 			return l.Erase(ctx, 0)
 		})},
+		{name: "names and an extent used again", active: true, prepare: stocked, steps: againSteps()},
 		{name: "check --repair", prepare: damaged, mends: true, steps: []step{{same: true, do: repair}}},
 	}
 }
@@ -313,6 +315,48 @@ func containerSteps() []step {
 		{do: func(ctx context.Context, a *actor) error { return a.mdc.CompactEnd(ctx) }},
 		add(900),
 		{same: true, do: func(ctx context.Context, a *actor) error { return a.mdc.Close(ctx) }},
+	}
+}
+
+// againSteps set and unset names, and give an id and an extent again.
+func againSteps() []step {
+	roots := func(numbers ...api.Root) step {
+		return step{do: func(ctx context.Context, a *actor) error {
+			list := slices.Clone(numbers)
+			for i := range list {
+				if list[i].ID != 0 {
+					list[i].ID = a.f.mblocks[list[i].ID]
+				}
+			}
+			return a.p.SetRoots(ctx, list)
+		}}
+	}
+	long := strings.Repeat("r", api.MaxRootName)
+	return []step{
+		roots(api.Root{Name: long, ID: 1}, api.Root{Name: "b", ID: 2}),
+		{same: true, do: func(ctx context.Context, a *actor) error {
+			_, err := a.p.AddOwner(ctx, strings.Repeat("o", api.MaxOwnerName), 0)
+			return err
+		}},
+		{do: func(ctx context.Context, a *actor) error {
+			m, err := a.p.Mblock(ctx, a.f.mblocks[3])
+			if err != nil {
+				return err
+			}
+			return m.Delete(ctx)
+		}},
+		{do: func(ctx context.Context, a *actor) error {
+			m, err := a.p.ReallocMblock(ctx, a.f.mblocks[3], api.AllocOptions{Capacity: 90_000})
+			if err == nil {
+				_, err = m.Write(ctx, pattern(90_000))
+			}
+			if err == nil {
+				err = m.Commit(ctx)
+			}
+			return err
+		}},
+		roots(api.Root{Name: long}),
+		{do: func(ctx context.Context, a *actor) error { return a.p.DeleteMDC(ctx, a.f.container) }},
 	}
 }
 

@@ -89,7 +89,7 @@ func oneContainer(p *mpool.Pool) {
 
 // scenarios are all public calls that do I/O.
 func scenarios() []*scenario {
-	return append(append(poolCalls(), mblockCalls()...), logCalls()...)
+	return append(append(append(poolCalls(), mblockCalls()...), logCalls()...), combinations()...)
 }
 
 func poolCalls() []*scenario {
