@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mpool-go/mpool/api"
+	"github.com/mpool-go/mpool/layout"
 )
 
 func newMblockDelete(a *app) *cobra.Command {
@@ -30,6 +31,9 @@ Roots that name a deleted object stay and lead nowhere.`,
 			if err := checkIDs(args[1:]); err != nil {
 				return err
 			}
+			if err := namedOnce(args[1:]); err != nil {
+				return err
+			}
 			if err := a.confirm(ctx, "delete %s of pool %s", plural(len(args)-1, kind), args[0]); err != nil {
 				return err
 			}
@@ -38,6 +42,20 @@ Roots that name a deleted object stay and lead nowhere.`,
 			})
 		}),
 	}
+}
+
+// namedOnce refuses an id that is there twice: one of two deletions of it would be in the
+// other's way.
+func namedOnce(ids []string) error {
+	seen := make(map[layout.ObjectID]bool)
+	for _, s := range ids {
+		if id, err := parseID(s); err == nil && seen[id] {
+			return usagef("%s is named twice", s)
+		} else if err == nil { // else a root's name
+			seen[id] = true
+		}
+	}
+	return nil
 }
 
 // deleteWorkers is how many objects are deleted at once: deletions in flight

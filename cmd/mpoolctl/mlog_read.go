@@ -66,8 +66,12 @@ func (o *mlogReadOptions) run(ctx context.Context, a *app, pool, id string) erro
 		out := &recordWriter{
 			w: bufio.NewWriterSize(a.stdout, 1<<16), json: a.json, raw: o.raw, escape: a.terminal(a.stdout),
 		}
-		err = o.copy(ctx, a, r, out)
-		return errors.Join(err, out.w.Flush(), r.Close(), log.Put())
+		err = errors.Join(o.copy(ctx, a, r, out), out.w.Flush())
+		back := errors.Join(r.Close(), log.Put())
+		if errors.Is(err, api.ESTALE) {
+			return err // so are the handles
+		}
+		return errors.Join(err, back)
 	})
 	if o.follow && ctx.Err() != nil && errors.Is(err, api.ECANCELED) {
 		return nil // an interrupt is how following ends
