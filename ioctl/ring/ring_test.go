@@ -303,9 +303,9 @@ func TestScribble(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	words := []uintptr{submittedAt, takenAt, bellAt, endedAt, seenAt, waiterAt, wantedAt}
 	scribbler.Go(func() {
 		rng := rand.New(rand.NewPCG(seed, 1))
-		words := []uintptr{submittedAt, takenAt, bellAt, endedAt, seenAt, waiterAt, wantedAt}
 		for !stop.Load() {
 			w := m.word(words[rng.IntN(len(words))])
 			switch rng.IntN(4) {
@@ -325,6 +325,11 @@ func TestScribble(t *testing.T) {
 	for i := 0; i < 2000 || (broken == 0 || served == 0) && i < 10_000_000; i++ {
 		if i >= 2000 { // the scribbler has no processor, and what it left is all that is seen
 			runtime.Gosched()
+		}
+		if i%2 == 0 { // what it left may be nothing but nonsense
+			for _, w := range words {
+				m.word(w).Store(0)
+			}
 		}
 		d, err := NewDaemon(mem, 16)
 		if err != nil {
