@@ -119,9 +119,11 @@ type heldCredit interface {
 
 // holdCredit prints a credit and holds it until the context ends.
 func (a *app) holdCredit(ctx context.Context, hold *client.Hold, pool string, id layout.ObjectID) error {
+	token := hold.Token()
+	clear(token[1:]) // the words of this process, which the daemon's lists do not know
 	v := creditView{
 		Resource: id.String(), Pool: pool, PID: int32(os.Getpid()), UID: uint32(os.Geteuid()), Session: hold.Session(),
-		State: "held", Token: hold.Token().String(),
+		State: "held", Token: token.String(),
 	}
 	v.Holder = holderName(v.UID, v.PID)
 	for i, s := range hold.Credit() {
