@@ -1,8 +1,6 @@
 package client
 
 import (
-	"context"
-
 	"github.com/mpool-go/mpool/credit"
 	"github.com/mpool-go/mpool/layout"
 )
@@ -20,11 +18,10 @@ func (e *countedEngine) Connect(debtor credit.OwnerID, peer credit.Peer) (credit
 	if err != nil {
 		return nil, err
 	}
-	counted := &countedLink{l, e.c}
 	if s, ok := l.(socketLink); ok {
-		return &countedSocket{counted, s}, nil
+		return &countedSocket{s, e.c}, nil
 	}
-	return counted, nil
+	return &countedLink{l, e.c}, nil
 }
 
 type countedLink struct {
@@ -38,25 +35,29 @@ func (l *countedLink) Send(m credit.Message) {
 	l.Link.Send(m)
 }
 
-// socketLink is what a link by the socket can do beside.
+// socketLink is what a link by the socket can do.
 type socketLink interface {
+	credit.Link
 	credit.Packer
 	credit.Waiter
 }
 
 type countedSocket struct {
-	*countedLink
-	s socketLink
+	socketLink
+	c *credits
+}
+
+// Send implements [credit.Link].
+func (l *countedSocket) Send(m credit.Message) {
+	l.c.messages.Add(1)
+	l.socketLink.Send(m)
 }
 
 // SendAll implements [credit.Packer].
 func (l *countedSocket) SendAll(list []credit.Message) {
 	l.c.messages.Add(uint64(len(list)))
-	l.s.SendAll(list)
+	l.socketLink.SendAll(list)
 }
-
-// Wait implements [credit.Waiter].
-func (l *countedSocket) Wait(ctx context.Context, done <-chan struct{}) { l.s.Wait(ctx, done) }
 
 type countedPeer struct {
 	credit.Peer

@@ -85,12 +85,14 @@ func (e *socketEngine) send(m *ioctl.CreditMessage) {
 	}
 }
 
-// Wait implements [credit.Waiter].
-func (e *socketEngine) Wait(ctx context.Context, done <-chan struct{}) {
-	e.l.waiting.Add(1)
-	defer e.l.waiting.Add(-1)
-	e.l.lead(ctx, done)
-}
+// Attend implements [credit.Waiter].
+func (e *socketEngine) Attend() bool { return e.l.attend() }
+
+// Receive implements [credit.Waiter].
+func (e *socketEngine) Receive(ctx context.Context, done <-chan struct{}) { e.l.lead(ctx, done) }
+
+// Leave implements [credit.Waiter].
+func (e *socketEngine) Leave() { e.l.leave() }
 
 // Close implements [credit.Link]. The end of the handle tells the daemon.
 func (*socketEngine) Close() {}

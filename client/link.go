@@ -189,14 +189,9 @@ func (l *link) exchange(ctx context.Context, op ioctl.Op, m, reply ioctl.Message
 // exchangeFD is exchange for an answer that comes with a descriptor, which it
 // returns, or -1.
 func (l *link) exchangeFD(ctx context.Context, op ioctl.Op, m, reply ioctl.Message, hold *region, read func()) (int, error) {
-	k, err := l.begin(ctx, op, m, hold)
+	k, err := l.ask(ctx, op, m, hold)
 	if err != nil {
 		return -1, err
-	}
-	if !l.await(ctx, k.done) {
-		if err := l.giveUp(ctx, k); err != nil {
-			return -1, err
-		}
 	}
 	if k.err != nil {
 		return -1, lost(op, k.err)
@@ -214,6 +209,28 @@ func (l *link) exchangeFD(ctx context.Context, op ioctl.Op, m, reply ioctl.Messa
 		read()
 	}
 	return k.fd, nil
+}
+
+// ask sends a request and waits for the answer.
+func (l *link) ask(ctx context.Context, op ioctl.Op, m ioctl.Message, hold *region) (*call, error) {
+	if err := l.takeSlot(ctx, op); err != nil {
+		return nil, err
+	}
+	leads := l.attend()
+	defer l.leave()
+	k, err := l.begin(ctx, op, m, hold)
+	if leads {
+		l.lead(ctx, k.done)
+	}
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-k.done:
+		return k, nil
+	case <-ctx.Done():
+		return k, l.giveUp(ctx, k)
+	}
 }
 
 // expired is the error of an operation that was not done because its context
@@ -237,24 +254,25 @@ func timeUp(ctx context.Context, err error) error {
 	return err
 }
 
-// begin sends a request. When it fails, the request was not sent.
-func (l *link) begin(ctx context.Context, op ioctl.Op, m ioctl.Message, hold *region) (*call, error) {
+// takeSlot waits for a slot for a request.
+func (l *link) takeSlot(ctx context.Context, op ioctl.Op) error {
 	if ctx.Err() != nil {
-		return nil, expired(ctx, op.Name())
+		return expired(ctx, op.Name())
 	}
 	if !l.mark.here() {
-		return nil, foreign(op.Name(), l.pid)
+		return foreign(op.Name(), l.pid)
 	}
 	select {
 	case l.slots <- struct{}{}:
+		return nil
 	case <-ctx.Done():
-		return nil, expired(ctx, op.Name())
+		return expired(ctx, op.Name())
 	}
-	return l.beginHeld(ctx, op, m, hold)
 }
 
-// beginHeld is begin for a caller that has a slot, which it gives away.
-func (l *link) beginHeld(ctx context.Context, op ioctl.Op, m ioctl.Message, hold *region) (*call, error) {
+// begin sends a request in the caller's slot, which it gives away. When it fails, the
+// request was not sent, and the call has ended.
+func (l *link) begin(ctx context.Context, op ioctl.Op, m ioctl.Message, hold *region) (*call, error) {
 	k := &call{op: op, hold: hold, done: make(chan struct{}), fd: -1}
 	if hold != nil {
 		hold.keep()
@@ -263,7 +281,7 @@ func (l *link) beginHeld(ctx context.Context, op ioctl.Op, m ioctl.Message, hold
 	if l.dead != nil {
 		defer l.mu.Unlock()
 		l.finish(k)
-		return nil, unsent(op, l.dead)
+		return k, unsent(op, l.dead)
 	}
 	l.lastCount++
 	k.tag = tagOf(l.lastCount, 0, 0)
@@ -275,10 +293,10 @@ func (l *link) beginHeld(ctx context.Context, op ioctl.Op, m ioctl.Message, hold
 			l.finish(k)
 		}
 		if errors.Is(err, ioctl.ErrTooLong) {
-			return nil, &api.Error{Code: api.EINVAL, Op: op.Name(), Err: err}
+			return k, &api.Error{Code: api.EINVAL, Op: op.Name(), Err: err}
 		}
 		l.fail()
-		return nil, unsent(op, err)
+		return k, unsent(op, err)
 	}
 	return k, nil
 }

@@ -33,18 +33,32 @@ func (l *link) receiveAll() bool {
 	}
 }
 
-// lead takes what comes itself while the caller waits until done is closed, unless
-// somebody else does, or that is not soon. The caller waits on afterwards.
-func (l *link) lead(ctx context.Context, done <-chan struct{}) {
-	if l.waiting.Load() > 1 || !l.leading.CompareAndSwap(false, true) {
-		return // several wait: one goroutine hands on what comes for all at once
+// attend says whether the caller, which is about to send a request and to wait for what
+// follows, is to receive what comes itself: then it calls lead as soon as that is sent, and
+// waits for nothing before. Not if others wait: then one goroutine hands on for all. In any
+// case it calls leave when it waits no more.
+func (l *link) attend() bool {
+	if l.waiting.Add(1) > 1 || !l.leading.CompareAndSwap(false, true) {
+		return false
 	}
-	defer l.leading.Store(false)
+	// Before the request is sent: else the answer may be there first, and who does more than
+	// to sleep when it has woken the daemon has that run on another processor.
 	if l.sock.overlook(true) != nil {
-		return // it has ended, as the caller will be told
+		l.leading.Store(false)
+		return false // it has ended, as the caller will be told
 	}
+	return true
+}
+
+// leave is the end of a wait that began with attend.
+func (l *link) leave() { l.waiting.Add(-1) }
+
+// lead receives what comes until done is closed, which may be before, the context ends or
+// nothing has come for a moment. The caller, to whom attend has said so, waits on then.
+func (l *link) lead(ctx context.Context, done <-chan struct{}) {
 	l.leadOn(ctx, done)
 	l.breath.take()
+	l.leading.Store(false)
 	if l.sock.overlook(false) == nil {
 		l.receiveAll()
 	}
@@ -62,19 +76,6 @@ func (l *link) leadOn(ctx context.Context, done <-chan struct{}) {
 		if came, err := l.receiveOne(true); err != nil || !came {
 			return
 		}
-	}
-}
-
-// await waits until done is closed; false: the context has ended.
-func (l *link) await(ctx context.Context, done <-chan struct{}) bool {
-	l.waiting.Add(1)
-	defer l.waiting.Add(-1)
-	l.lead(ctx, done)
-	select {
-	case <-done:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -170,7 +171,7 @@ func given(h ioctl.Header, k *call) ioctl.Handle {
 // giveBack gives up what a handle is on, by undo, in a slot that the caller gives
 // away. If the daemon does not hear it, the connection's end does the same.
 func (l *link) giveBack(undo ioctl.Op, handle ioctl.Handle) {
-	k, err := l.beginHeld(context.Background(), undo, &ioctl.Target{Handle: handle}, nil)
+	k, err := l.begin(context.Background(), undo, &ioctl.Target{Handle: handle}, nil)
 	if err != nil {
 		return
 	}

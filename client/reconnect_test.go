@@ -260,6 +260,9 @@ func TestAnswerBeforeTheEnd(t *testing.T) {
 	first := make(chan error, 1)
 	go func() { first <- c.DestroyPool(t.Context(), "x") }()
 	h, _ := p.read()
+	if err := l.takeSlot(t.Context(), ioctl.OpVersion); err != nil {
+		t.Fatal(err)
+	}
 	k, err := l.begin(t.Context(), ioctl.OpVersion, &ioctl.Empty{}, nil) // never read by the daemon: its end is a reset
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,5 @@
 package credit
 
-import "context"
-
 // Reconnect gives the owner another connection. If the one before has ended by
 // itself and this is to the same creditor, the owner keeps what its lease covers;
 // else it starts with nothing. It fails with ErrBusy if another call was faster.
@@ -68,17 +66,6 @@ func (c *connection) send(list []Message) {
 	}
 	for _, m := range list {
 		c.link.Send(m)
-	}
-}
-
-// wait lets the caller receive what it waits for, if the link can. There need be no
-// connection.
-func (c *connection) wait(ctx context.Context, done <-chan struct{}) {
-	if c == nil {
-		return
-	}
-	if w, ok := c.link.(Waiter); ok {
-		w.Wait(ctx, done)
 	}
 }
 

@@ -44,10 +44,15 @@ type Packer interface {
 
 // Waiter is a [Link] by which who waits for an answer can receive it himself.
 type Waiter interface {
-	// Wait gives what comes to the peer while the caller waits. It returns when done is
-	// closed, when the context ends, or when it is better to let others receive: the
-	// caller looks, and waits on by itself.
-	Wait(ctx context.Context, done <-chan struct{})
+	// Attend is called before what a caller waits for is asked for. It says whether the
+	// caller is to receive.
+	Attend() bool
+	// Receive is called after Attend has said so, when that was sent, and gives what
+	// comes to the peer. It returns when done is closed, which may be before, when the
+	// context ends, or when it is better to let others receive: the caller waits on.
+	Receive(ctx context.Context, done <-chan struct{})
+	// Leave is called after Attend, in any case, when the caller waits no more.
+	Leave()
 }
 
 // Local is the engine between owners of one process. It loses nothing and tells

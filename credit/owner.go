@@ -122,23 +122,16 @@ func (o *Owner) Acquire(ctx context.Context, r Request) (*Hold, error) {
 	c := &call{lost: r.Lost}
 	o.calls[id] = c
 	o.collect()
-	o.flush()
-	if c.hold == nil && c.code == 0 {
-		c.done = make(chan struct{})
-		up := o.up
-		o.mu.Unlock()
-		up.wait(ctx, c.done)
-		select {
-		case <-c.done:
-		case <-ctx.Done():
-		}
-		o.mu.Lock()
-		if c.hold == nil && c.code == 0 {
-			o.book.Cancel(o.opt.Now(), id)
-			o.absorb()
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) && c.code == ErrCanceled {
-				c.code = ErrTimeout
-			}
+	if c.waits() {
+		o.await(ctx, c)
+	} else {
+		o.flush()
+	}
+	if c.waits() {
+		o.book.Cancel(o.opt.Now(), id)
+		o.absorb()
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) && c.code == ErrCanceled {
+			c.code = ErrTimeout
 		}
 	}
 	o.mu.Unlock()
@@ -148,6 +141,36 @@ func (o *Owner) Acquire(ctx context.Context, r Request) (*Hold, error) {
 	e := o.refusal(r, c.code)
 	e.Limit = c.limit
 	return nil, e
+}
+
+// await sends what a call asks for and waits until there is an answer, or the context
+// ends. It lets the lock go meanwhile.
+//
+// +checklocks:o.mu
+func (o *Owner) await(ctx context.Context, c *call) {
+	receives := false
+	var w Waiter
+	if o.up != nil {
+		w, _ = o.up.link.(Waiter)
+	}
+	if w != nil {
+		receives = w.Attend()
+		defer w.Leave()
+	}
+	o.flush()
+	done := make(chan struct{})
+	if c.done = done; !c.waits() {
+		close(done)
+	}
+	o.mu.Unlock()
+	if receives {
+		w.Receive(ctx, done)
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	o.mu.Lock()
 }
 
 // refusal is the error of a request that was not granted.
@@ -297,6 +320,9 @@ func (o *Owner) happened(e Event) {
 		close(o.empty)
 	}
 }
+
+// waits says whether there is no answer yet.
+func (c *call) waits() bool { return c.hold == nil && c.code == 0 }
 
 func (c *call) finish(h *Hold, code Code) {
 	c.hold, c.code = h, code
