@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mpool-go/mpool/ioctl"
 )
 
 // leadTime is how long at most who waits for an answer sleeps on the socket itself
@@ -40,21 +42,16 @@ type socket struct {
 // received is what one call of the kernel has to do and has done.
 type received struct {
 	once  func(fd uintptr) // does it
+	from  *ioctl.Receiver
 	buf   []byte
-	oob   []byte
 	flags int
 	n     int // bytes in buf
-	oobn  int // bytes in oob
+	oob   []byte
 	err   error
 }
 
 func (r *received) receive(fd uintptr) {
-	for {
-		r.n, r.oobn, _, _, r.err = unix.Recvmsg(int(fd), r.buf, r.oob, r.flags)
-		if !errors.Is(r.err, unix.EINTR) {
-			return
-		}
-	}
+	r.n, r.oob, _, r.err = r.from.Receive(int(fd), r.buf, r.flags)
 }
 
 // newSocket takes over a connection, which it closes.
@@ -73,7 +70,7 @@ func newSocket(u *net.UnixConn) (*socket, error) {
 		return nil, err
 	}
 	s := &socket{}
-	s.in.oob = make([]byte, unix.CmsgSpace(4))
+	s.in.from = ioctl.NewReceiver(unix.CmsgSpace(4))
 	s.in.once = s.in.receive
 	if err := s.open(fd); err != nil {
 		s.closed()
@@ -183,6 +180,8 @@ func (s *socket) receive(buf []byte, wait bool) (n, fd int, err error) {
 			return 0, -1, err
 		}
 		switch {
+		case in.err == unix.EAGAIN: //nolint:errorlint // it is no other, and comes often
+			return 0, -1, unix.EAGAIN
 		case errors.Is(in.err, unix.ECONNRESET) && !s.reset:
 			s.reset = true
 			continue
@@ -191,7 +190,7 @@ func (s *socket) receive(buf []byte, wait bool) (n, fd int, err error) {
 		case in.n == 0:
 			return 0, -1, io.EOF
 		}
-		return in.n, takeFD(in.oob[:in.oobn]), nil
+		return in.n, takeFD(in.oob), nil
 	}
 }
 

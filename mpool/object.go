@@ -113,6 +113,7 @@ func (o *object) ref(op string) error {
 	return refLocked(op, o)
 }
 
+// refLocked is ref for who has the pool's usesMu.
 func refLocked(op string, o *object) error {
 	if o.use.Deleting() {
 		return leaving(op, o)
@@ -159,9 +160,8 @@ func noSuch(op string, id layout.ObjectID) error {
 }
 
 // leaving is noSuch of an object whose delete is under way: it may fail, or a crash
-// undo it, which matters to who asks what became of a delete of its own.
-//
-// +checklocks:o.pool.usesMu
+// undo it, which matters to who asks what became of a delete of its own. The caller has the
+// pool's usesMu.
 func leaving(op string, o *object) error {
 	return &api.Error{
 		Code: api.ENOENT, Op: op, Object: o.id, Detail: "the object is being deleted",

@@ -35,7 +35,7 @@ func (s *session) read() {
 		if in.n >= ioctl.HeaderSize && ioctl.Op(binary.LittleEndian.Uint16(msg[4:])) == ioctl.OpCredit {
 			cost = creditCost * time.Duration(ioctl.CreditsIn(msg))
 		}
-		kept, err := s.take(in.buf, msg, in.oob[:in.oobn], in.flags)
+		kept, err := s.take(in.buf, msg, in.oob, in.flags)
 		if err != nil {
 			s.breach(msg, err)
 			in.done()
@@ -55,19 +55,19 @@ func (s *session) read() {
 // message in it: of thousands of sessions most are silent.
 type intake struct {
 	raw  syscall.RawConn
-	oob  []byte
+	from *ioctl.Receiver
 	once func(fd uintptr) bool // tries to receive
 
 	buf   *buffer // nil: none
 	n     int     // bytes in it
-	oobn  int     // bytes in oob
+	oob   []byte  // control messages
 	flags int
 	err   error
 }
 
 func newIntake(conn *net.UnixConn) (*intake, error) {
 	raw, err := conn.SyscallConn()
-	in := &intake{raw: raw, oob: make([]byte, oobSize)}
+	in := &intake{raw: raw, from: ioctl.NewReceiver(oobSize)}
 	in.once = in.try
 	return in, err
 }
@@ -86,13 +86,8 @@ func (in *intake) next() error {
 // try receives a message; false: there is none.
 func (in *intake) try(fd uintptr) bool {
 	in.buf = getBuffer()
-	for {
-		in.n, in.oobn, in.flags, _, in.err = unix.Recvmsg(int(fd), in.buf.receive(), in.oob, unix.MSG_CMSG_CLOEXEC)
-		if !errors.Is(in.err, unix.EINTR) {
-			break
-		}
-	}
-	if errors.Is(in.err, unix.EAGAIN) {
+	in.n, in.oob, in.flags, in.err = in.from.Receive(int(fd), in.buf.receive(), unix.MSG_CMSG_CLOEXEC)
+	if in.err == unix.EAGAIN { //nolint:errorlint // it is no other, and comes with each message
 		in.done()
 		return false
 	}
