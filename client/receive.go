@@ -38,7 +38,8 @@ func (l *link) receiveAll() bool {
 // waits for nothing before. Not if others wait: then one goroutine hands on for all. In any
 // case it calls leave when it waits no more.
 func (l *link) attend() bool {
-	if l.waiting.Add(1) > 1 || !l.leading.CompareAndSwap(false, true) {
+	// A child that has the socket must not take what is for its parent.
+	if l.waiting.Add(1) > 1 || !l.mark.here() || !l.leading.CompareAndSwap(false, true) {
 		return false
 	}
 	// Before the request is sent: else the answer may be there first, and who does more than

@@ -80,7 +80,7 @@ func newSocket(u *net.UnixConn) (*socket, error) {
 }
 
 // open makes files of the descriptor and of an epoll instance. What is there when it
-// fails is for close.
+// fails is for closed.
 func (s *socket) open(fd int) error {
 	if err := unix.SetNonblock(fd, false); err != nil {
 		closeFD(fd)

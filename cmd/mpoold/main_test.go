@@ -112,7 +112,7 @@ func driveOf(t *testing.T, size int64) string {
 // proves S36
 func TestRestart(t *testing.T) {
 	ctx := context.Background()
-	dev, socket := drive(t), filepath.Join(t.TempDir(), "run", "s")
+	dev, socket := drive(t), filepath.Join(t.TempDir(), "s")
 	r := start(t, socket)
 	c := r.dial(t)
 	if _, err := c.CreatePool(ctx, "data", []string{dev}, api.CreateOptions{}); err != nil {
