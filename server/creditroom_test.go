@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mpool-go/mpool/api"
 	"github.com/mpool-go/mpool/client"
@@ -24,7 +25,16 @@ func (r *rig) objects(n int) []layout.ObjectID {
 	pool := w.openPool()
 	ids := make([]layout.ObjectID, n)
 	for i := range ids {
-		o := w.ok(ioctl.OpMblockPut, &ioctl.MblockPut{Pool: pool, Data: ioctl.InlinePayload([]byte("content"))}).(*ioctl.Opened)
+		put := &ioctl.MblockPut{Pool: pool, Data: ioctl.InlinePayload([]byte("content"))}
+		reply, err := w.ask(ioctl.OpMblockPut, put)
+		for errors.Is(err, api.EAGAIN) { // those before have not given back yet what they took of a limit
+			time.Sleep(time.Millisecond)
+			reply, err = w.ask(ioctl.OpMblockPut, put)
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		o := reply.(*ioctl.Opened)
 		w.ok(ioctl.OpClose, &ioctl.Target{Handle: o.Handle})
 		ids[i] = o.ID
 	}

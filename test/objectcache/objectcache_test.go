@@ -197,6 +197,12 @@ func (w *writer) make(i int, id layout.ObjectID) {
 		m, err = w.p.AllocMblock(ctx, o)
 	} else {
 		m, err = w.p.ReallocMblock(ctx, id, o)
+		// Who asked for a credit before the delete was over has it after, until its open
+		// finds nothing.
+		for end := time.Now().Add(daemon.Patience); errors.Is(err, api.EBUSY) && time.Now().Before(end); {
+			time.Sleep(100 * time.Microsecond)
+			m, err = w.p.ReallocMblock(ctx, id, o)
+		}
 	}
 	if err != nil {
 		w.t.Fatal(err)
