@@ -102,6 +102,7 @@ func TestCreditsSayWhichLimit(t *testing.T) {
 	}
 	defer c.Close()
 	p := r.open(c)
+	until(t, "the session that made the objects has ended", func() bool { return len(r.srv.all()) == 1 })
 	name := fmt.Sprintf("session:%d", r.srv.all()[0].id)
 	for _, id := range ids {
 		h, err := p.(client.Credits).AcquireCredit(t.Context(), id, client.CreditRequest{Modes: client.CreditRead})

@@ -197,7 +197,7 @@ func (c *creditor) acquire(ctx context.Context, s *session, id layout.ObjectID, 
 	switch {
 	case err == nil:
 		return hold, nil
-	case errors.Is(err, credit.ErrBusy):
+	case errors.Is(err, credit.ErrBusy), ctx == c.atOnce: // that one does not wait, whatever is called back
 		return nil, c.busy(s, id, m)
 	case ctx.Err() != nil:
 		return nil, api.ContextError("", context.Cause(ctx))
